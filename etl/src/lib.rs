@@ -1,1 +1,17 @@
-//! .
+//! How does Postgres data get anywhere? The engine: it copies the rows of published tables, streams every
+//! change after that, and writes both into a [`Destination`](destination::Destination).
+
+pub mod clock;
+pub mod data;
+pub mod destination;
+pub mod error;
+pub mod failpoint;
+pub mod lsn;
+pub mod retry;
+pub mod schema;
+pub mod secret;
+pub mod store;
+
+pub use error::{ErrorKind, EtlError, EtlResult, ResultExt, RetryClass};
+pub use lsn::{CursorId, Lsn, Position};
+pub use secret::Secret;

@@ -1,0 +1,10 @@
+//! What moves? Rows, cells and events; a row is a view of the bytes in which it arrived.
+
+mod cell;
+pub mod decode;
+mod event;
+mod row;
+
+pub use cell::{ArrayCell, Cell};
+pub use event::{Change, Event, OldRow, Op};
+pub use row::{RawValue, RowBuffer, RowFormat, RowSpans, TableRow};

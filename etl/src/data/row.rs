@@ -1,0 +1,211 @@
+//! Where are the values of a row? A row is a buffer that many rows have in common, and an index into it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::schema::TableSchema;
+
+/// Instead of an offset: the value is null.
+const NULL: u32 = u32::MAX;
+/// Instead of an offset: the value was not sent because it did not change.
+const UNCHANGED: u32 = u32::MAX - 1;
+
+/// How the values of one row are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RowFormat {
+    /// All in the server's text form.
+    Text,
+    /// All in the server's binary form.
+    Binary,
+    /// Each as the byte before its length says: `t` or `b` (pgoutput's tuple data).
+    Tagged,
+}
+
+/// One value as it arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RawValue<'a> {
+    /// Null.
+    Null,
+    /// Not sent: an unchanged TOAST value.
+    Unchanged,
+    /// The server's text form; not checked to be UTF-8 yet.
+    Text(&'a [u8]),
+    /// The server's binary form.
+    Binary(&'a [u8]),
+}
+
+/// The bytes of many rows, where each value lies in them, and the schemas that they follow.
+///
+/// A row is a header (schema and format) and one offset a column. The offset points at the value; its length
+/// is the big-endian `i32` before it, as COPY's binary format and pgoutput both write it.
+pub struct RowBuffer {
+    bytes: Bytes,
+    spans: Box<[u32]>,
+    schemas: Box<[Arc<TableSchema>]>,
+}
+
+impl fmt::Debug for RowBuffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RowBuffer").field("bytes", &self.bytes.len()).field("spans", &self.spans.len()).finish()
+    }
+}
+
+impl RowBuffer {
+    /// The memory that the buffer keeps alive, in bytes.
+    pub fn byte_size(&self) -> usize {
+        self.bytes.len() + size_of_val(&*self.spans)
+    }
+}
+
+/// Notes where values lie while bytes are parsed; becomes a [`RowBuffer`].
+///
+/// Whoever notes an offset has checked that the value and the length before it lie within the bytes that
+/// [`RowSpans::finish`] gets.
+#[derive(Debug, Default)]
+pub struct RowSpans {
+    spans: Vec<u32>,
+    schemas: Vec<Arc<TableSchema>>,
+}
+
+impl RowSpans {
+    /// Nothing noted yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Begins a row of this schema; returns the index that makes a [`TableRow`] of it. Exactly one note a
+    /// column must follow. `None` when the buffer has no room for another schema or row.
+    pub fn begin_row(&mut self, schema: &Arc<TableSchema>, format: RowFormat) -> Option<u32> {
+        let row = u32::try_from(self.spans.len()).ok()?;
+        let place = match self.schemas.last() {
+            Some(last) if Arc::ptr_eq(last, schema) => self.schemas.len() - 1,
+            _ => self.schemas.iter().position(|known| Arc::ptr_eq(known, schema)).unwrap_or_else(|| {
+                self.schemas.push(Arc::clone(schema));
+                self.schemas.len() - 1
+            }),
+        };
+        let place = u16::try_from(place).ok()?;
+        let format = match format {
+            RowFormat::Text => 0,
+            RowFormat::Binary => 1 << 16,
+            RowFormat::Tagged => 2 << 16,
+        };
+        self.spans.push(format | u32::from(place));
+        Some(row)
+    }
+
+    /// The next column's value begins at this offset.
+    pub fn value_at(&mut self, offset: u32) {
+        self.spans.push(offset);
+    }
+
+    /// The next column is null.
+    pub fn null(&mut self) {
+        self.spans.push(NULL);
+    }
+
+    /// The next column was not sent.
+    pub fn unchanged(&mut self) {
+        self.spans.push(UNCHANGED);
+    }
+
+    /// Takes over from `old` what is unchanged in the finished row `new`; both belong to this buffer and
+    /// have the same schema and format.
+    pub fn fill_unchanged(&mut self, new: u32, old: u32) {
+        let columns = self.columns_of(new);
+        let (new, old) = (new as usize + 1, old as usize + 1);
+        for column in 0..columns {
+            if self.spans[new + column] == UNCHANGED {
+                self.spans[new + column] = self.spans[old + column];
+            }
+        }
+    }
+
+    /// Whether the finished row still has an unchanged value.
+    pub fn has_unchanged(&self, row: u32) -> bool {
+        let first = row as usize + 1;
+        self.spans[first..first + self.columns_of(row)].contains(&UNCHANGED)
+    }
+
+    fn columns_of(&self, row: u32) -> usize {
+        self.schemas[(self.spans[row as usize] & 0xffff) as usize].columns.len()
+    }
+
+    /// The buffer over the bytes that were parsed.
+    pub fn finish(self, bytes: Bytes) -> Arc<RowBuffer> {
+        Arc::new(RowBuffer { bytes, spans: self.spans.into(), schemas: self.schemas.into() })
+    }
+}
+
+/// A row: sixteen bytes, cheap to clone, readable for as long as it lives.
+#[derive(Clone)]
+pub struct TableRow {
+    buffer: Arc<RowBuffer>,
+    row: u32,
+}
+
+impl TableRow {
+    /// The row that [`RowSpans::begin_row`] gave this index.
+    pub fn new(buffer: Arc<RowBuffer>, row: u32) -> Self {
+        Self { buffer, row }
+    }
+
+    /// The shape of the row.
+    pub fn schema(&self) -> &Arc<TableSchema> {
+        &self.buffer.schemas[(self.header() & 0xffff) as usize]
+    }
+
+    /// A column's value as it arrived. Panics where the schema has no such column.
+    pub fn raw(&self, column: usize) -> RawValue<'_> {
+        assert!(column < self.schema().columns.len(), "no column {column}");
+        let offset = match self.buffer.spans[self.row as usize + 1 + column] {
+            NULL => return RawValue::Null,
+            UNCHANGED => return RawValue::Unchanged,
+            offset => offset as usize,
+        };
+        let bytes = &self.buffer.bytes;
+        let mut length = [0; 4];
+        length.copy_from_slice(&bytes[offset - 4..offset]);
+        let value = &bytes[offset..offset + u32::from_be_bytes(length) as usize];
+        let is_binary = match self.header() >> 16 {
+            0 => false,
+            1 => true,
+            _ => bytes[offset - 5] == b'b',
+        };
+        if is_binary { RawValue::Binary(value) } else { RawValue::Text(value) }
+    }
+
+    /// Whether a value was not sent because it did not change.
+    pub fn has_unchanged(&self) -> bool {
+        let first = self.row as usize + 1;
+        self.buffer.spans[first..first + self.schema().columns.len()].contains(&UNCHANGED)
+    }
+
+    /// The bytes of the row's values and of the notes about them.
+    pub fn byte_size(&self) -> usize {
+        let columns = self.schema().columns.len();
+        let values = (0..columns).map(|column| match self.raw(column) {
+            RawValue::Text(value) | RawValue::Binary(value) => value.len(),
+            RawValue::Null | RawValue::Unchanged => 0,
+        });
+        values.sum::<usize>() + (columns + 1) * size_of::<u32>()
+    }
+
+    /// The buffer that the row keeps alive.
+    pub fn buffer(&self) -> &Arc<RowBuffer> {
+        &self.buffer
+    }
+
+    fn header(&self) -> u32 {
+        self.buffer.spans[self.row as usize]
+    }
+}
+
+impl fmt::Debug for TableRow {
+    /// The table and the size; values do not belong in logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TableRow({}, {} bytes)", self.schema().name, self.byte_size())
+    }
+}

@@ -1,0 +1,89 @@
+//! How does the engine hold a destination whose type it does not know? The object-safe twin of the trait.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::{Batch, Capabilities, CopyChunk, Destination};
+use crate::data::{Event, TableRow};
+use crate::error::EtlResult;
+use crate::lsn::{CursorId, Position};
+use crate::schema::TableId;
+use crate::store::BoxFuture;
+
+/// Any destination; clones are the same one. Every call is forwarded, the provided ones too.
+#[derive(Clone)]
+pub struct AnyDestination(Arc<dyn Twin>);
+
+impl AnyDestination {
+    /// Forgets the type.
+    pub fn new(destination: impl Destination) -> Self {
+        Self(Arc::new(destination))
+    }
+}
+
+impl fmt::Debug for AnyDestination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("AnyDestination").field(&self.0.name()).finish()
+    }
+}
+
+/// The calls that return futures, in both shapes.
+macro_rules! forward {
+    ($($call:ident($($arg:ident: $type:ty),*) -> $out:ty;)*) => {
+        trait Twin: Send + Sync {
+            fn name(&self) -> &str;
+            fn capabilities(&self) -> Capabilities;
+            fn begin_run<'a>(&'a self, run: &'a str) -> BoxFuture<'a, EtlResult<()>>;
+            fn finalize_run<'a>(&'a self, run: &'a str) -> BoxFuture<'a, EtlResult<()>>;
+            $(fn $call<'a>(&'a self, $($arg: $type),*) -> BoxFuture<'a, EtlResult<$out>>;)*
+        }
+
+        impl<D: Destination> Twin for D {
+            fn name(&self) -> &str {
+                Destination::name(self)
+            }
+            fn capabilities(&self) -> Capabilities {
+                Destination::capabilities(self)
+            }
+            fn begin_run<'a>(&'a self, run: &'a str) -> BoxFuture<'a, EtlResult<()>> {
+                Box::pin(Destination::begin_run(self, run))
+            }
+            fn finalize_run<'a>(&'a self, run: &'a str) -> BoxFuture<'a, EtlResult<()>> {
+                Box::pin(Destination::finalize_run(self, run))
+            }
+            $(fn $call<'a>(&'a self, $($arg: $type),*) -> BoxFuture<'a, EtlResult<$out>> {
+                Box::pin(async move { Destination::$call(self, $($arg),*).await })
+            })*
+        }
+
+        impl Destination for AnyDestination {
+            fn name(&self) -> &str {
+                self.0.name()
+            }
+            fn capabilities(&self) -> Capabilities {
+                self.0.capabilities()
+            }
+            async fn begin_run(&self, run: &str) -> EtlResult<()> {
+                self.0.begin_run(run).await
+            }
+            async fn finalize_run(&self, run: &str) -> EtlResult<()> {
+                self.0.finalize_run(run).await
+            }
+            $(async fn $call(&self, $($arg: $type),*) -> EtlResult<$out> {
+                self.0.$call($($arg),*).await
+            })*
+        }
+    };
+}
+
+forward! {
+    truncate_table(table_id: TableId) -> ();
+    write_table_rows(table_id: TableId, table_rows: Vec<TableRow>) -> ();
+    write_events(events: Vec<Event>) -> ();
+    check_connection() -> ();
+    startup() -> ();
+    shutdown() -> ();
+    write_copy_chunk(table_id: TableId, chunk: CopyChunk, table_rows: Vec<TableRow>) -> ();
+    write_batch(batch: Batch, events: Vec<Event>) -> ();
+    durable_position(cursor: CursorId) -> Option<Position>;
+}

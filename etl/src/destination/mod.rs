@@ -1,0 +1,150 @@
+//! Where do rows and events go? The contract with a destination.
+
+mod any;
+
+use std::future::Future;
+
+pub use any::AnyDestination;
+
+use crate::clock::Timestamp;
+use crate::data::{Event, TableRow};
+use crate::error::EtlResult;
+use crate::lsn::{CursorId, Position};
+use crate::schema::TableId;
+
+/// A place that rows and events are written to.
+///
+/// Three methods are required. **`Ok(())` means durable**: there is no other acknowledgement. Per cursor, calls
+/// come in stream order, and the next one starts before the last `Ok` only up to
+/// [`Capabilities::writes_in_flight`]. Other cursors and copies, always of other tables, may call at the same
+/// time. Dropping a future half-way and calling again with the same content must do no harm.
+pub trait Destination: Send + Sync + 'static {
+    /// Empties a table before it is copied, creating nothing: ends its old generation and every position
+    /// stored for it. Does nothing for a table that does not exist.
+    fn truncate_table(&self, table_id: TableId) -> impl Future<Output = EtlResult<()>> + Send;
+
+    /// Writes copied rows of one table; also called with none, so that an empty table exists.
+    fn write_table_rows(
+        &self,
+        table_id: TableId,
+        table_rows: Vec<TableRow>,
+    ) -> impl Future<Output = EtlResult<()>> + Send;
+
+    /// Writes events, in order.
+    fn write_events(&self, events: Vec<Event>) -> impl Future<Output = EtlResult<()>> + Send;
+
+    /// The name that logs and errors show.
+    fn name(&self) -> &str {
+        "destination"
+    }
+
+    /// What the destination can do beyond the required.
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::default()
+    }
+
+    /// Whether the destination can be reached and written to; changes nothing.
+    fn check_connection(&self) -> impl Future<Output = EtlResult<()>> + Send {
+        async { Ok(()) }
+    }
+
+    /// Called once before anything else is written.
+    fn startup(&self) -> impl Future<Output = EtlResult<()>> + Send {
+        async { Ok(()) }
+    }
+
+    /// Called once after the last write.
+    fn shutdown(&self) -> impl Future<Output = EtlResult<()>> + Send {
+        async { Ok(()) }
+    }
+
+    /// A run begins, in the modes that have runs.
+    fn begin_run(&self, _run: &str) -> impl Future<Output = EtlResult<()>> + Send {
+        async { Ok(()) }
+    }
+
+    /// Everything of the run is written; publish it. Harmless when repeated.
+    fn finalize_run(&self, _run: &str) -> impl Future<Output = EtlResult<()>> + Send {
+        async { Ok(()) }
+    }
+
+    /// What copies call: [`write_table_rows`](Self::write_table_rows) with the chunk's token, by which a
+    /// destination with transactions drops a repeated chunk.
+    fn write_copy_chunk(
+        &self,
+        table_id: TableId,
+        _chunk: CopyChunk,
+        table_rows: Vec<TableRow>,
+    ) -> impl Future<Output = EtlResult<()>> + Send {
+        self.write_table_rows(table_id, table_rows)
+    }
+
+    /// What streams call: [`write_events`](Self::write_events) with the cursor, the positions that the batch
+    /// covers, and the tables that leave or join the main cursor with it.
+    fn write_batch(&self, _batch: Batch, events: Vec<Event>) -> impl Future<Output = EtlResult<()>> + Send {
+        self.write_events(events)
+    }
+
+    /// The position that an atomic destination stored with its data; `None` where it stores none.
+    fn durable_position(&self, _cursor: CursorId) -> impl Future<Output = EtlResult<Option<Position>>> + Send {
+        async { Ok(None) }
+    }
+}
+
+/// What a destination can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Capabilities {
+    /// A batch and its position land together or not at all, and so does a copy chunk with its token.
+    pub atomic: bool,
+    /// How many `write_batch` calls of one cursor may be under way, at least 1.
+    pub writes_in_flight: usize,
+}
+
+impl Default for Capabilities {
+    fn default() -> Self {
+        Self { atomic: false, writes_in_flight: 1 }
+    }
+}
+
+impl Capabilities {
+    /// Says that units land together with their position or not at all.
+    #[must_use]
+    pub fn with_atomic(mut self) -> Self {
+        self.atomic = true;
+        self
+    }
+
+    /// Says how many writes of one cursor may be under way.
+    #[must_use]
+    pub fn with_writes_in_flight(mut self, writes: usize) -> Self {
+        self.writes_in_flight = writes.max(1);
+        self
+    }
+}
+
+/// The token of a piece of a table's copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CopyChunk {
+    /// Which copy of the table this is.
+    pub generation: u64,
+    /// Which chunk of that copy; each index is written once.
+    pub index: u64,
+    /// What the rows carry as `_LSN` and `_ORDINAL`.
+    pub position: Position,
+    /// When the snapshot was taken.
+    pub read_at: Timestamp,
+}
+
+/// What a batch of events covers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    /// The cursor that moves.
+    pub cursor: CursorId,
+    /// Where it stands before the batch.
+    pub from: Position,
+    /// Where it stands once the batch is durable.
+    pub upto: Position,
+    /// Tables whose changes from here on come with another cursor, and that cursor.
+    pub moves: Vec<(TableId, CursorId)>,
+}

@@ -1,0 +1,9 @@
+//! What shape do the rows have? Tables, columns, types, and how a schema changes.
+
+mod change;
+mod kind;
+mod table;
+
+pub use change::{SchemaChange, changes};
+pub use kind::Kind;
+pub use table::{Column, ReplicaIdentity, TableId, TableName, TableSchema};
