@@ -1,0 +1,91 @@
+//! How much, how often, how long? The settings of a pipeline, with their defaults.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::byte_size::ByteSize;
+use crate::relay::RelaySettings;
+
+/// The settings of a pipeline.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// When the source may forget a change.
+    pub ack: Ack,
+    /// How large and how old a batch may get.
+    pub batch: BatchSettings,
+    /// All of the engine's buffers together. Default 128MiB.
+    pub memory_limit: ByteSize,
+    /// How tables are copied.
+    pub copy: CopySettings,
+    /// Where changes wait for tables that are not ready.
+    pub relay: RelaySettings,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            ack: Ack::default(),
+            batch: BatchSettings::default(),
+            memory_limit: ByteSize::mib(128),
+            copy: CopySettings::default(),
+            relay: RelaySettings::default(),
+        }
+    }
+}
+
+/// When the source may forget a change.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Ack {
+    /// Once the destination has made it durable.
+    #[default]
+    Destination,
+}
+
+/// How large and how old a batch may get; it ends at a commit unless one transaction alone is larger.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BatchSettings {
+    /// Default 16MiB.
+    pub max_bytes: ByteSize,
+    /// Default 100000.
+    pub max_rows: usize,
+    /// Default 1s.
+    #[serde(with = "crate::duration")]
+    pub max_age: Duration,
+}
+
+impl Default for BatchSettings {
+    fn default() -> Self {
+        Self { max_bytes: ByteSize::mib(16), max_rows: 100_000, max_age: Duration::from_secs(1) }
+    }
+}
+
+/// How tables are copied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CopySettings {
+    /// How many tables are copied at a time. Default 4.
+    pub tables_in_parallel: usize,
+    /// How many connections read one table. Default 4.
+    pub connections_per_table: usize,
+    /// How much of a table one query reads, by its size on disk. Default 64MiB.
+    pub chunk_bytes: ByteSize,
+    /// How old a snapshot may get before it is renewed. Default 30m.
+    #[serde(with = "crate::duration")]
+    pub snapshot_max_age: Duration,
+}
+
+impl Default for CopySettings {
+    fn default() -> Self {
+        Self {
+            tables_in_parallel: 4,
+            connections_per_table: 4,
+            chunk_bytes: ByteSize::mib(64),
+            snapshot_max_age: Duration::from_secs(30 * 60),
+        }
+    }
+}
