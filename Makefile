@@ -1,0 +1,40 @@
+# What one does here. Every target works in a fresh clone with git, make and Rust.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.PHONY: help setup demo test check bench soak
+
+help:
+	@echo "make setup   fetch libduckdb and DuckDB's reader into the cache"
+	@echo "make demo    a throwaway Postgres, live in a DuckDB file"
+	@echo "make test    every test that takes minutes"
+	@echo "make check   format, lints, documentation, every destination feature alone"
+	@echo "make bench   copy and drain against their limits"
+	@echo "make soak    what takes longer: kill storms, chaos, duckdb-bundled"
+
+setup:
+	@tests/setup/libduckdb
+	@tests/setup/duckdb-reader
+
+demo: setup
+	cargo run --quiet --release -p etl-cli --bin etl -- demo
+
+# The binaries first: the tests that kill `etl` start it from the target directory.
+test: setup
+	cargo build --workspace --bins
+	cargo test --workspace
+
+# clippy and test see the same features, those of the workspace, so that dependencies are built once for each.
+check: setup
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
+	tests/setup/each-destination
+
+bench: setup
+	cargo build --release -p etl-cli --bin etl --features null
+	cargo bench -p etl-tests
+
+soak: setup
+	cargo build --workspace --bins
+	ETL_SOAK=1 cargo test --workspace -- --include-ignored
+	cargo build -p etl-cli --no-default-features --features duckdb-bundled
