@@ -27,5 +27,8 @@ pub(crate) fn link() {
 /// The directory that really holds libduckdb, behind every link; `None` where `DUCKDB_LIB_DIR` names none.
 pub(crate) fn directory() -> Option<PathBuf> {
     let dir = Path::new(&env::var_os("DUCKDB_LIB_DIR")?).canonicalize().ok()?;
-    ["libduckdb.so", "libduckdb.dylib", "libduckdb.a", "duckdb.lib"].iter().any(|name| dir.join(name).exists()).then_some(dir)
+    ["libduckdb.so", "libduckdb.dylib", "libduckdb.a", "duckdb.lib"]
+        .iter()
+        .any(|name| dir.join(name).exists())
+        .then_some(dir)
 }

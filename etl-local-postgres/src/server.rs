@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -151,17 +151,18 @@ impl LocalPostgres {
             return Ok(());
         }
         self.spawn()?;
-        let began = Instant::now();
-        loop {
-            let Err(error) = self.connect("postgres").await else { return Ok(()) };
-            if !self.is_running() {
-                return Err(Error::new("starting the local server", self.log_tail()));
+        let answers = async {
+            loop {
+                match self.connect("postgres").await {
+                    Ok(_) => return Ok(()),
+                    Err(_) if self.is_running() => tokio::time::sleep(PAUSE).await,
+                    Err(_) => return Err(Error::new("starting the local server", self.log_tail())),
+                }
             }
-            if began.elapsed() > LONGEST_START {
-                return Err(Error::new("waiting for the local server", format!("{error}\n{}", self.log_tail())));
-            }
-            tokio::time::sleep(PAUSE).await;
-        }
+        };
+        tokio::time::timeout(LONGEST_START, answers)
+            .await
+            .unwrap_or_else(|_| Err(Error::new("waiting for the local server", self.log_tail())))
     }
 
     /// Stops the server and waits for its end.
@@ -170,15 +171,15 @@ impl LocalPostgres {
     /// It did not stop within a minute, as when a client holds up the shutdown.
     pub async fn stop(&self, how: Shutdown) -> Result<(), Error> {
         self.ask_to_stop(how)?;
-        let began = Instant::now();
-        while self.is_running() {
-            if began.elapsed() > LONGEST_STOP {
-                return Err(Error::new("stopping the local server", format!("still there\n{}", self.log_tail()))
-                    .hint("a client holds up the shutdown; Shutdown::Immediate does not wait for clients"));
+        let ended = async {
+            while self.is_running() {
+                tokio::time::sleep(PAUSE).await;
             }
-            tokio::time::sleep(PAUSE).await;
-        }
-        Ok(())
+        };
+        tokio::time::timeout(LONGEST_STOP, ended).await.map_err(|_| {
+            Error::new("stopping the local server", format!("it is still there\n{}", self.log_tail()))
+                .hint("a client holds up the shutdown; Shutdown::Immediate does not wait for clients")
+        })
     }
 
     /// Asks the server to stop and returns at once; a stopped server is left as it is.
