@@ -10,6 +10,7 @@ pub mod error;
 pub mod failpoint;
 pub mod lsn;
 pub mod pipeline;
+pub mod postgres;
 pub mod relay;
 pub mod retry;
 pub mod schema;

@@ -3,6 +3,8 @@
 mod cell;
 pub mod decode;
 mod event;
+#[cfg(test)]
+pub(crate) mod mutation;
 mod row;
 
 pub use cell::{ArrayCell, Cell};

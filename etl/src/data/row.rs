@@ -1,5 +1,6 @@
 //! Where are the values of a row? A row is a buffer that many rows have in common, and an index into it.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -67,9 +68,19 @@ impl RowBuffer {
 pub struct RowSpans {
     spans: Vec<u32>,
     schemas: Vec<Arc<TableSchema>>,
+    /// The place of the last row's schema.
+    current: usize,
+    /// The places of the schemas by address, once they are many.
+    places: HashMap<usize, usize>,
 }
 
+/// Up to here schemas are found by looking at each.
+const FEW_SCHEMAS: usize = 8;
+
 impl RowSpans {
+    /// The most bytes that offsets can point into.
+    pub const MAX_BYTES: usize = UNCHANGED as usize - 1;
+
     /// Nothing noted yet.
     pub fn new() -> Self {
         Self::default()
@@ -79,14 +90,13 @@ impl RowSpans {
     /// column must follow. `None` when the buffer has no room for another schema or row.
     pub fn begin_row(&mut self, schema: &Arc<TableSchema>, format: RowFormat) -> Option<u32> {
         let row = u32::try_from(self.spans.len()).ok()?;
-        let place = match self.schemas.last() {
-            Some(last) if Arc::ptr_eq(last, schema) => self.schemas.len() - 1,
-            _ => self.schemas.iter().position(|known| Arc::ptr_eq(known, schema)).unwrap_or_else(|| {
-                self.schemas.push(Arc::clone(schema));
-                self.schemas.len() - 1
-            }),
+        let place = match self.schemas.get(self.current) {
+            Some(current) if Arc::ptr_eq(current, schema) => self.current,
+            _ => self.place_of(schema),
         };
+        self.current = place;
         let place = u16::try_from(place).ok()?;
+        self.spans.reserve(schema.columns.len() + 1);
         let format = match format {
             RowFormat::Text => 0,
             RowFormat::Binary => 1 << 16,
@@ -97,16 +107,19 @@ impl RowSpans {
     }
 
     /// The next column's value begins at this offset.
+    #[inline]
     pub fn value_at(&mut self, offset: u32) {
         self.spans.push(offset);
     }
 
     /// The next column is null.
+    #[inline]
     pub fn null(&mut self) {
         self.spans.push(NULL);
     }
 
     /// The next column was not sent.
+    #[inline]
     pub fn unchanged(&mut self) {
         self.spans.push(UNCHANGED);
     }
@@ -127,6 +140,36 @@ impl RowSpans {
     pub fn has_unchanged(&self, row: u32) -> bool {
         let first = row as usize + 1;
         self.spans[first..first + self.columns_of(row)].contains(&UNCHANGED)
+    }
+
+    /// What is noted so far, to come back to.
+    pub fn mark(&self) -> usize {
+        self.spans.len()
+    }
+
+    /// Forgets what was noted after the mark.
+    pub fn rewind(&mut self, mark: usize) {
+        self.spans.truncate(mark);
+    }
+
+    /// The memory of the notes, in bytes.
+    pub fn byte_size(&self) -> usize {
+        size_of_val(&*self.spans)
+    }
+
+    fn place_of(&mut self, schema: &Arc<TableSchema>) -> usize {
+        let address = Arc::as_ptr(schema).addr();
+        let known = if self.schemas.len() <= FEW_SCHEMAS {
+            self.schemas.iter().position(|known| Arc::ptr_eq(known, schema))
+        } else {
+            self.places.get(&address).copied()
+        };
+        known.unwrap_or_else(|| {
+            let place = self.schemas.len();
+            self.schemas.push(Arc::clone(schema));
+            self.places.insert(address, place);
+            place
+        })
     }
 
     fn columns_of(&self, row: u32) -> usize {

@@ -1,0 +1,32 @@
+//! Where are the values of a tuple? Their offsets are noted, the values are not read.
+
+use std::sync::Arc;
+
+use crate::data::{RowFormat, RowSpans};
+use crate::postgres::scan::{Malformed, Scan, Scanner};
+use crate::schema::TableSchema;
+
+/// Notes one tuple of `TupleData`; returns the row's index. The scanner reads a block whose offsets fit.
+#[inline]
+pub(super) fn note(scan: &mut Scanner<'_>, schema: &Arc<TableSchema>, spans: &mut RowSpans) -> Scan<u32> {
+    let columns = scan.i16()?;
+    if usize::try_from(columns) != Ok(schema.columns.len()) {
+        return Err(Malformed("the row has another number of columns than its table"));
+    }
+    let row = spans.begin_row(schema, RowFormat::Tagged).ok_or(Malformed("the buffer has no room for the row"))?;
+    for _ in 0..columns {
+        match scan.u8()? {
+            b't' | b'b' => {
+                let length = scan.length()?;
+                // `note_change` has checked that every offset of the block fits.
+                let offset = scan.at() as u32;
+                scan.take(length)?;
+                spans.value_at(offset);
+            }
+            b'n' => spans.null(),
+            b'u' => spans.unchanged(),
+            _ => return Err(Malformed("the form of a value is unknown")),
+        }
+    }
+    Ok(row)
+}
