@@ -1,1 +1,10 @@
-//! .
+//! What do the tests stand on? Servers, workloads, a bad network, kills, and comparisons that do not use our own code.
+
+pub mod compare;
+pub mod duckdb;
+pub mod kill;
+pub mod postgres;
+pub mod proxy;
+pub mod seed;
+pub mod skip;
+pub mod workload;
