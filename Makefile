@@ -32,9 +32,9 @@ check: setup
 
 bench: setup
 	cargo build --release -p etl-cli --bin etl --features null
-	cargo bench -p etl-tests
+	cargo bench -p etl-tests --bench bench
 
 soak: setup
 	cargo build --workspace --bins
-	ETL_SOAK=1 cargo test --workspace -- --include-ignored
+	ETL_SOAK=1 tests/setup/record soak cargo test --workspace -- --include-ignored
 	cargo build -p etl-cli --no-default-features --features duckdb-bundled

@@ -12,6 +12,9 @@ use std::{
 pub(crate) fn link() {
     println!("cargo::rerun-if-env-changed=DUCKDB_LIB_DIR");
     println!("cargo::rerun-if-changed=build.rs");
+    if let Ok(dir) = env::var("DUCKDB_LIB_DIR") {
+        println!("cargo::rerun-if-changed={dir}");
+    }
     if env::var("CARGO_CFG_TARGET_FAMILY").as_deref() != Ok("unix") {
         return;
     }

@@ -167,6 +167,6 @@ impl Builder {
         }
         let wanted = self.major.map_or_else(|| "14 or newer".to_owned(), |major| major.to_string());
         Err(Error::new("looking for a Postgres server", format!("no server binaries of version {wanted}"))
-            .hint("install PostgreSQL, or name its directory in ETL_POSTGRES_BIN"))
+            .hint("install PostgreSQL, or name the directory of its `postgres` in ETL_POSTGRES_BIN"))
     }
 }

@@ -12,11 +12,17 @@ use crate::skip::skip;
 /// Names a running server, with a superuser, for the tests that can use one together.
 pub const GIVEN: &str = "ETL_TEST_POSTGRES_URL";
 
+/// Many tests run at once.
+const SETTINGS: &[(&str, &str)] =
+    &[("max_connections", "300"), ("max_replication_slots", "64"), ("max_wal_senders", "64")];
+
 static SERVER: OnceCell<Option<Server>> = OnceCell::const_new();
 
 enum Server {
     Given(String),
     Local(Box<LocalPostgres>),
+    #[cfg(feature = "containers")]
+    Container(etl_local_postgres::ContainerPostgres),
 }
 
 /// A fresh database. Dropping it drops the database, its slots and its sessions.
@@ -36,6 +42,8 @@ pub async fn database() -> Option<Database> {
     let url = match server {
         Server::Given(url) => url.clone(),
         Server::Local(server) => server.url(),
+        #[cfg(feature = "containers")]
+        Server::Container(server) => server.url(),
     };
     let name = format!("etl_test_{:012x}", rand::random::<u64>() & 0xffff_ffff_ffff);
     let client = client(&url).await;
@@ -127,18 +135,26 @@ async fn find() -> Option<Server> {
     if let Ok(url) = env::var(GIVEN) {
         return Some(Server::Given(url));
     }
-    let builder = LocalPostgres::builder()
-        .setting("max_connections", "300")
-        .setting("max_replication_slots", "64")
-        .setting("max_wal_senders", "64")
-        .notice(|text| eprintln!("{text}"));
-    match builder.start().await {
+    let builder =
+        SETTINGS.iter().fold(LocalPostgres::builder(), |builder, (name, value)| builder.setting(*name, *value));
+    match builder.notice(|text| eprintln!("{text}")).start().await {
         Ok(server) => Some(Server::Local(Box::new(server))),
         Err(error) => {
             eprintln!("{error}");
-            None
+            container().await
         }
     }
+}
+
+#[cfg(feature = "containers")]
+async fn container() -> Option<Server> {
+    let started = etl_local_postgres::ContainerPostgres::start(17, SETTINGS).await;
+    started.inspect_err(|error| eprintln!("{error}")).ok().map(Server::Container)
+}
+
+#[cfg(not(feature = "containers"))]
+async fn container() -> Option<Server> {
+    None
 }
 
 #[cfg(test)]

@@ -51,6 +51,38 @@ async fn dropping_a_server_removes_its_process_and_its_directory() {
 }
 
 #[tokio::test]
+#[ignore = "run by the test below, in a process that is killed"]
+async fn holds_a_server() {
+    let server = server().await;
+    println!("\nholding {} {}", server.pid().expect("a process"), server.root.display());
+    tokio::time::sleep(Duration::from_secs(20)).await;
+}
+
+#[tokio::test]
+async fn a_server_vanishes_even_when_its_owner_is_killed() {
+    use std::io::{BufRead, BufReader};
+
+    let mut owner = Command::new(std::env::current_exe().expect("this test"))
+        .args(["--exact", "server::tests::holds_a_server", "--ignored", "--nocapture"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("a process");
+    let lines = BufReader::new(owner.stdout.take().expect("its output")).lines();
+    let line = lines.map_while(Result::ok).find(|line| line.starts_with("holding ")).expect("a server");
+    let [_, pid, root] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
+    let pid = Pid::from_raw(pid.parse().expect("a number")).expect("a pid");
+    rustix::process::test_kill_process(pid).expect("the server is there");
+    owner.kill().expect("killed");
+    owner.wait().expect("gone");
+    let gone = async {
+        while Path::new(root).exists() || rustix::process::test_kill_process(pid).is_ok() {
+            tokio::time::sleep(PAUSE).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), gone).await.expect("the server and its directory are gone");
+}
+
+#[tokio::test]
 async fn settings_of_the_caller_win_and_a_bad_one_is_told_from_the_log() {
     let server = LocalPostgres::builder().setting("wal_level", "replica").start().await.expect("a server");
     assert_eq!(server.psql("show wal_level").await.expect("an answer"), "replica");
