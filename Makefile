@@ -21,17 +21,16 @@ demo: setup
 # The binaries first: the tests that kill `etl` start it from the target directory.
 test: setup
 	cargo build --workspace --bins
-	cargo test --workspace
+	cargo test --workspace --no-fail-fast
 
 # clippy and test see the same features, those of the workspace, so that dependencies are built once for each.
 check: setup
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --lib --no-deps --document-private-items
 	tests/setup/each-destination
 
 bench: setup
-	cargo build --release -p etl-cli --bin etl --features null
 	cargo bench -p etl-tests --bench bench
 
 soak: setup

@@ -48,6 +48,12 @@ impl Program {
         Self { path: path.to_owned(), arguments, variables: Vec::new() }
     }
 
+    /// Where the program is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Sets an environment variable.
     #[must_use]
     pub fn variable(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
