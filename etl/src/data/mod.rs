@@ -6,7 +6,9 @@ mod event;
 #[cfg(test)]
 pub(crate) mod mutation;
 mod row;
+mod row_builder;
 
 pub use cell::{ArrayCell, Cell};
 pub use event::{Change, Event, OldRow, Op};
 pub use row::{RawValue, RowBuffer, RowFormat, RowSpans, TableRow};
+pub use row_builder::RowBuilder;

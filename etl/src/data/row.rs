@@ -1,12 +1,16 @@
 //! Where are the values of a row? A row is a buffer that many rows have in common, and an index into it.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::schema::TableSchema;
+use super::decode;
+use super::{Cell, RowBuilder};
+use crate::error::{ErrorKind, EtlError, EtlResult};
+use crate::schema::{Column, Kind, TableSchema};
 
 /// Instead of an offset: the value is null.
 const NULL: u32 = u32::MAX;
@@ -218,6 +222,54 @@ impl TableRow {
             _ => bytes[offset - 5] == b'b',
         };
         if is_binary { RawValue::Binary(value) } else { RawValue::Text(value) }
+    }
+
+    /// A column's value.
+    ///
+    /// # Errors
+    /// `Value`, naming table, column, type and value class, when the value cannot be decoded exactly;
+    /// `Internal` where the schema has no such column.
+    pub fn get(&self, column: usize) -> EtlResult<Cell<'_>> {
+        let of = self.column(column)?;
+        Cell::decode(&of.kind, self.raw(column)).map_err(|error| self.schema().value_error(column, error))
+    }
+
+    /// A column's value exactly as the server writes it (ISO dates, UTC, hex bytea); `None` is null.
+    ///
+    /// # Errors
+    /// As [`TableRow::get`], and also when the value was not sent.
+    pub fn text(&self, column: usize) -> EtlResult<Option<Cow<'_, str>>> {
+        let of = self.column(column)?;
+        let text = match (self.raw(column), &of.kind) {
+            (RawValue::Null, _) => return Ok(None),
+            (raw @ RawValue::Text(_), _) | (raw, Kind::Text | Kind::Enum | Kind::Json) => {
+                decode::text(raw).map(Cow::Borrowed)
+            }
+            (raw, Kind::Jsonb) => decode::jsonb(raw).map(Cow::Borrowed),
+            (raw, kind) => {
+                let mut text = String::new();
+                decode::write_text(kind, raw, &mut text).map(|()| Cow::Owned(text))
+            }
+        };
+        text.map(Some).map_err(|error| self.schema().value_error(column, error))
+    }
+
+    /// A row of its own; where there are many, [`super::RowBuilder`] puts them into one buffer.
+    ///
+    /// # Errors
+    /// `Value` when there is not one cell of the right type a column.
+    pub fn from_cells(schema: Arc<TableSchema>, cells: &[Cell<'_>]) -> EtlResult<Self> {
+        let mut builder = RowBuilder::new();
+        let row = builder.push(&schema, cells)?;
+        Ok(Self::new(builder.into_buffer(), row))
+    }
+
+    fn column(&self, column: usize) -> EtlResult<&Column> {
+        self.schema().columns.get(column).ok_or_else(|| {
+            EtlError::new(ErrorKind::Internal, "the table has no such column")
+                .with("table", &self.schema().name)
+                .with("column", column)
+        })
     }
 
     /// Whether a value was not sent because it did not change.
