@@ -5,6 +5,8 @@ pub mod decode;
 mod event;
 #[cfg(test)]
 pub(crate) mod mutation;
+#[cfg(test)]
+mod round_trip;
 mod row;
 mod row_builder;
 

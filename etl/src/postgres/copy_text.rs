@@ -187,4 +187,31 @@ mod tests {
         }
         assert!(accepted > 1000, "the mutations are too wild to show anything: {accepted}");
     }
+
+    /// As the server escapes a value (`CopyAttributeOutText`).
+    fn escaped(value: &str) -> String {
+        let escape = |c: char| match c {
+            '\\' => "\\\\".to_owned(),
+            '\t' => "\\t".to_owned(),
+            '\n' => "\\n".to_owned(),
+            '\r' => "\\r".to_owned(),
+            '\u{8}' => "\\b".to_owned(),
+            '\u{b}' => "\\v".to_owned(),
+            '\u{c}' => "\\f".to_owned(),
+            other => other.to_string(),
+        };
+        value.chars().map(escape).collect()
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_survives_its_escapes(values in proptest::collection::vec("[\\PC\\\\\t\n\r\u{8}\u{b}\u{c}N.]{0,12}", 1..5)) {
+            let line = values.iter().map(|value| escaped(value)).collect::<Vec<_>>().join("\t") + "\n";
+            // A single column that holds `\.` is escaped too, and so is no end.
+            let rows = read(&[line.as_bytes()], values.len()).unwrap();
+            for (column, value) in values.iter().enumerate() {
+                proptest::prop_assert_eq!(rows[0].raw(column), RawValue::Text(value.as_bytes()));
+            }
+        }
+    }
 }

@@ -1,0 +1,63 @@
+//! Which tables do the fuzz targets read? One with a column of every kind.
+
+use std::sync::Arc;
+
+use etl::Position;
+use etl::data::TableRow;
+use etl::schema::{Column, Kind, ReplicaIdentity, TableId, TableName, TableSchema};
+
+/// Every kind, and arrays of two.
+pub fn kinds() -> Vec<Kind> {
+    vec![
+        Kind::Bool,
+        Kind::Int2,
+        Kind::Int4,
+        Kind::Int8,
+        Kind::Oid,
+        Kind::Float4,
+        Kind::Float8,
+        Kind::Numeric(None),
+        Kind::Text,
+        Kind::Bytea,
+        Kind::Date,
+        Kind::Time,
+        Kind::Timestamp,
+        Kind::TimestampTz,
+        Kind::Uuid,
+        Kind::Json,
+        Kind::Jsonb,
+        Kind::Enum,
+        Kind::Other,
+        Kind::Array(Arc::new(Kind::Int4)),
+        Kind::Array(Arc::new(Kind::Text)),
+    ]
+}
+
+/// A table of these columns.
+pub fn table(oid: u32, kinds: &[Kind]) -> Arc<TableSchema> {
+    let column = |kind: &Kind| Column {
+        name: "c".into(),
+        attnum: 0,
+        type_oid: 0,
+        modifier: -1,
+        type_name: "".into(),
+        kind: kind.clone(),
+        nullable: true,
+    };
+    Arc::new(TableSchema {
+        id: TableId(oid),
+        name: TableName::new("public", "t"),
+        columns: kinds.iter().map(column).collect(),
+        key: Box::new([]),
+        identity: ReplicaIdentity::Full,
+        since: Position::ZERO,
+    })
+}
+
+/// Reads every value of a row, as cell and as text.
+pub fn read(row: &TableRow) {
+    for column in 0..row.schema().columns.len() {
+        let _ = row.get(column);
+        let _ = row.text(column);
+    }
+}
