@@ -19,5 +19,6 @@ pub mod store;
 
 pub use byte_size::ByteSize;
 pub use error::{ErrorKind, EtlError, EtlResult, ResultExt, RetryClass};
-pub use lsn::{CursorId, Lsn, Position};
+pub use lsn::{Lsn, Position};
 pub use secret::Secret;
+pub use store::CursorId;

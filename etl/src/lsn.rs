@@ -1,4 +1,4 @@
-//! Where in the source's history is something? LSNs, positions within a transaction, cursors.
+//! Where in the source's history is something? LSNs, and positions within a transaction.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,7 +6,6 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{ErrorKind, EtlError, EtlResult};
-use crate::schema::TableId;
 
 /// A place in the source's write-ahead log, in bytes. Written `16/B374D848`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -79,24 +78,6 @@ impl fmt::Display for Position {
         match self.ordinal {
             Self::WHOLE => write!(f, "{}+", self.commit),
             n => write!(f, "{}.{n}", self.commit),
-        }
-    }
-}
-
-/// Who reads the relay: the cursor that all ready tables have in common, or the one of a single table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum CursorId {
-    /// All ready tables.
-    Main,
-    /// One table that is being copied, caught up, paused or quarantined.
-    Table(TableId),
-}
-
-impl fmt::Display for CursorId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Main => f.write_str("main"),
-            Self::Table(id) => write!(f, "table {id}"),
         }
     }
 }

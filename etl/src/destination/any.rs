@@ -6,9 +6,10 @@ use std::sync::Arc;
 use super::{Batch, Capabilities, CopyChunk, Destination};
 use crate::data::{Event, TableRow};
 use crate::error::EtlResult;
-use crate::lsn::{CursorId, Position};
+use crate::lsn::Position;
 use crate::schema::TableId;
 use crate::store::BoxFuture;
+use crate::store::CursorId;
 
 /// Any destination; clones are the same one. Every call is forwarded, the provided ones too.
 #[derive(Clone)]

@@ -9,8 +9,9 @@ pub use any::AnyDestination;
 use crate::clock::Timestamp;
 use crate::data::{Event, TableRow};
 use crate::error::EtlResult;
-use crate::lsn::{CursorId, Position};
+use crate::lsn::Position;
 use crate::schema::TableId;
+use crate::store::CursorId;
 
 /// A place that rows and events are written to.
 ///

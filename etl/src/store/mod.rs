@@ -1,14 +1,17 @@
 //! What does the engine remember across restarts? Table states, positions and schemas; never rows.
 
+mod cursor;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+pub use cursor::CursorId;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 use crate::error::EtlResult;
-use crate::lsn::{CursorId, Lsn, Position};
+use crate::lsn::{Lsn, Position};
 use crate::schema::{TableId, TableSchema};
 
 /// A future that a trait object can return.
