@@ -2,5 +2,19 @@
 
 pub mod copy_binary;
 pub mod copy_text;
+mod feedback;
+mod options;
 pub mod pgoutput;
+mod quote;
 mod scan;
+mod session;
+mod wire;
+
+pub use feedback::Reporter;
+pub use options::{ConnectOptions, TlsMode, TlsOptions};
+pub use quote::{quote_ident, quote_literal};
+pub use session::Session;
+pub use wire::{
+    Connection, CopyOut, ReplicationFrame, ReplicationStream, Row, StreamReader, StreamWriter, query_error,
+    replication_frames,
+};

@@ -1,0 +1,20 @@
+//! How do bytes travel between us and the server? Frames, sessions, copies, the replication stream.
+
+mod connection;
+mod copy_out;
+mod frame;
+mod replication;
+mod server_error;
+mod settings;
+mod socket;
+mod startup;
+mod tls;
+
+pub use connection::{Connection, Row};
+pub use copy_out::CopyOut;
+pub use replication::{ReplicationFrame, ReplicationStream, StreamReader, StreamWriter, replication_frames};
+pub use server_error::query_error;
+
+pub(crate) use connection::parse_version;
+pub(crate) use settings::{TRANSACTION_TIMEOUT, as_options};
+pub(crate) use socket::Socket;

@@ -1,0 +1,4 @@
+//! Does the protocol hold against a real server? Logins, encryption, settings, copies, the stream.
+
+mod connect;
+mod stream;
