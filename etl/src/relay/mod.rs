@@ -1,5 +1,211 @@
 //! Where do changes wait? The ordered log of committed changes between the receiver and the appliers.
+//!
+//! One writer appends blocks of received frames; each reader takes them in order and releases what is durable
+//! for it. What every reader has released is dropped. The log lives in memory alone: it is empty after a
+//! restart, and what a cursor still needed from it must then be had from the source again.
 
+mod log;
+#[cfg(test)]
+mod model;
+mod reader;
 mod settings;
+#[cfg(test)]
+mod tests;
+mod writer;
 
-pub use settings::{AtLimit, RelaySettings};
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use self::log::Log;
+pub use self::reader::Reader;
+pub use self::settings::{AtLimit, RelaySettings};
+pub use self::writer::RelayWriter;
+use crate::clock::Timestamp;
+use crate::error::{ErrorKind, EtlResult, ResultExt};
+use crate::failpoint;
+use crate::lsn::Lsn;
+
+/// The log as its readers' owners see it. Clones share one log.
+#[derive(Debug, Clone)]
+pub struct Relay(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    log: Mutex<Log>,
+    /// Wakes readers: something was appended or rewound.
+    grown: Notify,
+    /// Wakes the writer: something was read or released.
+    freed: Notify,
+    tail_bytes: u64,
+    at_limit: AtLimit,
+}
+
+impl Inner {
+    fn log(&self) -> MutexGuard<'_, Log> {
+        // No method of the log leaves it half changed, so a panic elsewhere does not matter to it.
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A transaction that is complete in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Transaction {
+    /// The LSN of its commit record.
+    pub commit: Lsn,
+    /// The LSN after its commit record.
+    pub end: Lsn,
+    /// The transaction id at the source.
+    pub xid: u32,
+    /// When it committed, by the source's clock.
+    pub at: Timestamp,
+}
+
+/// How far the log reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    /// The last complete transaction that was appended, even when its bytes are gone.
+    pub last: Option<Transaction>,
+    /// The end of the last complete transaction or of a keepalive outside of one, whichever is later.
+    pub end: Lsn,
+}
+
+/// Where a reader begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StartAt {
+    /// The end of the last transaction that is complete now.
+    Head,
+    /// The first transaction whose commit LSN is greater, present or to come.
+    ///
+    /// With nothing of it here: the end of the last complete transaction.
+    After(Lsn),
+}
+
+/// What a block says about transactions. Offsets count bytes within the block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mark {
+    /// A transaction begins.
+    Begin {
+        /// Of its first byte.
+        offset: usize,
+        /// The LSN of its commit record.
+        commit: Lsn,
+        /// The transaction id at the source.
+        xid: u32,
+        /// When it committed.
+        at: Timestamp,
+    },
+    /// The transaction that began last is complete.
+    Commit {
+        /// Behind its last byte.
+        after: usize,
+        /// The LSN after its commit record.
+        end: Lsn,
+    },
+    /// The source has nothing before this LSN that was not sent. Within a transaction it counts for nothing.
+    KeepAlive {
+        /// Behind what was sent before it.
+        after: usize,
+        /// The LSN.
+        end: Lsn,
+    },
+}
+
+/// What a reader gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Read {
+    /// Whole frames.
+    Block {
+        /// The frames.
+        bytes: Bytes,
+        /// The log offset of the first byte: bytes since the log began.
+        offset: u64,
+    },
+    /// The incomplete transaction that this reader began to read is void; it comes again from its beginning.
+    ///
+    /// Its log offsets are given out again.
+    Rewound,
+}
+
+/// What the log occupies.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RelayStatus {
+    /// Bytes in memory.
+    pub memory_bytes: u64,
+    /// Bytes on disk: zero, as this log writes none.
+    pub disk_bytes: u64,
+}
+
+impl Relay {
+    /// An empty log. It waits or stops at `tail_bytes`, which one block may exceed; `dir` is not written to.
+    ///
+    /// # Errors
+    /// None at present.
+    #[expect(clippy::unused_async, reason = "opening a log is the caller's chance to wait for its files")]
+    pub async fn open(_dir: PathBuf, settings: RelaySettings, tail_bytes: usize) -> EtlResult<(Self, RelayWriter)> {
+        let tail_bytes = settings.max_bytes.0.min(tail_bytes as u64);
+        let inner = Inner {
+            log: Mutex::default(),
+            grown: Notify::new(),
+            freed: Notify::new(),
+            tail_bytes,
+            at_limit: settings.at_limit,
+        };
+        let relay = Self(Arc::new(inner));
+        let writer = RelayWriter::new(relay.clone());
+        Ok((relay, writer))
+    }
+
+    /// Deletes the directory of a relay and all in it; one that is absent is no error.
+    ///
+    /// # Errors
+    /// `Disk` when it cannot be deleted.
+    pub async fn remove(dir: PathBuf) -> EtlResult<()> {
+        match tokio::fs::remove_dir_all(&dir).await {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            result => result
+                .or_etl(ErrorKind::Disk, "delete the relay")
+                .map_err(|e| e.with("path", dir.display()).hint("Check the directory's owner and mode")),
+        }
+    }
+
+    /// How far the log reaches.
+    pub fn head(&self) -> Head {
+        self.0.log().head()
+    }
+
+    /// Whether every transaction after that is still here or to come. False for a log that received none.
+    pub fn holds(&self, from: StartAt) -> bool {
+        self.0.log().holds(from)
+    }
+
+    /// A reader that begins there. From now on the log keeps what it has not released.
+    ///
+    /// # Errors
+    /// None at present.
+    pub fn reader(&self, from: StartAt) -> EtlResult<Reader> {
+        let id = self.0.log().add_reader(from);
+        Ok(Reader::new(self.clone(), id))
+    }
+
+    /// Asks for a durable log. This one is in memory: a reader's blocks stay there until it releases them.
+    pub fn require_durable(&self, _on: bool) {}
+
+    /// Nothing is synced: this log is in memory, and an `Ok` does not mean that it survives a crash.
+    ///
+    /// Whoever confirms to the source after this must copy again, after a restart, what the log has lost.
+    ///
+    /// # Errors
+    /// What the failpoint `relay.before_sync` injects.
+    pub async fn sync_upto(&self, _end: Lsn) -> EtlResult<()> {
+        failpoint::visit("relay.before_sync").await
+    }
+
+    /// What the log occupies.
+    pub fn status(&self) -> RelayStatus {
+        self.0.log().status()
+    }
+}

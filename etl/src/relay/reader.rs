@@ -1,0 +1,56 @@
+//! What comes next for one reader of the relay?
+
+use super::{Read, Relay};
+use crate::error::EtlResult;
+
+/// One reader's place in the log. Dropping it releases everything it held.
+#[derive(Debug)]
+pub struct Reader {
+    relay: Relay,
+    id: u64,
+}
+
+impl Reader {
+    pub(super) fn new(relay: Relay, id: u64) -> Self {
+        Self { relay, id }
+    }
+
+    /// The next bytes, or that they are void; waits for them. Cancel-safe: nothing is lost.
+    ///
+    /// A reader that begins inside a block first gets the rest of that block.
+    ///
+    /// # Errors
+    /// None at present.
+    pub async fn next(&mut self) -> EtlResult<Read> {
+        let inner = &self.relay.0;
+        loop {
+            let mut grown = std::pin::pin!(inner.grown.notified());
+            // Listens before it looks: what is appended in between wakes it.
+            grown.as_mut().enable();
+            let read = inner.log().read(self.id);
+            if let Some(read) = read {
+                inner.freed.notify_one();
+                return Ok(read);
+            }
+            grown.await;
+        }
+    }
+
+    /// Everything before this log offset is durable for this reader. Beyond what it has read, it counts for nothing.
+    pub fn release(&mut self, upto: u64) {
+        self.relay.0.log().release(self.id, upto);
+        self.relay.0.freed.notify_one();
+    }
+
+    /// The bytes between what [`Reader::next`] has returned and the end.
+    pub fn behind(&self) -> u64 {
+        self.relay.0.log().behind(self.id)
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.relay.0.log().remove_reader(self.id);
+        self.relay.0.freed.notify_one();
+    }
+}
