@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
-use super::{Head, Mark, Read, RelayStatus, StartAt, Transaction};
+use super::segment::{Record, Segments};
+use super::{Head, Mark, Read, StartAt, Transaction};
 use crate::error::{ErrorKind, EtlError, EtlResult};
 use crate::lsn::Lsn;
 
@@ -19,6 +20,8 @@ pub(super) struct Log {
     tail: Tail,
     /// The log offset after the last byte.
     end: u64,
+    /// The bytes of the blocks in memory.
+    memory: u64,
     /// Every transaction that commits at or after this is here or still to come. `None`: nothing is known.
     covered: Option<Lsn>,
     readers: BTreeMap<u64, Place>,
@@ -28,13 +31,34 @@ pub(super) struct Log {
 #[derive(Debug)]
 struct Block {
     offset: u64,
-    bytes: Bytes,
+    /// Less than what was written of it, where its end was rewound.
+    len: usize,
+    data: Data,
+}
+
+#[derive(Debug)]
+enum Data {
+    Memory(Bytes),
+    Disk(Record),
 }
 
 impl Block {
     fn end(&self) -> u64 {
-        self.offset + self.bytes.len() as u64
+        self.offset + self.len as u64
     }
+
+    fn memory(&self) -> u64 {
+        if matches!(self.data, Data::Memory(_)) { self.len as u64 } else { 0 }
+    }
+}
+
+/// What a reader finds.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// This, and it counts as read.
+    Read(Read),
+    /// A block that must be loaded first, of this log offset. It does not count as read.
+    Disk(u64, Record),
 }
 
 #[derive(Debug)]
@@ -65,6 +89,19 @@ struct Place {
     read: u64,
     released: u64,
     rewound: bool,
+}
+
+impl Place {
+    /// The rest of this block, whose bytes these are.
+    fn take(&mut self, block: &Block, bytes: &Bytes) -> Option<Read> {
+        let offset = self.read;
+        let skip = usize::try_from(offset.checked_sub(block.offset)?).ok()?;
+        if skip > block.len || block.len > bytes.len() {
+            return None;
+        }
+        self.read = block.end();
+        Some(Read::Block { bytes: bytes.slice(skip..block.len), offset })
+    }
 }
 
 impl Log {
@@ -108,9 +145,10 @@ impl Log {
         self.held.extend(done);
         self.covered = self.covered.or(first);
         if !bytes.is_empty() {
-            let offset = self.end;
-            self.end += bytes.len() as u64;
-            self.blocks.push_back(Block { offset, bytes });
+            let (offset, len) = (self.end, bytes.len());
+            self.end += len as u64;
+            self.memory += len as u64;
+            self.blocks.push_back(Block { offset, len, data: Data::Memory(bytes) });
         }
         self.free();
         Ok(())
@@ -121,11 +159,16 @@ impl Log {
         let Some(open) = self.tail.open.take() else { return };
         let cut = open.begin;
         while self.blocks.back().is_some_and(|block| block.offset >= cut) {
-            self.blocks.pop_back();
+            self.memory -= self.blocks.pop_back().map_or(0, |block| block.memory());
         }
         if let Some(block) = self.blocks.back_mut() {
-            let keep = usize::try_from(cut - block.offset).unwrap_or(usize::MAX);
-            block.bytes.truncate(keep);
+            let keep = usize::try_from(cut - block.offset).unwrap_or(usize::MAX).min(block.len);
+            self.memory -= block.memory();
+            block.len = keep;
+            if let Data::Memory(bytes) = &mut block.data {
+                bytes.truncate(keep);
+            }
+            self.memory += block.memory();
         }
         self.end = cut;
         for place in self.readers.values_mut() {
@@ -189,17 +232,54 @@ impl Log {
     }
 
     /// What this reader gets next; nothing when it is at the end.
-    pub(super) fn read(&mut self, id: u64) -> Option<Read> {
+    pub(super) fn read(&mut self, id: u64) -> Option<Found> {
         let place = self.readers.get_mut(&id)?;
         if std::mem::take(&mut place.rewound) {
-            return Some(Read::Rewound);
+            return Some(Found::Read(Read::Rewound));
         }
         let block = self.blocks.get(self.blocks.partition_point(|block| block.end() <= place.read))?;
-        let offset = place.read;
-        let skip = usize::try_from(offset.checked_sub(block.offset)?).ok()?;
-        let bytes = block.bytes.slice(skip..);
-        place.read = block.end();
-        Some(Read::Block { bytes, offset })
+        match &block.data {
+            Data::Memory(bytes) => place.take(block, bytes).map(Found::Read),
+            Data::Disk(record) => Some(Found::Disk(block.offset, record.clone())),
+        }
+    }
+
+    /// What this reader gets from the block that it has loaded; nothing when that is no longer its next one.
+    pub(super) fn read_loaded(&mut self, id: u64, loaded: &Record, bytes: &Bytes) -> Option<Read> {
+        let place = self.readers.get_mut(&id).filter(|place| !place.rewound)?;
+        let block = self.blocks.get(self.blocks.partition_point(|block| block.end() <= place.read))?;
+        match &block.data {
+            Data::Disk(record) if record.is(loaded) => place.take(block, bytes),
+            _ => None,
+        }
+    }
+
+    /// The oldest blocks in memory, so many that what stays is at most `keep` bytes; none beyond `room` on disk.
+    pub(super) fn oldest_in_memory(&self, keep: u64, mut room: u64) -> Vec<(u64, Bytes)> {
+        let mut chosen = Vec::new();
+        let mut left = self.memory;
+        for block in &self.blocks {
+            let Data::Memory(bytes) = &block.data else { continue };
+            let cost = Segments::cost(block.len);
+            if left <= keep || cost > room {
+                break;
+            }
+            room -= cost;
+            left -= block.memory();
+            chosen.push((block.offset, bytes.clone()));
+        }
+        chosen
+    }
+
+    /// These blocks are on disk now. Those that are gone meanwhile count for nothing.
+    pub(super) fn moved_to_disk(&mut self, records: Vec<(u64, Record)>) {
+        for (offset, record) in records {
+            let Ok(found) = self.blocks.binary_search_by_key(&offset, |block| block.offset) else { continue };
+            if let Some(block) = self.blocks.get_mut(found) {
+                self.memory -= block.memory();
+                block.data = Data::Disk(record);
+            }
+        }
     }
 
     pub(super) fn release(&mut self, id: u64, upto: u64) {
@@ -219,11 +299,7 @@ impl Log {
     }
 
     pub(super) fn memory_bytes(&self) -> u64 {
-        self.end - self.start()
-    }
-
-    pub(super) fn status(&self) -> RelayStatus {
-        RelayStatus { memory_bytes: self.memory_bytes(), disk_bytes: 0 }
+        self.memory
     }
 
     /// Drops the blocks that nobody needs. The incomplete transaction stays: the next reader begins with it.
@@ -231,7 +307,7 @@ impl Log {
         let complete = self.tail.open.map_or(self.end, |open| open.begin);
         let needed = self.readers.values().map(|place| place.released).min().unwrap_or(complete).min(complete);
         while self.blocks.front().is_some_and(|block| block.end() <= needed) {
-            self.blocks.pop_front();
+            self.memory -= self.blocks.pop_front().map_or(0, |block| block.memory());
         }
         let start = self.start();
         while let Some(held) = self.held.pop_front_if(|held| held.begin < start) {

@@ -1,13 +1,15 @@
 //! Where do changes wait? The ordered log of committed changes between the receiver and the appliers.
 //!
 //! One writer appends blocks of received frames; each reader takes them in order and releases what is durable
-//! for it. What every reader has released is dropped. The log lives in memory alone: it is empty after a
-//! restart, and what a cursor still needed from it must then be had from the source again.
+//! for it. What every reader has released is dropped. Beyond the tail, the oldest blocks wait in files. The log
+//! does not outlive its process: it is empty after a restart, and what a cursor still needed from it must then
+//! be had from the source again.
 
 mod log;
 #[cfg(test)]
 mod model;
 mod reader;
+mod segment;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -22,6 +24,7 @@ use tokio::sync::Notify;
 
 use self::log::Log;
 pub use self::reader::Reader;
+use self::segment::Segments;
 pub use self::settings::{AtLimit, RelaySettings};
 pub use self::writer::RelayWriter;
 use crate::clock::Timestamp;
@@ -40,6 +43,7 @@ struct Inner {
     grown: Notify,
     /// Wakes the writer: something was read or released.
     freed: Notify,
+    segments: Arc<Segments>,
     tail_bytes: u64,
     at_limit: AtLimit,
 }
@@ -135,23 +139,25 @@ pub enum Read {
 pub struct RelayStatus {
     /// Bytes in memory.
     pub memory_bytes: u64,
-    /// Bytes on disk: zero, as this log writes none.
+    /// Bytes in segments on disk.
     pub disk_bytes: u64,
 }
 
 impl Relay {
-    /// An empty log. It waits or stops at `tail_bytes`, which one block may exceed; `dir` is not written to.
+    /// An empty log: at most `tail_bytes` in memory, which one block may exceed, and `max_bytes` in `dir`.
+    ///
+    /// Segments that an earlier run left there are deleted.
     ///
     /// # Errors
-    /// None at present.
-    #[expect(clippy::unused_async, reason = "opening a log is the caller's chance to wait for its files")]
-    pub async fn open(_dir: PathBuf, settings: RelaySettings, tail_bytes: usize) -> EtlResult<(Self, RelayWriter)> {
-        let tail_bytes = settings.max_bytes.0.min(tail_bytes as u64);
+    /// `Disk` when the directory cannot be read or cleared.
+    pub async fn open(dir: PathBuf, settings: RelaySettings, tail_bytes: usize) -> EtlResult<(Self, RelayWriter)> {
+        let segments = blocking(move || Segments::open(dir, settings.max_bytes.0)).await?;
         let inner = Inner {
             log: Mutex::default(),
             grown: Notify::new(),
             freed: Notify::new(),
-            tail_bytes,
+            segments: Arc::new(segments),
+            tail_bytes: tail_bytes as u64,
             at_limit: settings.at_limit,
         };
         let relay = Self(Arc::new(inner));
@@ -191,10 +197,10 @@ impl Relay {
         Ok(Reader::new(self.clone(), id))
     }
 
-    /// Asks for a durable log. This one is in memory: a reader's blocks stay there until it releases them.
+    /// Asks for a durable log. This one does not outlive its process, and goes on as before.
     pub fn require_durable(&self, _on: bool) {}
 
-    /// Nothing is synced: this log is in memory, and an `Ok` does not mean that it survives a crash.
+    /// Nothing is synced: an `Ok` does not mean that what was appended survives a crash.
     ///
     /// Whoever confirms to the source after this must copy again, after a restart, what the log has lost.
     ///
@@ -206,6 +212,11 @@ impl Relay {
 
     /// What the log occupies.
     pub fn status(&self) -> RelayStatus {
-        self.0.log().status()
+        RelayStatus { memory_bytes: self.0.log().memory_bytes(), disk_bytes: self.0.segments.bytes() }
     }
+}
+
+/// Runs what blocks on files outside of the async threads.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> EtlResult<T> + Send + 'static) -> EtlResult<T> {
+    tokio::task::spawn_blocking(work).await.or_etl(ErrorKind::Internal, "work on the relay's files")?
 }

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use proptest::prelude::*;
 
+use super::log::Found;
 use super::*;
 
 #[derive(Debug, Clone)]
@@ -12,6 +13,7 @@ enum Step {
     Read(usize),
     Release(usize),
     Replace(usize),
+    ToDisk(u64),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -22,6 +24,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (0..3usize).prop_map(Step::Read),
         2 => (0..3usize).prop_map(Step::Release),
         1 => (0..3usize).prop_map(Step::Replace),
+        2 => (0..20u64).prop_map(Step::ToDisk),
     ]
 }
 
@@ -76,10 +79,16 @@ impl Seen {
     }
 
     fn read(&mut self, log: &mut Log) -> bool {
-        match log.read(self.id) {
+        let read = match log.read(self.id) {
             None => return false,
-            Some(Read::Rewound) => self.rewound = true,
-            Some(Read::Block { bytes, offset }) => {
+            Some(Found::Read(read)) => read,
+            Some(Found::Disk(offset, record)) => {
+                log.read_loaded(self.id, &record, &record.load(offset).unwrap()).unwrap()
+            }
+        };
+        match read {
+            Read::Rewound => self.rewound = true,
+            Read::Block { bytes, offset } => {
                 let at = usize::try_from(offset).unwrap() - self.from;
                 if std::mem::take(&mut self.rewound) {
                     assert!(at < self.bytes.len(), "nothing that was read is void");
@@ -95,6 +104,9 @@ impl Seen {
 
 fn run(steps: Vec<Step>) {
     let (mut log, mut model) = (Log::default(), Model::default());
+    let dir = tempfile::tempdir().unwrap();
+    let segments = Arc::new(Segments::open(dir.path().to_owned(), 1 << 20).unwrap());
+    let mut segment = None;
     let mut readers: Vec<Seen> = (0..3).map(|_| Seen::new(&mut log, &model)).collect();
     for step in steps {
         match step {
@@ -111,12 +123,18 @@ fn run(steps: Vec<Step>) {
                 let seen = readers[n].from + readers[n].bytes.len();
                 log.release(readers[n].id, seen.min(model.complete) as u64);
             }
+            Step::ToDisk(keep) => {
+                let old = log.oldest_in_memory(keep, segments.room());
+                let (current, records) = segments.write(segment.take(), &old).unwrap();
+                log.moved_to_disk(records);
+                segment = current;
+                assert!(log.memory_bytes() <= keep);
+            }
             Step::Replace(n) => {
                 log.remove_reader(readers[n].id);
                 readers[n] = Seen::new(&mut log, &model);
             }
         }
-        assert!(log.memory_bytes() >= (model.bytes.len() - model.complete) as u64);
     }
     // A last transaction follows, so that whoever was set back is told from where.
     model.append(&mut log, 3, true, true);
@@ -127,6 +145,8 @@ fn run(steps: Vec<Step>) {
         log.release(seen.id, model.bytes.len() as u64);
     }
     assert_eq!(log.memory_bytes(), 0);
+    drop(segment);
+    assert_eq!(segments.bytes(), 0);
 }
 
 proptest! {

@@ -1,6 +1,7 @@
 //! What comes next for one reader of the relay?
 
-use super::{Read, Relay};
+use super::log::Found;
+use super::{Read, Relay, blocking};
 use crate::error::EtlResult;
 
 /// One reader's place in the log. Dropping it releases everything it held.
@@ -20,19 +21,29 @@ impl Reader {
     /// A reader that begins inside a block first gets the rest of that block.
     ///
     /// # Errors
-    /// None at present.
+    /// `Relay` when a segment is damaged, `Disk` when it cannot be read.
     pub async fn next(&mut self) -> EtlResult<Read> {
         let inner = &self.relay.0;
         loop {
             let mut grown = std::pin::pin!(inner.grown.notified());
             // Listens before it looks: what is appended in between wakes it.
             grown.as_mut().enable();
-            let read = inner.log().read(self.id);
+            let found = inner.log().read(self.id);
+            let read = match found {
+                None => {
+                    grown.await;
+                    continue;
+                }
+                Some(Found::Read(read)) => Some(read),
+                Some(Found::Disk(offset, record)) => {
+                    let (record, bytes) = blocking(move || record.load(offset).map(|bytes| (record, bytes))).await?;
+                    inner.log().read_loaded(self.id, &record, &bytes)
+                }
+            };
             if let Some(read) = read {
                 inner.freed.notify_one();
                 return Ok(read);
             }
-            grown.await;
         }
     }
 

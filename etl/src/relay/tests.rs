@@ -9,7 +9,7 @@ use super::*;
 use crate::byte_size::ByteSize;
 
 async fn relay(tail_bytes: usize, at_limit: AtLimit) -> (Relay, RelayWriter) {
-    let settings = RelaySettings { max_bytes: ByteSize::gib(1), at_limit };
+    let settings = RelaySettings { max_bytes: ByteSize(0), at_limit };
     Relay::open(PathBuf::from("unused"), settings, tail_bytes).await.unwrap()
 }
 
@@ -198,4 +198,68 @@ async fn an_absent_directory_is_removed_without_error() {
     Relay::remove(path.clone()).await.unwrap();
     assert!(!path.exists());
     Relay::remove(path).await.unwrap();
+}
+
+/// Three transactions of which only the last stays in memory, and a reader that has read none.
+async fn spilled(dir: &std::path::Path) -> (Relay, RelayWriter, Reader) {
+    let settings = RelaySettings { max_bytes: ByteSize(200), at_limit: AtLimit::Stop };
+    let (relay, mut writer) = Relay::open(dir.join("relay"), settings, 4).await.unwrap();
+    let reader = relay.reader(StartAt::Head).unwrap();
+    writer.append(block("aaab"), &[begin(0, 10), commit(3, 15), begin(3, 20)]).await.unwrap();
+    writer.append(block("b"), &[commit(1, 25)]).await.unwrap();
+    writer.append(block("ccccc"), &[begin(0, 30)]).await.unwrap();
+    assert_eq!(relay.status().memory_bytes, 6);
+    (relay, writer, reader)
+}
+
+fn files(dir: &std::path::Path) -> Vec<PathBuf> {
+    std::fs::read_dir(dir.join("relay")).unwrap().map(|entry| entry.unwrap().path()).collect()
+}
+
+#[tokio::test]
+async fn beyond_the_tail_blocks_wait_on_disk_until_they_are_released() {
+    let dir = tempfile::tempdir().unwrap();
+    let (relay, mut writer, mut slow) = spilled(dir.path()).await;
+    assert_eq!(files(dir.path()).len(), 1);
+    let mut later = relay.reader(after(10)).unwrap();
+    assert_eq!(later.next().await.ok(), got("b", 3));
+    // Everything so far goes to disk; then the incomplete transaction is void.
+    writer.append(block("dd"), &[]).await.unwrap();
+    assert_eq!(slow.next().await.ok(), got("aaab", 0));
+    assert_eq!(slow.next().await.ok(), got("b", 4));
+    assert_eq!(slow.next().await.ok(), got("ccccc", 5));
+    writer.rewind();
+    whole(&mut writer, "CCCCC", 30).await;
+    assert_eq!(slow.next().await.ok(), Some(Read::Rewound));
+    assert_eq!(slow.next().await.ok(), got("CCCCC", 5));
+    drop(later);
+    slow.release(10);
+    whole(&mut writer, "e", 40).await;
+    assert_eq!(relay.status(), RelayStatus { memory_bytes: 1, disk_bytes: 0 });
+    assert_eq!(files(dir.path()), Vec::<PathBuf>::new());
+}
+
+#[tokio::test]
+async fn a_full_disk_limit_stops_where_that_is_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    let (relay, mut writer, _slow) = spilled(dir.path()).await;
+    let mut result = Ok(());
+    for _ in 0..20 {
+        result = result.and(writer.append(block("ccccc"), &[]).await);
+    }
+    assert_eq!(result.unwrap_err().kind(), ErrorKind::Relay);
+    assert!(relay.status().disk_bytes <= 200);
+}
+
+#[tokio::test]
+async fn a_damaged_segment_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_relay, _writer, mut slow) = spilled(dir.path()).await;
+    let path = files(dir.path()).remove(0);
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[8 + 16] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let error = slow.next().await.unwrap_err();
+    assert_eq!((error.kind(), error.context("position")), (ErrorKind::Relay, Some("8")));
+    assert_eq!(error.context("path"), Some(path.display().to_string().as_str()));
 }
