@@ -15,6 +15,7 @@ pub mod relay;
 pub mod retry;
 pub mod schema;
 pub mod secret;
+pub mod source;
 pub mod store;
 
 pub use byte_size::ByteSize;

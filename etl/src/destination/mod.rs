@@ -1,10 +1,12 @@
 //! Where do rows and events go? The contract with a destination.
 
 mod any;
+mod memory;
 
 use std::future::Future;
 
 pub use any::AnyDestination;
+pub use memory::{MemoryDestination, TextRow};
 
 use crate::clock::Timestamp;
 use crate::data::{Event, TableRow};

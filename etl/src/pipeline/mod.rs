@@ -1,7 +1,25 @@
 //! What happens to a table, and when? States, workers, batches and their control.
 
+mod apply;
+mod apply_state;
+mod batch;
+mod builder;
+mod control;
+mod data_dir;
+mod memory_budget;
+mod progress;
+mod receive;
+mod run;
+mod running;
 mod settings;
+mod start;
 mod status;
+mod table;
+mod table_copy;
+mod table_state;
 
+pub use builder::{Pipeline, PipelineBuilder};
+pub use control::PipelineHandle;
+pub use running::{Finished, RunningPipeline};
 pub use settings::{Ack, BatchSettings, CopySettings, Settings};
 pub use status::{PipelineStatus, TableStatus};

@@ -1,13 +1,20 @@
 //! What does the engine remember across restarts? Table states, positions and schemas; never rows.
 
 mod cursor;
+mod memory;
+mod sqlite;
+#[cfg(test)]
+mod tests;
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
 pub use cursor::CursorId;
+pub use memory::MemoryStore;
 use serde::{Deserialize, Serialize};
+
+pub use sqlite::SqliteStore;
 
 use crate::clock::Timestamp;
 use crate::error::EtlResult;

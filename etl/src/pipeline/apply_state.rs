@@ -1,0 +1,306 @@
+//! What does a cursor do next? Decided from what it holds, and nothing else.
+
+use tokio::time::Instant;
+
+use super::batch::{Filling, Sealed};
+use super::settings::BatchSettings;
+use crate::lsn::{Lsn, Position};
+use crate::schema::TableId;
+use crate::source::{Assembly, Boundary};
+
+/// What to do next.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Decision {
+    /// Take the batch out and write it.
+    Write,
+    /// Nothing needs to be written: move on to this boundary.
+    Advance(Boundary),
+    /// Wait for what comes: for reads if `read`, and not longer than `until`.
+    Wait { read: bool, until: Option<Instant> },
+    /// All that was to be done is done.
+    Finish,
+}
+
+/// A table that joins the main cursor once it has made everything up to `at` durable itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Join {
+    pub(super) table: TableId,
+    at: Position,
+    has_arrived: bool,
+}
+
+/// What a cursor holds.
+#[derive(Debug)]
+pub(super) struct ApplyState {
+    limits: BatchSettings,
+    writes_in_flight: usize,
+    filling: Filling,
+    in_flight: usize,
+    joins: Vec<Join>,
+    /// Everything up to here was taken out to be written, or needs no write.
+    taken: Position,
+    /// Reads no further than this commit, then finishes.
+    finish_at: Option<Lsn>,
+    is_draining: bool,
+}
+
+impl ApplyState {
+    /// A cursor that begins after this position.
+    pub(super) fn new(from: Position, limits: BatchSettings, writes_in_flight: usize) -> Self {
+        Self {
+            limits,
+            writes_in_flight: writes_in_flight.max(1),
+            filling: Filling::new(from),
+            in_flight: 0,
+            joins: Vec::new(),
+            taken: from,
+            finish_at: None,
+            is_draining: false,
+        }
+    }
+
+    /// Begins again after what is durable; tables that are about to join still are.
+    pub(super) fn restart(&mut self, durable: Position) {
+        self.filling = Filling::new(durable);
+        self.taken = durable;
+        self.in_flight = 0;
+    }
+
+    /// The write that tables would have joined by has failed.
+    pub(super) fn expect_again(&mut self, joins: Vec<Join>) {
+        self.joins.extend(joins);
+    }
+
+    /// A block was read.
+    pub(super) fn add(&mut self, assembly: Assembly, now: Instant) {
+        self.filling.add(assembly, now);
+    }
+
+    /// The position up to which events were handed out by the assembler.
+    pub(super) fn handed_out(&self) -> Position {
+        self.filling.position()
+    }
+
+    /// A table will join after this commit.
+    pub(super) fn expect(&mut self, table: TableId, at: Lsn) {
+        self.joins.push(Join { table, at: Position::after(at), has_arrived: false });
+    }
+
+    /// The table has made everything before durable; without, it has given up.
+    pub(super) fn arrived(&mut self, table: TableId, has_arrived: bool) {
+        if has_arrived {
+            self.joins.iter_mut().filter(|join| join.table == table).for_each(|join| join.has_arrived = true);
+        } else {
+            self.joins.retain(|join| join.table != table);
+        }
+    }
+
+    /// Finish once everything up to this commit is durable.
+    pub(super) fn finish_at(&mut self, commit: Lsn) {
+        self.finish_at = Some(commit);
+    }
+
+    /// Whether everything that was to be read is taken out.
+    pub(super) fn has_finished(&self) -> bool {
+        self.finish_at.is_some_and(|commit| self.taken >= Position::after(commit))
+    }
+
+    /// Read no more, write what is complete, finish.
+    pub(super) fn drain(&mut self) {
+        self.is_draining = true;
+    }
+
+    /// Whether it was told to.
+    pub(super) fn is_draining(&self) -> bool {
+        self.is_draining
+    }
+
+    /// The oldest write under way is durable.
+    pub(super) fn written(&mut self) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+    }
+
+    /// What to do next.
+    pub(super) fn decide(&self, now: Instant) -> Decision {
+        let boundary = self.filling.boundary();
+        let reach = boundary.map_or(self.taken, |boundary| self.taken.max(boundary.position));
+        let is_over = self.finish_at.is_some_and(|commit| reach >= Position::after(commit));
+        let is_ending = self.is_draining || is_over;
+        let is_full = self.filling.is_full(&self.limits);
+        let is_old = self.filling.deadline(&self.limits).is_some_and(|deadline| now >= deadline);
+        let target = if boundary.is_some() { reach } else { self.filling.position() };
+        let is_held = self.joins.iter().any(|join| !join.has_arrived && target > join.at);
+        let can_join = self.joins.iter().any(|join| join.has_arrived && reach >= join.at);
+        let has_batch = self.filling.has_events_before_boundary();
+
+        let wants_write =
+            can_join || (has_batch && (is_full || is_old || is_ending)) || (is_full && boundary.is_none());
+        if wants_write && !is_held && self.in_flight < self.writes_in_flight {
+            return Decision::Write;
+        }
+        if let Some(boundary) = boundary
+            && self.in_flight == 0
+            && !is_held
+            && !has_batch
+        {
+            return Decision::Advance(boundary);
+        }
+        if is_ending && self.in_flight == 0 && (is_held || boundary.is_none()) {
+            return Decision::Finish;
+        }
+        let until = if wants_write { None } else { self.filling.deadline(&self.limits).filter(|_| boundary.is_some()) };
+        Decision::Wait { read: !is_full && !is_ending, until }
+    }
+
+    /// Takes out what [`Decision::Write`] is about, with the tables that join by it.
+    pub(super) fn take(&mut self, now: Instant) -> Option<(Sealed, Vec<Join>)> {
+        let empty = Sealed { events: Vec::new(), from: self.taken, upto: self.taken, boundary: None };
+        let sealed = self.filling.seal(&self.limits, now);
+        if sealed.is_none() && !self.joins.iter().any(|join| join.has_arrived && self.taken >= join.at) {
+            return None;
+        }
+        let sealed = sealed.unwrap_or(empty);
+        self.taken = self.taken.max(sealed.upto);
+        let (joining, waiting) =
+            self.joins.drain(..).partition::<Vec<_>, _>(|join| join.has_arrived && sealed.upto >= join.at);
+        self.joins = waiting;
+        self.in_flight += 1;
+        Some((sealed, joining))
+    }
+
+    /// Takes out what [`Decision::Advance`] is about.
+    pub(super) fn advance(&mut self, now: Instant) {
+        if let Some(sealed) = self.filling.seal(&self.limits, now) {
+            self.taken = self.taken.max(sealed.upto);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::byte_size::ByteSize;
+    use crate::clock;
+    use crate::data::Event;
+    use std::time::Duration;
+
+    const LIMITS: BatchSettings =
+        BatchSettings { max_bytes: ByteSize(1 << 20), max_rows: 10, max_age: Duration::from_secs(1) };
+    const TABLE: TableId = TableId(7);
+
+    fn after(commit: u64) -> Position {
+        Position::after(Lsn(commit))
+    }
+
+    fn boundary(commit: u64) -> Boundary {
+        Boundary { position: after(commit), end: Lsn(commit + 1), offset: commit }
+    }
+
+    fn transaction(events: usize, commit: u64) -> Assembly {
+        Assembly {
+            events: vec![Event::Begin { xid: 1, commit: Lsn(commit) }; events],
+            bytes: events,
+            boundary: Some((events, boundary(commit))),
+            position: Some(after(commit)),
+        }
+    }
+
+    fn state() -> ApplyState {
+        ApplyState::new(after(5), LIMITS, 1)
+    }
+
+    fn reads(until: Option<Instant>) -> Decision {
+        Decision::Wait { read: true, until }
+    }
+
+    #[test]
+    fn a_batch_is_written_when_it_is_old_or_full_and_no_write_is_under_way() {
+        let now = clock::monotonic();
+        let mut state = state();
+        assert_eq!(state.decide(now), reads(None));
+        state.add(transaction(3, 10), now);
+        let deadline = now + LIMITS.max_age;
+        assert_eq!(state.decide(now), reads(Some(deadline)));
+        assert_eq!(state.decide(deadline), Decision::Write);
+        let (sealed, moves) = state.take(deadline).unwrap();
+        assert_eq!((sealed.from, sealed.upto, moves.len()), (after(5), after(10), 0));
+        state.add(transaction(10, 20), now);
+        assert_eq!(state.decide(now), Decision::Wait { read: false, until: None }, "full, and one is under way");
+        state.written();
+        assert_eq!(state.decide(now), Decision::Write);
+    }
+
+    #[test]
+    fn p1_positions_without_events_wait_for_the_writes_before_them() {
+        let now = clock::monotonic();
+        let mut state = state();
+        state.add(transaction(10, 10), now);
+        state.take(now).unwrap();
+        state.add(transaction(0, 20), now);
+        assert_eq!(state.decide(now), reads(None));
+        state.written();
+        assert_eq!(state.decide(now), Decision::Advance(boundary(20)));
+        state.advance(now);
+        assert_eq!(state.decide(now), reads(None));
+    }
+
+    #[test]
+    fn nothing_beyond_a_joining_table_is_written_before_it_arrives() {
+        let now = clock::monotonic();
+        let late = now + LIMITS.max_age;
+        let mut state = state();
+        state.expect(TABLE, Lsn(10));
+        state.add(transaction(2, 10), now);
+        assert_eq!(state.decide(late), Decision::Write, "up to the join");
+        assert!(state.take(late).unwrap().1.is_empty());
+        state.written();
+        state.add(transaction(2, 20), now);
+        assert!(matches!(state.decide(late), Decision::Wait { .. }), "held");
+        state.arrived(TABLE, true);
+        assert_eq!(state.decide(now), Decision::Write);
+        let (_, joining) = state.take(now).unwrap();
+        assert_eq!(joining.iter().map(|join| join.table).collect::<Vec<_>>(), [TABLE]);
+    }
+
+    #[test]
+    fn a_table_joins_an_idle_cursor_by_a_batch_without_events() {
+        let now = clock::monotonic();
+        let mut state = state();
+        state.expect(TABLE, Lsn(3));
+        state.arrived(TABLE, true);
+        assert_eq!(state.decide(now), Decision::Write);
+        let (sealed, moves) = state.take(now).unwrap();
+        assert_eq!((sealed.events.len(), sealed.upto, moves.len()), (0, after(5), 1));
+        state.written();
+        assert_eq!(state.decide(now), reads(None));
+    }
+
+    #[test]
+    fn draining_writes_what_is_complete_and_ends_even_while_held() {
+        let now = clock::monotonic();
+        let mut state = state();
+        state.add(transaction(2, 10), now);
+        state.drain();
+        assert_eq!(state.decide(now), Decision::Write);
+        state.take(now).unwrap();
+        assert_eq!(state.decide(now), Decision::Wait { read: false, until: None });
+        state.written();
+        assert_eq!(state.decide(now), Decision::Finish);
+        state.expect(TABLE, Lsn(10));
+        state.add(transaction(1, 20), now);
+        assert_eq!(state.decide(now), Decision::Finish);
+    }
+
+    #[test]
+    fn a_tables_own_cursor_ends_where_it_was_told_to() {
+        let now = clock::monotonic();
+        let mut state = state();
+        state.finish_at(Lsn(10));
+        assert_eq!(state.decide(now), reads(None));
+        state.add(transaction(2, 10), now);
+        assert_eq!(state.decide(now), Decision::Write);
+        state.take(now).unwrap();
+        state.written();
+        assert_eq!(state.decide(now), Decision::Finish);
+    }
+}

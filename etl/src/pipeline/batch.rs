@@ -1,0 +1,173 @@
+//! Which events go to the destination together? Batches that end at a commit unless one transaction is larger.
+
+use tokio::time::Instant;
+
+use super::settings::BatchSettings;
+use crate::data::Event;
+use crate::lsn::Position;
+use crate::source::{Assembly, Boundary};
+
+/// A batch that is being filled.
+#[derive(Debug)]
+pub(super) struct Filling {
+    events: Vec<Event>,
+    bytes: usize,
+    since: Option<Instant>,
+    from: Position,
+    position: Position,
+    boundary: Option<(usize, Boundary)>,
+}
+
+/// A batch that is ready to be written. Without events it only moves positions.
+#[derive(Debug)]
+pub(super) struct Sealed {
+    pub(super) events: Vec<Event>,
+    pub(super) from: Position,
+    pub(super) upto: Position,
+    /// Where it ends, unless that is within a transaction.
+    pub(super) boundary: Option<Boundary>,
+}
+
+impl Filling {
+    /// An empty batch after this position.
+    pub(super) fn new(from: Position) -> Self {
+        Self { events: Vec::new(), bytes: 0, since: None, from, position: from, boundary: None }
+    }
+
+    /// Adds what came out of a block.
+    pub(super) fn add(&mut self, assembly: Assembly, now: Instant) {
+        if let Some((events, boundary)) = assembly.boundary {
+            self.boundary = Some((self.events.len() + events, boundary));
+        }
+        self.position = self.position.max(assembly.position.unwrap_or_default());
+        self.bytes += assembly.bytes;
+        if self.events.is_empty() {
+            self.events = assembly.events;
+        } else {
+            self.events.extend(assembly.events);
+        }
+        if !self.events.is_empty() {
+            self.since.get_or_insert(now);
+        }
+    }
+
+    /// Whether it holds as much as it may.
+    pub(super) fn is_full(&self, limits: &BatchSettings) -> bool {
+        self.bytes >= limits.max_bytes.as_usize() || self.events.len() >= limits.max_rows
+    }
+
+    /// When it is old enough to be written, full or not.
+    pub(super) fn deadline(&self, limits: &BatchSettings) -> Option<Instant> {
+        self.since.map(|since| since + limits.max_age)
+    }
+
+    /// Whether anything would be written up to the last boundary.
+    pub(super) fn has_events_before_boundary(&self) -> bool {
+        self.boundary.is_some_and(|(count, _)| count > 0)
+    }
+
+    /// The position of the last event that was added, or where the batch begins.
+    pub(super) fn position(&self) -> Position {
+        self.position.max(self.from)
+    }
+
+    /// The end of the last transaction that was seen, written or not.
+    pub(super) fn boundary(&self) -> Option<Boundary> {
+        self.boundary.map(|(_, boundary)| boundary)
+    }
+
+    /// Takes out what may be written: everything up to the last boundary; without a boundary, the piece of a
+    /// transaction that is larger than a batch, when it is full.
+    pub(super) fn seal(&mut self, limits: &BatchSettings, now: Instant) -> Option<Sealed> {
+        if let Some((count, boundary)) = self.boundary.take() {
+            let rest = self.events.split_off(count);
+            let upto = self.from.max(boundary.position);
+            let events = std::mem::replace(&mut self.events, rest);
+            let share = self.bytes.checked_div(events.len() + self.events.len()).unwrap_or(0);
+            self.bytes = share * self.events.len();
+            self.since = (!self.events.is_empty()).then_some(now);
+            return Some(Sealed {
+                events,
+                from: std::mem::replace(&mut self.from, upto),
+                upto,
+                boundary: Some(boundary),
+            });
+        }
+        if !self.is_full(limits) {
+            return None;
+        }
+        let upto = self.position;
+        let events = std::mem::take(&mut self.events);
+        self.bytes = 0;
+        self.since = None;
+        Some(Sealed { events, from: std::mem::replace(&mut self.from, upto), upto, boundary: None })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::byte_size::ByteSize;
+    use crate::clock;
+    use crate::lsn::Lsn;
+    use std::time::Duration;
+
+    fn limits() -> BatchSettings {
+        BatchSettings { max_bytes: ByteSize(1_000), max_rows: 4, max_age: Duration::from_secs(1) }
+    }
+
+    fn events(count: u32) -> Vec<Event> {
+        (0..count).map(|xid| Event::Begin { xid, commit: Lsn(1) }).collect()
+    }
+
+    fn boundary(commit: u64) -> Boundary {
+        Boundary { position: Position::after(Lsn(commit)), end: Lsn(commit + 8), offset: commit }
+    }
+
+    fn assembly(count: u32, end: Option<(usize, u64)>, position: Position) -> Assembly {
+        let end = end.map(|(events, commit)| (events, boundary(commit)));
+        Assembly { events: events(count), bytes: 10 * count as usize, boundary: end, position: Some(position) }
+    }
+
+    #[test]
+    fn p2_a_batch_ends_at_the_last_commit_and_keeps_the_rest() {
+        let now = clock::monotonic();
+        let mut batch = Filling::new(Position::ZERO);
+        batch.add(assembly(3, Some((2, 10)), Position::new(Lsn(20), 1)), now);
+        let sealed = batch.seal(&limits(), now).unwrap();
+        assert_eq!((sealed.events.len(), sealed.upto), (2, Position::after(Lsn(10))));
+        assert_eq!(sealed.boundary, Some(boundary(10)));
+        assert!(
+            batch.deadline(&limits()).is_some() && batch.seal(&limits(), now).is_none(),
+            "the cut transaction waits"
+        );
+        batch.add(assembly(1, Some((1, 20)), Position::after(Lsn(20))), now);
+        let sealed = batch.seal(&limits(), now).unwrap();
+        assert_eq!(
+            (sealed.events.len(), sealed.from, sealed.upto),
+            (2, Position::after(Lsn(10)), Position::after(Lsn(20)))
+        );
+        assert!(batch.deadline(&limits()).is_none());
+    }
+
+    #[test]
+    fn p2_a_transaction_larger_than_a_batch_is_cut_between_changes() {
+        let now = clock::monotonic();
+        let mut batch = Filling::new(Position::after(Lsn(5)));
+        batch.add(assembly(5, None, Position::new(Lsn(20), 5)), now);
+        let sealed = batch.seal(&limits(), now).unwrap();
+        assert_eq!((sealed.events.len(), sealed.upto, sealed.boundary), (5, Position::new(Lsn(20), 5), None));
+        batch.add(assembly(1, Some((1, 20)), Position::after(Lsn(20))), now);
+        assert_eq!(batch.seal(&limits(), now).unwrap().from, Position::new(Lsn(20), 5));
+    }
+
+    #[test]
+    fn transactions_of_other_tables_move_the_position_without_events() {
+        let now = clock::monotonic();
+        let mut batch = Filling::new(Position::ZERO);
+        batch.add(Assembly { boundary: Some((0, boundary(30))), ..Assembly::default() }, now);
+        assert!(batch.deadline(&limits()).is_none());
+        let sealed = batch.seal(&limits(), now).unwrap();
+        assert_eq!((sealed.events.len(), sealed.boundary), (0, Some(boundary(30))));
+    }
+}

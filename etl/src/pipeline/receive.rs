@@ -1,0 +1,187 @@
+//! How do changes come in? One replication connection after another, into the relay.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::control::Stop;
+use super::run::Run;
+use crate::error::{ErrorKind, EtlError, EtlResult, RetryClass};
+use crate::lsn::Lsn;
+use crate::postgres::{Reporter, StreamReader};
+use crate::relay::{Mark, RelayWriter, Transaction};
+use crate::retry::{RetryPolicy, Waits};
+use crate::source::{Marked, StreamRequest, marks, open_stream};
+
+/// A server that asks twice and sends nothing for so long may be trying to shut down (`SOURCE.md` R16).
+const SUSPICIOUS: Duration = Duration::from_secs(2);
+
+/// Receives until the pipeline ends; `over` says that everything is written and confirmed.
+pub(super) async fn receive(run: Arc<Run>, relay: RelayWriter, over: watch::Receiver<bool>) -> EtlResult<()> {
+    let mut waits = RetryPolicy::default().waits();
+    let mut receiver = Receiver { run, relay, over, resent: None, in_transaction: false };
+    loop {
+        let error = match Box::pin(receiver.connection(&mut waits)).await {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        receiver.run.board.update(|status| status.streaming = false);
+        if error.retry_class() != RetryClass::Transient {
+            return Err(error);
+        }
+        receiver.run.board.failed(&error);
+        receiver.relay.rewind();
+        let mut stop = receiver.run.stop.subscribe();
+        tokio::select! {
+            waited = waits.after(error) => waited?,
+            _ = stop.wait_for(|stop| *stop != Stop::No) => return Ok(()),
+        }
+    }
+}
+
+/// Puts what comes into the relay.
+struct Receiver {
+    run: Arc<Run>,
+    relay: RelayWriter,
+    over: watch::Receiver<bool>,
+    /// Within a transaction that came before: its frames are dropped.
+    resent: Option<Lsn>,
+    in_transaction: bool,
+}
+
+/// The task that talks to the server; it goes when the connection does.
+struct Feedback(JoinHandle<EtlResult<()>>);
+
+impl Drop for Feedback {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Receiver {
+    /// One connection, until it is lost or the pipeline ends.
+    async fn connection(&mut self, waits: &mut Waits) -> EtlResult<()> {
+        let run = Arc::clone(&self.run);
+        let request = StreamRequest {
+            options: &run.source.connect,
+            slot: &run.slot,
+            publication: &run.publication,
+            is_binary: run.is_binary(),
+        };
+        let (stream, confirmed) = open_stream(request, &run.store).await?;
+        waits.reset();
+        self.relay.begin_at(confirmed);
+        (self.resent, self.in_transaction) = (None, false);
+        run.board.update(|status| status.streaming = true);
+        let reporter = Reporter::new(confirmed);
+        let feedback = reporter.clone().run(stream.writer, run.progress.confirmed(), self.over.clone());
+        let mut feedback = Feedback(tokio::spawn(feedback));
+        let mut reader = stream.reader;
+        let mut stop = run.stop.subscribe();
+        loop {
+            let block = tokio::select! {
+                block = reader.next_block() => block?,
+                _ = stop.wait_for(|stop| *stop != Stop::No) => break,
+                ended = &mut feedback.0 => return feedback_ended(ended),
+            };
+            self.block(block, &reporter).await?;
+        }
+        self.last_word(&mut reader, feedback).await
+    }
+
+    /// Stays for the last confirmations, then lets the feedback say goodbye.
+    async fn last_word(&mut self, reader: &mut StreamReader, mut feedback: Feedback) -> EtlResult<()> {
+        if *self.run.stop.borrow() == Stop::Abort {
+            return Ok(());
+        }
+        let mut stop = self.run.stop.subscribe();
+        loop {
+            tokio::select! {
+                // What comes now is for the next run; it is read so that the server's questions are no dead end.
+                block = reader.next_block() => if block.is_err() { return Ok(()) },
+                _ = &mut feedback.0 => return Ok(()),
+                _ = stop.wait_for(|stop| *stop == Stop::Abort) => return Ok(()),
+                () = crate::retry::pause(SUSPICIOUS), if *self.over.borrow() => return Ok(()),
+            }
+        }
+    }
+
+    /// Appends what is new of a block.
+    async fn block(&mut self, block: Bytes, reporter: &Reporter) -> EtlResult<()> {
+        let found = marks(&block)?;
+        let mut from = 0;
+        let mut kept: Vec<Mark> = Vec::with_capacity(found.len());
+        for marked in found {
+            match marked {
+                Marked::Begin { at, commit, xid, time } => {
+                    self.in_transaction = true;
+                    if self.is_known(commit, xid, time)? {
+                        self.append(block.slice(from..at), &mut kept).await?;
+                        self.resent = Some(commit);
+                    } else {
+                        kept.push(Mark::Begin { offset: at - from, commit, xid, at: time });
+                    }
+                }
+                Marked::Commit { after, end } => {
+                    self.in_transaction = false;
+                    reporter.received(end);
+                    if self.resent.take().is_some() {
+                        from = after;
+                    } else {
+                        kept.push(Mark::Commit { after: after - from, end });
+                    }
+                }
+                Marked::KeepAlive { after, end, wants_reply } => {
+                    if !self.in_transaction {
+                        reporter.received(end);
+                        kept.push(Mark::KeepAlive { after: after - from, end });
+                    }
+                    if wants_reply {
+                        reporter.reply();
+                    }
+                }
+            }
+        }
+        if self.resent.is_none() {
+            self.append(block.slice(from..), &mut kept).await?;
+        }
+        self.run.board.received(self.run.relay.head().end, self.run.relay.status());
+        Ok(())
+    }
+
+    async fn append(&mut self, bytes: Bytes, marks: &mut Vec<Mark>) -> EtlResult<()> {
+        if !bytes.is_empty() {
+            self.relay.append(bytes, marks).await?;
+        }
+        marks.clear();
+        Ok(())
+    }
+
+    /// R9: whether the relay has this transaction. One at the same place that is another is a divergence.
+    fn is_known(&self, commit: Lsn, xid: u32, at: crate::clock::Timestamp) -> EtlResult<bool> {
+        let head = self.run.relay.head();
+        if head.last.is_none_or(|last| commit > last.commit) {
+            return Ok(false);
+        }
+        match self.relay.has(commit) {
+            Some(Transaction { xid: known, at: when, .. }) if (known, when) != (xid, at) => {
+                Err(EtlError::new(ErrorKind::SourceIdentity, "the source sends another transaction in place of one")
+                    .with("commit", commit)
+                    .hint("The source lost what it had committed: copy everything again with a new data_dir"))
+            }
+            // Every reader has released the ones that are gone, so they are durable.
+            _ => Ok(true),
+        }
+    }
+}
+
+fn feedback_ended(ended: Result<EtlResult<()>, tokio::task::JoinError>) -> EtlResult<()> {
+    match ended {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(error),
+        Err(error) => Err(EtlError::new(ErrorKind::Internal, "the feedback was cut short").because(error)),
+    }
+}

@@ -1,0 +1,104 @@
+//! What do the parts of a run have in common?
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{mpsc, watch};
+
+use super::apply::JoinRequest;
+use super::control::{Board, Stop};
+use super::data_dir::DataDir;
+use super::progress::Progress;
+use super::settings::Settings;
+use crate::destination::AnyDestination;
+use crate::error::{ErrorKind, EtlError, EtlResult};
+use crate::relay::Relay;
+use crate::schema::{TableId, TableSchema};
+use crate::source::{PublishedTable, SourceConfig};
+use crate::store::CursorId;
+use crate::store::{Phase, SharedStore, TableState};
+
+/// What every task of a running pipeline works with.
+pub(super) struct Run {
+    pub(super) source: SourceConfig,
+    pub(super) settings: Settings,
+    pub(super) store: SharedStore,
+    pub(super) destination: AnyDestination,
+    pub(super) relay: Relay,
+    pub(super) progress: Progress,
+    pub(super) board: Arc<Board>,
+    pub(super) stop: Arc<watch::Sender<Stop>>,
+    /// The main cursor's ear.
+    pub(super) joins: mpsc::Sender<JoinRequest>,
+    pub(super) tables: HashMap<TableId, PublishedTable>,
+    pub(super) schemas: Arc<HashMap<TableId, Arc<TableSchema>>>,
+    pub(super) states: States,
+    pub(super) publication: String,
+    pub(super) slot: String,
+    /// Held for as long as anything runs.
+    pub(super) _data_dir: DataDir,
+}
+
+impl Run {
+    /// The table shares the main cursor from now on, durably.
+    pub(super) async fn table_is_ready(&self, table: TableId) -> EtlResult<()> {
+        self.set_phase(table, Phase::Ready).await?;
+        self.store.forget_cursor(CursorId::Table(table)).await?;
+        tracing::info!(table = %self.name(table), "the table is ready");
+        Ok(())
+    }
+
+    /// Stores what is being done with the table, and shows it.
+    pub(super) async fn set_phase(&self, table: TableId, phase: Phase) -> EtlResult<()> {
+        let state = self.states.get(table);
+        self.set_state(table, TableState { phase, ..state }).await
+    }
+
+    /// Stores the state of a table, and shows it.
+    pub(super) async fn set_state(&self, table: TableId, state: TableState) -> EtlResult<()> {
+        let known = self.states.get(table).revision;
+        let expect = (known > 0).then_some(known);
+        let name = state.phase.name();
+        let revision = self.store.set_table_state(table, expect, state.clone()).await?;
+        self.states.put(table, TableState { revision, ..state });
+        self.board.table(table, |status| status.phase = name);
+        Ok(())
+    }
+
+    /// Whether the stream can be read in binary (`SOURCE.md` R15).
+    pub(super) fn is_binary(&self) -> bool {
+        self.schemas.values().flat_map(|schema| &schema.columns).all(|column| column.kind.has_binary())
+    }
+
+    /// The table with this oid.
+    pub(super) fn table(&self, table: TableId) -> EtlResult<&PublishedTable> {
+        self.tables
+            .get(&table)
+            .ok_or_else(|| EtlError::new(ErrorKind::Internal, "the table is not published").with("table", table))
+    }
+
+    /// The table's name, for messages.
+    pub(super) fn name(&self, table: TableId) -> String {
+        self.tables.get(&table).map_or_else(|| table.to_string(), |table| table.schema.name.to_string())
+    }
+}
+
+/// The table states as they are stored.
+#[derive(Debug, Default)]
+pub(super) struct States(Mutex<HashMap<TableId, TableState>>);
+
+impl States {
+    pub(super) fn new(states: impl IntoIterator<Item = (TableId, TableState)>) -> Self {
+        Self(Mutex::new(states.into_iter().collect()))
+    }
+
+    /// The state of a table; pending where none is stored.
+    pub(super) fn get(&self, table: TableId) -> TableState {
+        let states = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        states.get(&table).cloned().unwrap_or(TableState::PENDING)
+    }
+
+    fn put(&self, table: TableId, state: TableState) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(table, state);
+    }
+}

@@ -1,0 +1,347 @@
+//! How does a pipeline begin? It finds out what is there, decides for each table, and sets everything to work.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinSet;
+
+use super::apply::Applier;
+use super::builder::Pipeline;
+use super::control::{Board, PipelineHandle, Stop, Target};
+use super::data_dir::DataDir;
+use super::memory_budget::{CopyBudget, Shares};
+use super::progress::{Progress, confirm};
+use super::receive::receive;
+use super::run::{Run, States};
+use super::running::{Finished, RunningPipeline};
+use super::status::TableStatus;
+use super::table::Table;
+use super::table_state::{Begin, Known, begin};
+use crate::destination::Destination;
+use crate::error::{ErrorKind, EtlError, EtlResult};
+use crate::lsn::{Lsn, Position};
+use crate::postgres::{Connection, Session, query_error};
+use crate::relay::{Relay, RelayWriter};
+use crate::retry::{RetryPolicy, retry};
+use crate::schema::{TableId, TableSchema};
+use crate::source::{
+    Assembler, Follow, PublishedTable, SystemIdentity, check_history, check_start, ensure_publication, ensure_slot,
+    published_tables,
+};
+use crate::store::CursorId;
+use crate::store::{Phase, SharedStore, TableState};
+
+/// Connects, checks, decides, and spawns the run.
+pub(super) async fn start(mut pipeline: Pipeline) -> EtlResult<RunningPipeline> {
+    let data_dir = DataDir::lock(&pipeline.data_dir, &pipeline.id)?;
+    let store = pipeline.take_store().await?;
+    pipeline.destination.startup().await?;
+    let slot = pipeline.slot();
+    let source = Source::connect(&pipeline, &store, &slot).await?;
+    let schemas = keep_schemas(&store, &source.tables).await?;
+    let states = keep_states(&store, &source.tables).await?;
+    let main = main_position(&store, &pipeline.destination, &states).await?;
+
+    let shares = Shares::of(&pipeline.settings);
+    let (relay, writer, plan) = open_relay(&pipeline, &store, &data_dir, &states, main, shares.relay).await?;
+    let board = Arc::new(Board::new(&pipeline.id, &slot));
+    board.update(|status| status.tables = table_statuses(&source.tables, &states));
+    let stop = Arc::new(watch::Sender::new(Stop::No));
+    let (joins, main_ear) = mpsc::channel(16);
+    let confirmed = store.progress().await?.confirmed.unwrap_or_default();
+    let run = Arc::new(Run {
+        source: pipeline.source,
+        settings: pipeline.settings,
+        store,
+        destination: pipeline.destination,
+        relay,
+        progress: Progress::new(confirmed),
+        board: Arc::clone(&board),
+        stop: Arc::clone(&stop),
+        joins,
+        tables: source.tables.into_iter().map(|table| (table.schema.id, table)).collect(),
+        schemas: Arc::new(schemas),
+        states: States::new(states),
+        publication: source.publication,
+        slot,
+        _data_dir: data_dir,
+    });
+    let handle = PipelineHandle { stop, board };
+    let follows = shared_tables(&run, &plan);
+    let assembler = Assembler::new(Arc::clone(&run.schemas), follows);
+    let applier = Applier::open(&run, CursorId::Main, main, assembler, main_ear)?;
+    let task = tokio::spawn(supervise(run, applier, writer, plan));
+    Ok(RunningPipeline { handle, task })
+}
+
+/// What was found at the source.
+struct Source {
+    publication: String,
+    tables: Vec<PublishedTable>,
+}
+
+impl Source {
+    async fn connect(pipeline: &Pipeline, store: &SharedStore, slot: &str) -> EtlResult<Self> {
+        let session = Session::connect(&pipeline.source.connect).await?;
+        let client = session.client();
+        let server_version = session.server_version();
+        let level = client.query_one("SHOW wal_level", &[]).await.map_err(|e| query_error("ask for wal_level", e))?;
+        let level: String = level.get(0);
+        if level != "logical" {
+            return Err(EtlError::new(
+                ErrorKind::SourceSetup,
+                "the server does not write its WAL for logical decoding",
+            )
+            .with("wal_level", level)
+            .hint("ALTER SYSTEM SET wal_level = 'logical'; then restart the server"));
+        }
+        let publication = ensure_publication(client, &pipeline.source, &pipeline.id).await?;
+        let tables = published_tables(client, &publication, server_version).await?;
+        let mut replication = Connection::connect_replication(&pipeline.source.connect).await?;
+        let identity = SystemIdentity::read(&mut replication).await?;
+        check_history(&mut replication, store, &identity).await?;
+        let found = ensure_slot(client, &mut replication, store, slot).await?;
+        let stored = store.progress().await?.confirmed.unwrap_or(found.confirmed);
+        // A slot that was created just now confirms what the server flushed a moment later.
+        check_start(stored, found.confirmed, identity.flushed.max(found.confirmed))?;
+        Ok(Self { publication, tables })
+    }
+}
+
+/// Stores the schemas of new tables; a known one must not have changed.
+async fn keep_schemas(store: &SharedStore, tables: &[PublishedTable]) -> EtlResult<HashMap<TableId, Arc<TableSchema>>> {
+    let mut schemas = HashMap::new();
+    for table in tables {
+        let id = table.schema.id;
+        let schema = match store.schema_at(id, Position::after(Lsn(u64::MAX))).await? {
+            Some(known) if is_same(&known, &table.schema) => known,
+            Some(known) => {
+                return Err(EtlError::new(ErrorKind::SchemaChanged, "a table's schema changed while nobody watched")
+                    .with("table", &known.name)
+                    .with("changes", describe(&known, &table.schema))
+                    .hint(
+                        "Changing schemas are not followed yet: copy everything again with a new data_dir and slot",
+                    ));
+            }
+            None => {
+                let schema = Arc::new(table.schema.clone());
+                store.put_schema(Arc::clone(&schema)).await?;
+                schema
+            }
+        };
+        if !table.generated.is_empty() {
+            let (table, columns) = (&table.schema.name, table.generated.join(", "));
+            tracing::warn!(%table, columns, "generated columns are left out: the stream does not carry them");
+        }
+        schemas.insert(id, schema);
+    }
+    Ok(schemas)
+}
+
+fn is_same(known: &TableSchema, found: &TableSchema) -> bool {
+    crate::schema::changes(known, found).is_empty() && known.identity == found.identity
+}
+
+fn describe(known: &TableSchema, found: &TableSchema) -> String {
+    let changes: Vec<String> = crate::schema::changes(known, found).iter().map(|c| format!("{c:?}")).collect();
+    if changes.is_empty() { "replica identity".to_owned() } else { changes.join("; ") }
+}
+
+/// The stored states of the published tables; a table that left the publication is removed.
+async fn keep_states(store: &SharedStore, tables: &[PublishedTable]) -> EtlResult<HashMap<TableId, TableState>> {
+    let mut states = HashMap::new();
+    for (id, state) in store.table_states().await? {
+        if tables.iter().any(|table| table.schema.id == id) {
+            states.insert(id, state);
+        } else if state.phase != Phase::Removed {
+            let (revision, removed) = (state.revision, TableState { phase: Phase::Removed, ..state });
+            store.set_table_state(id, Some(revision), removed).await?;
+            tracing::warn!(table = %id, "the table left the publication; its rows stay in the destination");
+        }
+    }
+    Ok(states)
+}
+
+/// Where the main cursor stands: what the destination stored with its data counts, where it stores anything.
+async fn main_position(
+    store: &SharedStore,
+    destination: &impl Destination,
+    states: &HashMap<TableId, TableState>,
+) -> EtlResult<Position> {
+    let stored = store.progress().await?.cursor(CursorId::Main);
+    if !destination.capabilities().atomic {
+        return Ok(stored.unwrap_or_default());
+    }
+    let durable = destination.durable_position(CursorId::Main).await?;
+    let has_ready = states.values().any(|state| state.phase == Phase::Ready);
+    match (durable, stored) {
+        (None, Some(stored)) if has_ready => Err(EtlError::new(
+            ErrorKind::SourceIdentity,
+            "the destination does not know this pipeline: it was replaced, or its state was removed",
+        )
+        .with("destination", destination.name())
+        .with("stored position", stored)
+        .hint("Bring the old destination back, or remove the data_dir and the slot to copy everything again")),
+        (durable, _) => Ok(durable.unwrap_or_default()),
+    }
+}
+
+type Plan = HashMap<TableId, Begin>;
+
+/// Opens the relay with what the tables still need of it, and decides what each table begins with.
+async fn open_relay(
+    pipeline: &Pipeline,
+    store: &SharedStore,
+    data_dir: &DataDir,
+    states: &HashMap<TableId, TableState>,
+    main: Position,
+    tail_bytes: usize,
+) -> EtlResult<(Relay, RelayWriter, Plan)> {
+    let open = || Relay::open(data_dir.relay(), pipeline.settings.relay.clone(), tail_bytes);
+    let (relay, writer) = open().await?;
+    let holds = |position: Position| relay.holds(super::apply::start_after(position));
+    let progress = store.progress().await?;
+    let mut plan = Plan::new();
+    for (id, state) in states {
+        let own = match pipeline.destination.durable_position(CursorId::Table(*id)).await? {
+            Some(own) => Some(own),
+            None => progress.cursor(CursorId::Table(*id)),
+        };
+        let from = match (&state.phase, own) {
+            (Phase::CatchingUp { cursor, .. }, own) => own.unwrap_or(*cursor),
+            _ => Position::ZERO,
+        };
+        let relay_holds = holds(from) && holds(main);
+        plan.insert(*id, begin(state, Known { main, own, relay_holds }));
+    }
+    let needs_relay = plan.values().any(|begin| matches!(begin, Begin::CatchUp { .. }));
+    if needs_relay {
+        return Ok((relay, writer, plan));
+    }
+    drop((relay, writer));
+    Relay::remove(data_dir.relay()).await?;
+    let (relay, writer) = open().await?;
+    Ok((relay, writer, plan))
+}
+
+fn shared_tables(run: &Run, plan: &Plan) -> Vec<(TableId, Follow)> {
+    let shared = plan.iter().filter_map(|(id, begin)| match begin {
+        Begin::Share { after, snapshot } => {
+            let schema = Arc::clone(run.schemas.get(id)?);
+            Some((*id, Follow { schema, after: *after, seen: snapshot.clone() }))
+        }
+        _ => None,
+    });
+    shared.collect()
+}
+
+fn table_statuses(tables: &[PublishedTable], states: &HashMap<TableId, TableState>) -> Vec<TableStatus> {
+    let mut statuses: Vec<TableStatus> = tables
+        .iter()
+        .map(|table| TableStatus {
+            id: table.schema.id,
+            name: table.schema.name.clone(),
+            phase: states.get(&table.schema.id).map_or("pending", |state| state.phase.name()),
+            rows_copied: 0,
+            rows_estimated: table.rows_estimated,
+            waits_for: None,
+            error: None,
+        })
+        .collect();
+    statuses.sort_by(|a, b| a.name.cmp(&b.name));
+    statuses
+}
+
+/// Runs all parts until one fails or all are told to stop; the first error ends them all.
+async fn supervise(run: Arc<Run>, mut main: Applier, writer: RelayWriter, mut plan: Plan) -> EtlResult<Finished> {
+    let (over, is_over) = watch::channel(false);
+    let mut writers = JoinSet::new();
+    let mut keepers = JoinSet::new();
+    let workers = run.settings.copy.tables_in_parallel * run.settings.copy.connections_per_table;
+    let budget = CopyBudget::new(Shares::of(&run.settings).copies, workers);
+    let turns = Arc::new(Semaphore::new(run.settings.copy.tables_in_parallel));
+    for id in run.tables.keys().copied() {
+        let begin = plan.remove(&id).unwrap_or(Begin::Copy { generation: 1 });
+        if matches!(begin, Begin::Copy { .. } | Begin::CatchUp { .. }) {
+            run.progress.own_cursor_opened();
+            run.relay.require_durable(true);
+            let table = Table { run: Arc::clone(&run), id, budget: budget.clone(), turns: Arc::clone(&turns) };
+            writers.spawn(Box::pin(table.bring(begin)));
+        } else if let Begin::Share { after, .. } = &begin
+            && *after > Position::ZERO
+        {
+            main.joins_after(id, after.commit);
+        }
+    }
+    writers.spawn(Box::pin(async move { main.work().await }));
+    keepers.spawn(Box::pin(receive(Arc::clone(&run), writer, is_over.clone())));
+    keepers.spawn(Box::pin(confirm(Arc::clone(&run), is_over.clone())));
+    keepers.spawn(Box::pin(answer_targets(Arc::clone(&run), is_over)));
+
+    let mut failed = first_failure(&run, &mut writers, &mut keepers).await;
+    // Everything is written; what is left is to confirm it and to say goodbye.
+    over.send_replace(true);
+    while let Some(ended) = keepers.join_next().await {
+        failed = failed.and(flatten(ended));
+    }
+    let shut = run.destination.shutdown().await;
+    failed.and(shut).map(|()| Finished::default())
+}
+
+type Ended = Result<EtlResult<()>, tokio::task::JoinError>;
+
+/// Waits until all writers are done; on the first failure tells everybody to end.
+async fn first_failure(
+    run: &Run,
+    writers: &mut JoinSet<EtlResult<()>>,
+    keepers: &mut JoinSet<EtlResult<()>>,
+) -> EtlResult<()> {
+    let mut failed = Ok(());
+    while !writers.is_empty() {
+        let ended = tokio::select! {
+            Some(ended) = writers.join_next() => flatten(ended),
+            Some(ended) = keepers.join_next() => flatten(ended),
+        };
+        if let Err(error) = ended
+            && failed.is_ok()
+        {
+            if error.kind() != ErrorKind::Cancelled {
+                tracing::error!(%error, "the pipeline cannot go on");
+                run.board.failed(&error);
+            }
+            failed = Err(error);
+            run.stop.send_replace(Stop::Abort);
+            writers.abort_all();
+        }
+    }
+    failed
+}
+
+fn flatten(ended: Ended) -> EtlResult<()> {
+    match ended {
+        Ok(done) => done,
+        Err(error) if error.is_cancelled() => Ok(()),
+        Err(error) => Err(EtlError::new(ErrorKind::Internal, "a part of the pipeline was cut short").because(error)),
+    }
+}
+
+/// Asks the source how far it has flushed whenever somebody wants to know when that is caught up.
+async fn answer_targets(run: Arc<Run>, mut over: watch::Receiver<bool>) -> EtlResult<()> {
+    let mut targets = run.board.targets();
+    loop {
+        tokio::select! {
+            wanted = targets.wait_for(|target| *target == Target::Wanted) => if wanted.is_err() { return Ok(()) },
+            _ = over.wait_for(|over| *over) => return Ok(()),
+        }
+        let flushed = retry(RetryPolicy::default(), || flushed(&run)).await?;
+        run.board.set_target(flushed);
+    }
+}
+
+async fn flushed(run: &Run) -> EtlResult<Lsn> {
+    let session = Session::connect(&run.source.connect).await?;
+    let query = "SELECT pg_catalog.pg_current_wal_flush_lsn()::text";
+    let row = session.client().query_one(query, &[]).await.map_err(|e| query_error("ask for the WAL's end", e))?;
+    row.get::<_, String>(0).parse()
+}

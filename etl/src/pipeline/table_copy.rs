@@ -1,0 +1,153 @@
+//! How do a table's existing rows reach the destination? One snapshot, several readers, pieces in flight.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::task::JoinSet;
+
+use super::memory_budget::CopyBudget;
+use super::run::Run;
+use crate::data::TableRow;
+use crate::destination::{CopyChunk, Destination};
+use crate::error::{ErrorKind, EtlError, EtlResult};
+use crate::failpoint;
+use crate::lsn::Position;
+use crate::postgres::{Connection, Session};
+use crate::schema::TableId;
+use crate::source::{
+    Chunk, ChunkReader, PublishedTable, Snapshot, SnapshotId, chunks, join_snapshot, wait_for_writers,
+};
+use crate::store::SnapshotFilter;
+
+/// A chunk's pieces are numbered within it: the token of a piece is the chunk's number and this many bits.
+const PIECE_BITS: u32 = 24;
+
+/// What the workers of one copy have in common.
+struct Job {
+    run: Arc<Run>,
+    table: PublishedTable,
+    snapshot: SnapshotId,
+    token: CopyChunk,
+    budget: CopyBudget,
+    left: Mutex<VecDeque<Chunk>>,
+}
+
+/// Copies a table whose cursor P is fixed and whose destination table is empty; returns what was seen.
+pub(super) async fn copy_table(
+    run: &Arc<Run>,
+    id: TableId,
+    generation: u64,
+    cursor: Position,
+    budget: &CopyBudget,
+) -> EtlResult<SnapshotFilter> {
+    let table = run.table(id)?.clone();
+    let options = &run.source.connect;
+    let session = Session::connect(options).await?;
+    wait_for_writers(session.client(), &table, |who| run.board.table(id, |status| status.waits_for = who)).await?;
+    let snapshot = Snapshot::take(options, &table, session.client()).await?;
+    let token = CopyChunk { generation, index: 0, position: cursor, read_at: snapshot.read_at };
+    run.destination.write_copy_chunk(id, token, Vec::new()).await?;
+
+    let found = chunks(&snapshot.leaves, run.settings.copy.chunk_bytes.0);
+    let workers = run.settings.copy.connections_per_table.clamp(1, found.len().max(1));
+    let Snapshot { connection, id: snapshot_id, filter, leaves, .. } = snapshot;
+    let job = Arc::new(Job {
+        run: Arc::clone(run),
+        table,
+        snapshot: SnapshotId { id: snapshot_id, leaves },
+        token,
+        budget: budget.clone(),
+        left: Mutex::new(found.into()),
+    });
+    let mut tasks = JoinSet::new();
+    // The connection that exported the snapshot reads too; it is the last to go.
+    tasks.spawn(Box::pin(work(Arc::clone(&job), Some(connection))));
+    for _ in 1..workers {
+        tasks.spawn(Box::pin(work(Arc::clone(&job), None)));
+    }
+    let mut exporters = Vec::new();
+    while let Some(ended) = tasks.join_next().await {
+        let ended = ended.map_err(|e| EtlError::new(ErrorKind::Internal, "a copy was cut short").because(e))?;
+        exporters.push(ended?);
+    }
+    failpoint::visit("copy.finished").await?;
+    Ok(filter)
+}
+
+/// Reads chunks until there are none left.
+async fn work(job: Arc<Job>, exporter: Option<Connection>) -> EtlResult<Connection> {
+    let mut connection = match exporter {
+        Some(connection) => connection,
+        None => {
+            let mut connection = Connection::connect(&job.run.source.connect).await?;
+            join_snapshot(&mut connection, &job.table, &job.snapshot).await?;
+            connection
+        }
+    };
+    let mut writes = JoinSet::new();
+    loop {
+        let next = job.left.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        let Some(chunk) = next else { break };
+        read_chunk(&job, &mut connection, &chunk, &mut writes).await?;
+    }
+    while let Some(written) = writes.join_next().await {
+        settle(written)?;
+    }
+    Ok(connection)
+}
+
+type Writes = JoinSet<EtlResult<()>>;
+
+async fn read_chunk(job: &Arc<Job>, connection: &mut Connection, chunk: &Chunk, writes: &mut Writes) -> EtlResult<()> {
+    let schema = job.run.schemas.get(&job.table.schema.id);
+    let schema = schema.ok_or_else(|| EtlError::new(ErrorKind::Internal, "the table has no schema"))?;
+    let mut reader = ChunkReader::open(connection, &job.table, schema, chunk).await?;
+    let mut piece = 0;
+    let (mut rows, mut bytes) = (Vec::new(), 0);
+    while let Some(more) = reader.next().await? {
+        bytes += more.bytes;
+        if rows.is_empty() {
+            rows = more.rows;
+        } else {
+            rows.extend(more.rows);
+        }
+        if bytes >= job.budget.piece {
+            write(job, chunk, piece, std::mem::take(&mut rows), std::mem::take(&mut bytes), writes).await?;
+            piece += 1;
+        }
+    }
+    failpoint::visit("copy.chunk_read").await?;
+    if !rows.is_empty() {
+        write(job, chunk, piece, rows, bytes, writes).await?;
+    }
+    Ok(())
+}
+
+/// Sends a piece on its way as soon as the budget has room for it.
+async fn write(
+    job: &Arc<Job>,
+    chunk: &Chunk,
+    piece: u64,
+    rows: Vec<TableRow>,
+    bytes: usize,
+    writes: &mut Writes,
+) -> EtlResult<()> {
+    let permit = job.budget.take(bytes).await?;
+    while let Some(written) = writes.try_join_next() {
+        settle(written)?;
+    }
+    let job = Arc::clone(job);
+    let token = CopyChunk { index: chunk.number << PIECE_BITS | piece, ..job.token };
+    writes.spawn(async move {
+        let (id, count) = (job.table.schema.id, rows.len() as u64);
+        job.run.destination.write_copy_chunk(id, token, rows).await?;
+        drop(permit);
+        job.run.board.table(id, |status| status.rows_copied += count);
+        failpoint::visit("copy.chunk_written").await
+    });
+    Ok(())
+}
+
+fn settle(written: Result<EtlResult<()>, tokio::task::JoinError>) -> EtlResult<()> {
+    written.map_err(|e| EtlError::new(ErrorKind::Internal, "a write of copied rows was cut short").because(e))?
+}

@@ -1,0 +1,374 @@
+//! What do the frames of the relay mean to one cursor? Events of its tables, in commit order.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::clock::Timestamp;
+use crate::data::{Change, Event, OldRow, Op, RowBuffer, RowSpans, TableRow};
+use crate::error::{ErrorKind, EtlError, EtlResult};
+use crate::lsn::{Lsn, Position};
+use crate::postgres::pgoutput::{self, Begin, Message, NotedChange, NotedOld, Relation, RelationColumn, note_change};
+use crate::postgres::{ReplicationFrame, replication_frames};
+use crate::schema::{Column, ReplicaIdentity, TableId, TableSchema};
+use crate::source::snapshot::Visibility;
+use crate::store::SnapshotFilter;
+
+/// The end of a transaction, or a quiet place between two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Boundary {
+    /// After the transaction.
+    pub(crate) position: Position,
+    /// What the slot may be told once everything before is durable.
+    pub(crate) end: Lsn,
+    /// What the relay may free once everything before is durable.
+    pub(crate) offset: u64,
+}
+
+/// What the assembler made of one block.
+#[derive(Debug, Default)]
+pub(crate) struct Assembly {
+    /// The events of the cursor's tables.
+    pub(crate) events: Vec<Event>,
+    /// Their rows' bytes.
+    pub(crate) bytes: usize,
+    /// The last boundary in the block, and how many of the events come before it.
+    pub(crate) boundary: Option<(usize, Boundary)>,
+    /// The position of the last event.
+    pub(crate) position: Option<Position>,
+}
+
+/// How a cursor follows a table.
+#[derive(Debug, Clone)]
+pub(crate) struct Follow {
+    /// What rows look like.
+    pub(crate) schema: Arc<TableSchema>,
+    /// Changes up to here are not the cursor's, or durable already.
+    pub(crate) after: Position,
+    /// What the table's copy has seen.
+    pub(crate) seen: Option<SnapshotFilter>,
+}
+
+/// The transaction whose frames are being read.
+#[derive(Debug)]
+struct Transaction {
+    xid: u32,
+    commit: Lsn,
+    at: Timestamp,
+    /// Changes so far, of all tables (R4).
+    ordinal: u64,
+    /// Whether its `Begin` was handed on.
+    is_begun: bool,
+}
+
+/// Turns blocks into events for one cursor.
+#[derive(Debug)]
+pub(crate) struct Assembler {
+    /// All published tables, for ordinals and to compare relations with.
+    schemas: Arc<HashMap<TableId, Arc<TableSchema>>>,
+    follows: HashMap<TableId, Follow>,
+    transaction: Option<Transaction>,
+    /// The last commit that was begun; everything up to its end was or will be handed out.
+    begun: Lsn,
+    /// No change of a later commit is handed out.
+    limit: Option<Lsn>,
+}
+
+/// An event whose rows are still indexes into the block's spans.
+enum Draft {
+    Ready(Event),
+    Row { place: Place, noted: NotedChange },
+}
+
+struct Place {
+    table_id: TableId,
+    position: Position,
+    committed_at: Timestamp,
+}
+
+impl Assembler {
+    /// An assembler that follows these tables.
+    pub(crate) fn new(
+        schemas: Arc<HashMap<TableId, Arc<TableSchema>>>,
+        follows: impl IntoIterator<Item = (TableId, Follow)>,
+    ) -> Self {
+        Self { schemas, follows: follows.into_iter().collect(), transaction: None, begun: Lsn::ZERO, limit: None }
+    }
+
+    /// Follows one more table.
+    pub(crate) fn follow(&mut self, table: TableId, follow: Follow) {
+        self.follows.insert(table, follow);
+    }
+
+    /// The commit LSN of the last transaction of which a frame was read.
+    pub(crate) fn begun(&self) -> Lsn {
+        self.begun
+    }
+
+    /// Hands out nothing of commits after this one.
+    pub(crate) fn stop_after(&mut self, commit: Lsn) {
+        self.limit = Some(commit);
+    }
+
+    /// The incomplete transaction was dropped from the relay and will come again. What was handed out of it is
+    /// skipped then, up to `durable_or_handed_out`.
+    pub(crate) fn rewind(&mut self, handed_out: Position) {
+        self.transaction = None;
+        for follow in self.follows.values_mut() {
+            follow.after = follow.after.max(handed_out);
+        }
+    }
+
+    /// Begins again with the transaction after `durable`, or within it.
+    pub(crate) fn restart(&mut self, durable: Position) {
+        self.rewind(durable);
+        self.begun = if durable.ordinal == Position::WHOLE { durable.commit } else { Lsn::ZERO };
+    }
+
+    /// Reads a block of whole frames that begins at this offset of the relay.
+    pub(crate) fn read(&mut self, block: &Bytes, offset: u64) -> EtlResult<Assembly> {
+        let mut spans = RowSpans::new();
+        let mut drafts = Vec::new();
+        let mut assembly = Assembly::default();
+        for frame in replication_frames(block) {
+            let (frame, after) = frame?;
+            match frame {
+                ReplicationFrame::KeepAlive { end, .. } if self.transaction.is_none() => {
+                    let position = self.within_limit(self.begun);
+                    let boundary = Boundary { position, end, offset: offset + after as u64 };
+                    assembly.boundary = Some((drafts.len(), boundary));
+                }
+                ReplicationFrame::KeepAlive { .. } => {}
+                ReplicationFrame::Data { payload, .. } => {
+                    let ended = self.message(block, payload, &mut spans, &mut drafts)?;
+                    if let Some((position, end)) = ended {
+                        let boundary = Boundary { position, end, offset: offset + after as u64 };
+                        assembly.boundary = Some((drafts.len(), boundary));
+                    }
+                }
+            }
+        }
+        if !drafts.is_empty() {
+            assembly.bytes = block.len();
+            assembly.position = self.position();
+            let buffer = spans.finish(block.clone());
+            assembly.events = drafts.into_iter().map(|draft| draft.finish(&buffer)).collect();
+        }
+        Ok(assembly)
+    }
+
+    /// Where the assembler stands: within a transaction, or after one.
+    fn position(&self) -> Option<Position> {
+        match &self.transaction {
+            Some(transaction) => Some(Position::new(transaction.commit, transaction.ordinal)),
+            None => Some(Position::after(self.begun)),
+        }
+    }
+}
+
+impl Assembler {
+    /// Reads one message; returns the boundary's position and end where a transaction ends.
+    fn message(
+        &mut self,
+        block: &Bytes,
+        at: Range<usize>,
+        spans: &mut RowSpans,
+        drafts: &mut Vec<Draft>,
+    ) -> EtlResult<Option<(Position, Lsn)>> {
+        match pgoutput::parse(block.get(at.clone()).unwrap_or_default())? {
+            Message::Insert { relation } | Message::Delete { relation } => {
+                let ordinal = self.count(1)?;
+                self.row(TableId(relation), ordinal, block, at, spans, drafts)?;
+            }
+            Message::Update { relation } => self.update(TableId(relation), block, at, spans, drafts)?,
+            Message::Begin(begin) => {
+                self.begun = begin.commit;
+                let Begin { xid, commit, at } = begin;
+                self.transaction = Some(Transaction { xid, commit, at, ordinal: 0, is_begun: false });
+            }
+            Message::Commit(commit) => {
+                let transaction = self.transaction.take().ok_or_else(stray)?;
+                if transaction.is_begun {
+                    drafts.push(Draft::Ready(Event::Commit { end: commit.end, at: transaction.at }));
+                }
+                return Ok(Some((self.within_limit(transaction.commit), commit.end)));
+            }
+            Message::Relation(relation) => self.relation(&relation)?,
+            Message::Truncate(truncate) => self.truncate(truncate.relations.iter(), drafts)?,
+            // Types are read from the catalog; origins and messages are not asked for.
+            Message::Origin(_) | Message::Type(_) | Message::Message(_) => {}
+        }
+        Ok(None)
+    }
+
+    /// Counts changes of the transaction (R4); returns the first one's ordinal.
+    fn count(&mut self, changes: u64) -> EtlResult<u64> {
+        let transaction = self.transaction.as_mut().ok_or_else(stray)?;
+        let first = transaction.ordinal + 1;
+        transaction.ordinal += changes;
+        Ok(first)
+    }
+
+    /// R4: an update that changes the key takes two ordinals, whoever looks at it.
+    fn update(
+        &mut self,
+        table: TableId,
+        block: &Bytes,
+        at: Range<usize>,
+        spans: &mut RowSpans,
+        drafts: &mut Vec<Draft>,
+    ) -> EtlResult<()> {
+        // After the tag and the oid: `K` where the key changed, `O` before a full old image, else `N`.
+        let changes = match block.get(at.start + 5) {
+            Some(b'K') => 2,
+            Some(b'O') => match self.schemas.get(&table) {
+                Some(schema) if schema.has_key() => 1 + u64::from(full_key_changed(schema, block, at.clone())?),
+                _ => 1,
+            },
+            _ => 1,
+        };
+        let ordinal = self.count(changes)?;
+        self.row(table, ordinal, block, at, spans, drafts)
+    }
+
+    fn row(
+        &mut self,
+        table_id: TableId,
+        ordinal: u64,
+        block: &Bytes,
+        at: Range<usize>,
+        spans: &mut RowSpans,
+        drafts: &mut Vec<Draft>,
+    ) -> EtlResult<()> {
+        let Some((place, schema)) = self.place(table_id, ordinal)? else { return Ok(()) };
+        let schema = Arc::clone(schema);
+        let noted = note_change(block, at, &schema, spans)?;
+        self.begin(drafts)?;
+        drafts.push(Draft::Row { place, noted });
+        Ok(())
+    }
+
+    /// Where a change stands, if the cursor wants it.
+    fn place(&self, table_id: TableId, ordinal: u64) -> EtlResult<Option<(Place, &Arc<TableSchema>)>> {
+        let transaction = self.transaction.as_ref().ok_or_else(stray)?;
+        let Some(follow) = self.follows.get(&table_id) else { return Ok(None) };
+        let position = Position::new(transaction.commit, ordinal);
+        let is_beyond = self.limit.is_some_and(|limit| transaction.commit > limit);
+        let has_seen = |seen: &SnapshotFilter| seen.has_seen(transaction.xid, transaction.commit);
+        if is_beyond || position <= follow.after || follow.seen.as_ref().is_some_and(has_seen) {
+            return Ok(None);
+        }
+        Ok(Some((Place { table_id, position, committed_at: transaction.at }, &follow.schema)))
+    }
+
+    /// Hands on the transaction's `Begin` before the first of its changes that anybody wants.
+    fn begin(&mut self, drafts: &mut Vec<Draft>) -> EtlResult<()> {
+        let transaction = self.transaction.as_mut().ok_or_else(stray)?;
+        if !std::mem::replace(&mut transaction.is_begun, true) {
+            drafts.push(Draft::Ready(Event::Begin { xid: transaction.xid, commit: transaction.commit }));
+        }
+        Ok(())
+    }
+
+    fn truncate(&mut self, relations: impl Iterator<Item = u32>, drafts: &mut Vec<Draft>) -> EtlResult<()> {
+        let (mut tables, mut positions, mut committed_at) = (Vec::new(), Vec::new(), None);
+        for table in relations.map(TableId) {
+            let ordinal = self.count(1)?;
+            if let Some((place, _)) = self.place(table, ordinal)? {
+                tables.push(table);
+                positions.push(place.position);
+                committed_at = Some(place.committed_at);
+            }
+        }
+        if let Some(at) = committed_at {
+            self.begin(drafts)?;
+            let (tables, positions) = (tables.into(), positions.into());
+            drafts.push(Draft::Ready(Event::Truncate { tables, positions, at }));
+        }
+        Ok(())
+    }
+
+    /// A relation must be the one that is stored; following changes is the work of `SOURCE.md` R10.
+    fn relation(&self, relation: &Relation<'_>) -> EtlResult<()> {
+        let Some(schema) = self.schemas.get(&TableId(relation.oid)) else {
+            tracing::warn!(
+                table = format!("{}.{}", relation.namespace, relation.name),
+                "the table joined the publication; it is copied after the next start"
+            );
+            return Ok(());
+        };
+        match difference(schema, relation) {
+            None => Ok(()),
+            Some(what) => Err(EtlError::new(ErrorKind::SchemaChanged, "a table's schema changed at the source")
+                .with("table", &schema.name)
+                .with("change", what)
+                .hint("Changing schemas are not followed yet: copy everything again with a new data_dir and slot")),
+        }
+    }
+
+    /// No position of a cursor that ends somewhere is beyond that.
+    fn within_limit(&self, commit: Lsn) -> Position {
+        Position::after(self.limit.map_or(commit, |limit| commit.min(limit)))
+    }
+}
+
+/// What differs between the stored schema and a relation, in the order in which rows carry columns.
+fn difference(schema: &TableSchema, relation: &Relation<'_>) -> Option<String> {
+    if (&*schema.name.schema, &*schema.name.name) != (relation.namespace, relation.name) {
+        return Some(format!("it is called {}.{} now", relation.namespace, relation.name));
+    }
+    if schema.identity != relation.identity {
+        return Some("its replica identity".to_owned());
+    }
+    if schema.columns.len() != relation.columns.len() {
+        return Some(format!("it has {} columns instead of {}", relation.columns.len(), schema.columns.len()));
+    }
+    let differs = |(place, (known, found)): (usize, (&Column, &RelationColumn<'_>))| {
+        // Under FULL every column has the key flag (R8).
+        let is_key = schema.key.iter().any(|key| usize::from(*key) == place);
+        let flag = if schema.identity == ReplicaIdentity::Full { true } else { is_key };
+        let is_same = &*known.name == found.name
+            && (known.type_oid, known.modifier) == (found.type_oid, found.modifier)
+            && flag == found.in_identity;
+        (!is_same).then(|| format!("column {}", known.name))
+    };
+    schema.columns.iter().zip(&relation.columns).enumerate().find_map(differs)
+}
+
+/// Whether a full old image and the new one differ in the key; the same bytes are the same on every replay.
+fn full_key_changed(schema: &Arc<TableSchema>, block: &Bytes, at: Range<usize>) -> EtlResult<bool> {
+    let mut spans = RowSpans::new();
+    let message = block.slice(at);
+    let noted = note_change(&message, 0..message.len(), schema, &mut spans)?;
+    let NotedChange::Update { old: Some(NotedOld::Full(old)), new } = noted else { return Ok(false) };
+    let buffer = spans.finish(message);
+    let (old, new) = (TableRow::new(Arc::clone(&buffer), old), TableRow::new(buffer, new));
+    Ok(schema.key.iter().any(|column| old.raw(usize::from(*column)) != new.raw(usize::from(*column))))
+}
+
+impl Draft {
+    fn finish(self, buffer: &Arc<RowBuffer>) -> Event {
+        let row = |row| TableRow::new(Arc::clone(buffer), row);
+        let image = |old| match old {
+            NotedOld::Key(old) => OldRow::Key(row(old)),
+            NotedOld::Full(old) => OldRow::Full(row(old)),
+        };
+        match self {
+            Self::Ready(event) => event,
+            Self::Row { place: Place { table_id, position, committed_at }, noted } => {
+                let op = match noted {
+                    NotedChange::Insert { new } => Op::Insert { new: row(new) },
+                    NotedChange::Update { old, new } => Op::Update { old: old.map(image), new: row(new) },
+                    NotedChange::Delete { old } => Op::Delete { old: image(old) },
+                };
+                Event::Change(Change { table_id, position, committed_at, op })
+            }
+        }
+    }
+}
+
+fn stray() -> EtlError {
+    EtlError::new(ErrorKind::Protocol, "a message came outside of a transaction")
+}

@@ -1,0 +1,194 @@
+//! Which tables are published, with which columns, keys, filters and leaves?
+
+use std::collections::HashMap;
+
+use tokio_postgres::{Client, Row};
+
+use super::types::Types;
+use crate::error::{ErrorKind, EtlError, EtlResult};
+use crate::lsn::Position;
+use crate::postgres::query_error;
+use crate::schema::{Column, ReplicaIdentity, TableId, TableName, TableSchema};
+
+/// A published table.
+#[derive(Debug, Clone)]
+pub(crate) struct PublishedTable {
+    /// Its shape, as rows of the stream carry it.
+    pub(crate) schema: TableSchema,
+    /// The publication's condition on rows, as SQL.
+    pub(crate) row_filter: Option<String>,
+    /// What holds its rows: itself, or the leaves of a partitioned table.
+    pub(crate) leaves: Vec<Leaf>,
+    /// The server's estimate of its rows.
+    pub(crate) rows_estimated: Option<u64>,
+    /// The columns that are left out because the stream does not carry them.
+    pub(crate) generated: Vec<String>,
+}
+
+/// A table that holds rows itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Leaf {
+    pub(crate) id: TableId,
+    pub(crate) name: TableName,
+}
+
+/// `pg_publication_tables` names a root where the publication publishes through it, else leaves.
+const TABLES_15: &str = "
+SELECT c.oid, n.nspname, c.relname, c.relkind::text, c.relreplident::text, p.attnames::text[], p.rowfilter
+  FROM pg_catalog.pg_publication_tables p
+  JOIN pg_catalog.pg_namespace n ON n.nspname = p.schemaname
+  JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename
+ WHERE p.pubname = $1 ORDER BY c.oid";
+
+/// Version 14 has neither column lists nor row filters.
+const TABLES_14: &str = "
+SELECT c.oid, n.nspname, c.relname, c.relkind::text, c.relreplident::text, NULL::text[], NULL::text
+  FROM pg_catalog.pg_publication_tables p
+  JOIN pg_catalog.pg_namespace n ON n.nspname = p.schemaname
+  JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename
+ WHERE p.pubname = $1 ORDER BY c.oid";
+
+const COLUMNS: &str = "
+SELECT a.attrelid, a.attname, a.attnum, a.atttypid, a.atttypmod,
+       pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attgenerated::text
+  FROM pg_catalog.pg_attribute a
+ WHERE a.attrelid = ANY($1) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attrelid, a.attnum";
+
+/// Only the index that is the identity, or the primary key under DEFAULT and FULL (`SOURCE.md` R8).
+const KEYS: &str = "
+SELECT i.indrelid, i.indnkeyatts, i.indkey::int2[]
+  FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indrelid
+ WHERE i.indrelid = ANY($1) AND i.indisvalid
+   AND CASE c.relreplident WHEN 'i' THEN i.indisreplident WHEN 'n' THEN false ELSE i.indisprimary END";
+
+const LEAVES: &str = "
+SELECT r.root, c.oid, n.nspname, c.relname, c.reltuples::float8
+  FROM unnest($1::oid[]) AS r(root)
+ CROSS JOIN LATERAL (SELECT relid::oid FROM pg_catalog.pg_partition_tree(r.root) WHERE isleaf
+                     UNION SELECT oid FROM pg_catalog.pg_class WHERE oid = r.root AND relkind <> 'p') t(leaf)
+  JOIN pg_catalog.pg_class c ON c.oid = t.leaf JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ ORDER BY r.root, c.oid";
+
+/// The tables of a publication, by oid.
+pub(crate) async fn published_tables(
+    client: &Client,
+    publication: &str,
+    server_version: u32,
+) -> EtlResult<Vec<PublishedTable>> {
+    let tables = if server_version >= 150_000 { TABLES_15 } else { TABLES_14 };
+    let rows = client.query(tables, &[&publication]).await.map_err(|e| query_error("read the publication", e))?;
+    let oids: Vec<u32> = rows.iter().map(|row| row.get(0)).collect();
+    let mut columns = columns(client, &oids).await?;
+    let mut keys = keys(client, &oids).await?;
+    let mut leaves = leaves(client, &oids).await?;
+    rows.iter()
+        .map(|row| {
+            let id: u32 = row.get(0);
+            let published = published_columns(row, columns.remove(&id).unwrap_or_default(), server_version)?;
+            let (leaves, rows_estimated) = leaves.remove(&id).unwrap_or_default();
+            let schema = schema(row, &published.columns, &keys.remove(&id).unwrap_or_default())?;
+            Ok(PublishedTable {
+                schema,
+                row_filter: row.get(6),
+                leaves,
+                rows_estimated,
+                generated: published.generated,
+            })
+        })
+        .collect()
+}
+
+/// A column, and whether it is generated (`s`tored or `v`irtual).
+type Attribute = (Column, String);
+
+async fn columns(client: &Client, oids: &[u32]) -> EtlResult<HashMap<u32, Vec<Attribute>>> {
+    let rows = client.query(COLUMNS, &[&oids]).await.map_err(|e| query_error("read the columns", e))?;
+    let types = Types::read(client, rows.iter().map(|row| row.get::<_, u32>(3))).await?;
+    let mut columns: HashMap<u32, Vec<Attribute>> = HashMap::new();
+    for row in rows {
+        let (type_oid, modifier): (u32, i32) = (row.get(3), row.get(4));
+        let column = Column {
+            name: row.get::<_, String>(1).into(),
+            attnum: row.get(2),
+            type_oid,
+            modifier,
+            type_name: row.get::<_, String>(5).into(),
+            kind: types.kind(type_oid, modifier),
+            nullable: !row.get::<_, bool>(6),
+        };
+        columns.entry(row.get(0)).or_default().push((column, row.get(7)));
+    }
+    Ok(columns)
+}
+
+async fn keys(client: &Client, oids: &[u32]) -> EtlResult<HashMap<u32, Vec<i16>>> {
+    let rows = client.query(KEYS, &[&oids]).await.map_err(|e| query_error("read the keys", e))?;
+    let key = |row: &Row| {
+        let length = usize::try_from(row.get::<_, i16>(1)).unwrap_or(0);
+        row.get::<_, Vec<i16>>(2).into_iter().take(length).collect()
+    };
+    Ok(rows.iter().map(|row| (row.get(0), key(row))).collect())
+}
+
+type Leaves = (Vec<Leaf>, Option<u64>);
+
+async fn leaves(client: &Client, oids: &[u32]) -> EtlResult<HashMap<u32, Leaves>> {
+    let rows = client.query(LEAVES, &[&oids]).await.map_err(|e| query_error("read the partitions", e))?;
+    let mut leaves: HashMap<u32, Leaves> = HashMap::new();
+    for row in rows {
+        let (known, estimate) = leaves.entry(row.get(0)).or_insert_with(|| (Vec::new(), Some(0)));
+        let name = TableName::new(row.get::<_, String>(2), row.get::<_, String>(3));
+        known.push(Leaf { id: TableId(row.get(1)), name });
+        // -1: never analysed.
+        let tuples: f64 = row.get(4);
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an estimate")]
+        let tuples = (tuples >= 0.0).then_some(tuples as u64);
+        *estimate = estimate.zip(tuples).map(|(sum, tuples)| sum + tuples);
+    }
+    Ok(leaves)
+}
+
+struct PublishedColumns {
+    columns: Vec<Column>,
+    generated: Vec<String>,
+}
+
+fn published_columns(row: &Row, attributes: Vec<Attribute>, version: u32) -> EtlResult<PublishedColumns> {
+    let listed: Option<Vec<String>> = row.get(5);
+    let mut published = PublishedColumns { columns: Vec::new(), generated: Vec::new() };
+    for (column, generated) in attributes {
+        let is_listed = listed.as_ref().is_none_or(|names| names.iter().any(|name| **name == *column.name));
+        // Up to 17 the stream carries no generated column; from 18 on the view lists the ones that it does.
+        let is_carried = generated.is_empty() || (version >= 180_000 && generated == "s" && listed.is_some());
+        match (is_listed, is_carried) {
+            (true, true) => published.columns.push(column),
+            (_, false) => published.generated.push(column.name.into()),
+            (false, true) => {}
+        }
+    }
+    if u16::try_from(published.columns.len()).is_err() {
+        return Err(EtlError::new(ErrorKind::SourceSetup, "a table has too many columns"));
+    }
+    Ok(published)
+}
+
+fn schema(row: &Row, columns: &[Column], key: &[i16]) -> EtlResult<TableSchema> {
+    let identity = match row.get::<_, String>(4).as_str() {
+        "d" => ReplicaIdentity::Default,
+        "i" => ReplicaIdentity::Index,
+        "f" => ReplicaIdentity::Full,
+        "n" => ReplicaIdentity::Nothing,
+        other => return Err(EtlError::new(ErrorKind::Protocol, "unknown replica identity").with("letter", other)),
+    };
+    let place = |attnum: &i16| columns.iter().position(|c| c.attnum == *attnum).and_then(|p| u16::try_from(p).ok());
+    // A key of which a column is not published does not tell rows apart.
+    let key: Option<Box<[u16]>> = key.iter().map(place).collect();
+    Ok(TableSchema {
+        id: TableId(row.get(0)),
+        name: TableName::new(row.get::<_, String>(1), row.get::<_, String>(2)),
+        columns: columns.into(),
+        key: key.unwrap_or_default(),
+        identity,
+        since: Position::ZERO,
+    })
+}

@@ -1,0 +1,53 @@
+//! Which source? The server, and what of it is published.
+
+use serde::Deserialize;
+
+use crate::error::EtlResult;
+use crate::postgres::ConnectOptions;
+
+/// The source of a pipeline.
+#[derive(Debug, Clone)]
+pub struct SourceConfig {
+    /// How to reach the server.
+    pub connect: ConnectOptions,
+    /// The publication to read; it must exist.
+    pub publication: Option<String>,
+    /// Instead of a publication: patterns of the tables for which the pipeline keeps its own, such as
+    /// `public.*` and `!public.audit_*`.
+    pub tables: Vec<String>,
+}
+
+impl SourceConfig {
+    /// A source at this server.
+    pub fn new(connect: ConnectOptions) -> Self {
+        Self { connect, publication: None, tables: Vec::new() }
+    }
+
+    /// From a URL such as `postgres://user:password@host:5432/database?sslmode=verify-full`.
+    ///
+    /// # Errors
+    /// Says which part of the URL is wrong, and never shows the password.
+    pub fn from_url(url: &str) -> EtlResult<Self> {
+        ConnectOptions::from_url(url).map(Self::new)
+    }
+
+    /// Reads this publication.
+    #[must_use]
+    pub fn publication(mut self, name: impl Into<String>) -> Self {
+        self.publication = Some(name.into());
+        self
+    }
+
+    /// Keeps a publication of its own for the tables that match these patterns.
+    #[must_use]
+    pub fn tables<S: Into<String>>(mut self, patterns: impl IntoIterator<Item = S>) -> Self {
+        self.tables = patterns.into_iter().map(Into::into).collect();
+        self
+    }
+}
+
+impl<'de> Deserialize<'de> for SourceConfig {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        ConnectOptions::deserialize(deserializer).map(Self::new)
+    }
+}

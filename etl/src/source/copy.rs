@@ -1,0 +1,169 @@
+//! How are a table's existing rows read? In ranges of pages, by several connections under one snapshot.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+
+use super::catalog::{Leaf, PublishedTable};
+use super::snapshot::{LockedLeaf, qualified};
+use crate::data::{RowFormat, RowSpans, TableRow};
+use crate::error::{ErrorKind, EtlError, EtlResult};
+use crate::postgres::copy_binary::CopyBinary;
+use crate::postgres::{Connection, CopyOut, copy_text, quote_ident};
+use crate::schema::TableSchema;
+
+/// Postgres's page size, unless somebody compiled another one in; chunks only get smaller or larger by it.
+const PAGE_BYTES: u64 = 8192;
+
+/// A range of pages of one leaf.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Chunk {
+    /// Counts the chunks of a copy, from 1.
+    pub(crate) number: u64,
+    leaf: Leaf,
+    first_page: u64,
+    /// `None`: to the end.
+    end_page: Option<u64>,
+}
+
+/// Cuts the leaves into ranges of at most `chunk_bytes`; the last one of a leaf has no end.
+pub(crate) fn chunks(leaves: &[LockedLeaf], chunk_bytes: u64) -> Vec<Chunk> {
+    let step = (chunk_bytes / PAGE_BYTES).max(1);
+    let mut chunks = Vec::new();
+    for locked in leaves {
+        let pages = locked.bytes.div_ceil(PAGE_BYTES).max(1);
+        let mut first_page = 0;
+        while first_page < pages {
+            let end = first_page + step;
+            chunks.push(Chunk {
+                number: chunks.len() as u64 + 1,
+                leaf: locked.leaf.clone(),
+                first_page,
+                end_page: (end < pages).then_some(end),
+            });
+            first_page = end;
+        }
+    }
+    chunks
+}
+
+/// Binary where every column has a decoder for it.
+pub(crate) fn format(schema: &TableSchema) -> RowFormat {
+    let is_binary = schema.columns.iter().all(|column| column.kind.has_binary());
+    if is_binary { RowFormat::Binary } else { RowFormat::Text }
+}
+
+/// The query that reads a chunk; the publication's filter and columns hold as in the stream.
+pub(crate) fn copy_sql(table: &PublishedTable, chunk: &Chunk, format: RowFormat) -> String {
+    let columns: Vec<String> = table.schema.columns.iter().map(|column| quote_ident(&column.name)).collect();
+    let mut sql = format!(
+        "COPY (SELECT {} FROM ONLY {} WHERE ctid >= '({},0)'",
+        columns.join(", "),
+        qualified(&chunk.leaf.name),
+        chunk.first_page
+    );
+    if let Some(end) = chunk.end_page {
+        let _ = write!(sql, " AND ctid < '({end},0)'");
+    }
+    if let Some(filter) = &table.row_filter {
+        let _ = write!(sql, " AND ({filter})");
+    }
+    let format = if format == RowFormat::Binary { "binary" } else { "text" };
+    let _ = write!(sql, ") TO STDOUT (FORMAT {format})");
+    sql
+}
+
+/// Rows as they came, and what they weigh.
+#[derive(Debug)]
+pub(crate) struct CopyRows {
+    pub(crate) rows: Vec<TableRow>,
+    pub(crate) bytes: usize,
+}
+
+/// Reads the rows of one chunk.
+pub(crate) struct ChunkReader<'a> {
+    copy: CopyOut<'a>,
+    schema: Arc<TableSchema>,
+    /// `None`: the copy is text.
+    binary: Option<CopyBinary>,
+}
+
+impl<'a> ChunkReader<'a> {
+    /// Begins to read a chunk on a connection that has joined the snapshot.
+    pub(crate) async fn open(
+        connection: &'a mut Connection,
+        table: &PublishedTable,
+        schema: &Arc<TableSchema>,
+        chunk: &Chunk,
+    ) -> EtlResult<Self> {
+        let format = format(schema);
+        let sql = copy_sql(table, chunk, format);
+        let copy = connection.copy_out(&sql).await.map_err(|e| explain(e, schema))?;
+        let binary = (format == RowFormat::Binary).then(|| CopyBinary::new(Arc::clone(schema)));
+        Ok(Self { copy, schema: Arc::clone(schema), binary })
+    }
+
+    /// The rows of the next block; `None` at the end.
+    pub(crate) async fn next(&mut self) -> EtlResult<Option<CopyRows>> {
+        let Some(block) = self.copy.next_block().await.map_err(|e| explain(e, &self.schema))? else {
+            return self.binary.as_ref().map_or(Ok(()), CopyBinary::finish).map(|()| None);
+        };
+        let mut spans = RowSpans::new();
+        let mut rows = Vec::new();
+        let buffer = match &mut self.binary {
+            Some(binary) => {
+                for payload in CopyOut::payloads(&block) {
+                    binary.note_payload(&block, payload, &mut spans, &mut rows)?;
+                }
+                spans.finish(block)
+            }
+            None => {
+                let mut bytes = BytesMut::with_capacity(block.len());
+                for payload in CopyOut::payloads(&block) {
+                    let payload = block.get(payload).unwrap_or_default();
+                    copy_text::append_payload(payload, &self.schema, &mut bytes, &mut spans, &mut rows)?;
+                }
+                spans.finish(bytes.freeze())
+            }
+        };
+        let bytes = buffer.byte_size();
+        let rows = rows.into_iter().map(|row| TableRow::new(Arc::clone(&buffer), row)).collect();
+        Ok(Some(CopyRows { rows, bytes }))
+    }
+}
+
+fn explain(error: EtlError, schema: &TableSchema) -> EtlError {
+    let error = error.with("table", &schema.name);
+    match error.kind() {
+        ErrorKind::SourcePermission => error.hint(format!(
+            "Grant it: GRANT SELECT ON {} TO <user>; a table with row security needs BYPASSRLS or its owner",
+            qualified(&schema.name)
+        )),
+        _ => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::{TableId, TableName};
+
+    fn leaf(id: u32, bytes: u64) -> LockedLeaf {
+        let leaf = Leaf { id: TableId(id), name: TableName::new("s", format!("t{id}")) };
+        LockedLeaf { leaf, filenode: "1".to_owned(), bytes }
+    }
+
+    #[test]
+    fn ranges_cover_every_page_once_and_the_last_has_no_end() {
+        let leaves = [leaf(1, 25 * PAGE_BYTES), leaf(2, 0), leaf(3, 10 * PAGE_BYTES)];
+        let found: Vec<_> = chunks(&leaves, 10 * PAGE_BYTES + 5)
+            .into_iter()
+            .map(|chunk| (chunk.number, chunk.leaf.id.0, chunk.first_page, chunk.end_page))
+            .collect();
+        assert_eq!(
+            found,
+            [(1, 1, 0, Some(10)), (2, 1, 10, Some(20)), (3, 1, 20, None), (4, 2, 0, None), (5, 3, 0, None)]
+        );
+    }
+}

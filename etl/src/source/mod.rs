@@ -1,0 +1,23 @@
+//! What does the source have, and how is it read without missing a row? Catalog, slot, snapshots, stream.
+
+mod assembler;
+mod catalog;
+mod config;
+mod copy;
+mod identity;
+mod publication;
+mod slot;
+mod snapshot;
+mod stream;
+mod types;
+
+pub use config::SourceConfig;
+
+pub(crate) use assembler::{Assembler, Assembly, Boundary, Follow};
+pub(crate) use catalog::{PublishedTable, published_tables};
+pub(crate) use copy::{Chunk, ChunkReader, chunks};
+pub(crate) use identity::{SystemIdentity, check_history, check_start};
+pub(crate) use publication::ensure_publication;
+pub(crate) use slot::ensure_slot;
+pub(crate) use snapshot::{Snapshot, SnapshotId, join as join_snapshot, wait_for_writers};
+pub(crate) use stream::{Marked, StreamRequest, marks, open_stream};

@@ -1,0 +1,125 @@
+//! Is the publication there, and if it is ours, does it hold the tables it should?
+
+use tokio_postgres::Client;
+
+use super::SourceConfig;
+use crate::error::{ErrorKind, EtlError, EtlResult};
+use crate::postgres::{query_error, quote_ident};
+use crate::schema::TableName;
+
+/// The name of the publication to read. One that the pipeline keeps itself is created or extended first.
+pub(crate) async fn ensure_publication(client: &Client, source: &SourceConfig, pipeline: &str) -> EtlResult<String> {
+    match &source.publication {
+        Some(name) => {
+            require(client, name).await?;
+            Ok(name.clone())
+        }
+        None => keep_own(client, &source.tables, &format!("etl_{pipeline}")).await,
+    }
+}
+
+async fn exists(client: &Client, name: &str) -> EtlResult<bool> {
+    let query = "SELECT 1 FROM pg_catalog.pg_publication WHERE pubname = $1";
+    Ok(client.query_opt(query, &[&name]).await.map_err(|e| query_error("look for the publication", e))?.is_some())
+}
+
+async fn require(client: &Client, name: &str) -> EtlResult<()> {
+    if exists(client, name).await? {
+        return Ok(());
+    }
+    Err(EtlError::new(ErrorKind::SourceSetup, "the publication does not exist")
+        .with("publication", name)
+        .hint(format!("Create it: CREATE PUBLICATION {} FOR TABLE ...;", quote_ident(name))))
+}
+
+const ALL_TABLES: &str = "
+SELECT n.nspname, c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence = 'p'
+   AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_' ORDER BY 1, 2";
+
+const PUBLISHED: &str = "
+SELECT n.nspname, c.relname FROM pg_catalog.pg_publication_rel r
+  JOIN pg_catalog.pg_publication p ON p.oid = r.prpubid
+  JOIN pg_catalog.pg_class c ON c.oid = r.prrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ WHERE p.pubname = $1";
+
+async fn keep_own(client: &Client, patterns: &[String], name: &str) -> EtlResult<String> {
+    let wanted = names(client, ALL_TABLES, &[]).await?;
+    let wanted: Vec<_> = wanted.into_iter().filter(|table| is_chosen(patterns, &table.to_string())).collect();
+    if wanted.is_empty() {
+        return Err(EtlError::new(ErrorKind::SourceSetup, "no table of the source matches `tables`")
+            .with("tables", patterns.join(", "))
+            .hint("Patterns match `schema.table`, such as public.*; one that begins with ! excludes"));
+    }
+    let there = exists(client, name).await?;
+    let published = if there { names(client, PUBLISHED, &[&name]).await? } else { Vec::new() };
+    let missing: Vec<_> = wanted.iter().filter(|table| !published.contains(table)).map(quoted).collect();
+    let surplus: Vec<_> = published.iter().filter(|table| !wanted.contains(table)).map(quoted).collect();
+    let publication = quote_ident(name);
+    let mut statements = Vec::new();
+    if !there {
+        let tables = missing.join(", ");
+        statements
+            .push(format!("CREATE PUBLICATION {publication} FOR TABLE {tables} WITH (publish_via_partition_root)"));
+    } else if !missing.is_empty() {
+        statements.push(format!("ALTER PUBLICATION {publication} ADD TABLE {}", missing.join(", ")));
+    }
+    if !surplus.is_empty() {
+        statements.push(format!("ALTER PUBLICATION {publication} DROP TABLE {}", surplus.join(", ")));
+    }
+    for statement in statements {
+        client.batch_execute(&statement).await.map_err(|e| {
+            query_error("keep the publication", e)
+                .with("publication", name)
+                .hint("The user must own the tables and may CREATE in the database; or name an existing publication")
+        })?;
+    }
+    Ok(name.to_owned())
+}
+
+async fn names(
+    client: &Client,
+    query: &str,
+    arguments: &[&(dyn tokio_postgres::types::ToSql + Sync)],
+) -> EtlResult<Vec<TableName>> {
+    let rows = client.query(query, arguments).await.map_err(|e| query_error("list the tables", e))?;
+    Ok(rows.iter().map(|row| TableName::new(row.get::<_, String>(0), row.get::<_, String>(1))).collect())
+}
+
+fn quoted(table: &TableName) -> String {
+    format!("{}.{}", quote_ident(&table.schema), quote_ident(&table.name))
+}
+
+/// The last pattern that matches decides; `*` stands for any text.
+fn is_chosen(patterns: &[String], table: &str) -> bool {
+    let verdict = patterns.iter().rev().find_map(|pattern| match pattern.strip_prefix('!') {
+        Some(pattern) => matches(pattern, table).then_some(false),
+        None => matches(pattern, table).then_some(true),
+    });
+    verdict.unwrap_or(false)
+}
+
+fn matches(pattern: &str, text: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == text,
+        Some((before, after)) => text.strip_prefix(before).is_some_and(|rest| {
+            (0..=rest.len()).filter(|at| rest.is_char_boundary(*at)).any(|at| matches(after, &rest[at..]))
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_pattern_that_matches_decides() {
+        let patterns = ["public.*".to_owned(), "!public.audit_*".to_owned(), "public.audit_all".to_owned()];
+        for (table, chosen) in
+            [("public.users", true), ("public.audit_2024", false), ("public.audit_all", true), ("other.users", false)]
+        {
+            assert_eq!(is_chosen(&patterns, table), chosen, "{table}");
+        }
+        assert!(matches("*.a*c", "x.abc") && !matches("*.a*c", "x.abd"));
+    }
+}

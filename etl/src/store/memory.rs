@@ -1,0 +1,120 @@
+//! What does a store promise? The reference, in memory, for tests and for runs that need not survive.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::{BoxFuture, CursorId, Progress, SchemaStore, StateStore, TableState};
+use crate::error::{ErrorKind, EtlError, EtlResult};
+use crate::lsn::{Lsn, Position};
+use crate::schema::{TableId, TableSchema};
+
+/// Remembers everything for as long as it lives.
+#[derive(Debug, Default)]
+pub struct MemoryStore(Mutex<Content>);
+
+#[derive(Debug, Default)]
+struct Content {
+    states: HashMap<TableId, TableState>,
+    cursors: BTreeMap<CursorId, Position>,
+    confirmed: Option<Lsn>,
+    facts: HashMap<&'static str, String>,
+    schemas: HashMap<TableId, BTreeMap<Position, Arc<TableSchema>>>,
+}
+
+impl MemoryStore {
+    /// Remembers nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn content(&self) -> MutexGuard<'_, Content> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn ready<'a, T: Send + 'a>(value: EtlResult<T>) -> BoxFuture<'a, EtlResult<T>> {
+    Box::pin(std::future::ready(value))
+}
+
+/// The error of a compare-and-set that lost.
+pub(super) fn conflict(table: TableId, expected: Option<u64>, found: Option<u64>) -> EtlError {
+    let text = |revision: Option<u64>| revision.map_or("none".to_owned(), |revision| revision.to_string());
+    EtlError::new(ErrorKind::StoreConflict, "somebody else changed the state of a table")
+        .with("table", table)
+        .with("expected revision", text(expected))
+        .with("found", text(found))
+        .hint("Make sure that the pipeline runs only once")
+}
+
+impl StateStore for MemoryStore {
+    fn table_states(&self) -> BoxFuture<'_, EtlResult<Vec<(TableId, TableState)>>> {
+        ready(Ok(self.content().states.iter().map(|(id, state)| (*id, state.clone())).collect()))
+    }
+
+    fn set_table_state(&self, table: TableId, expect: Option<u64>, state: TableState) -> BoxFuture<'_, EtlResult<u64>> {
+        let mut content = self.content();
+        let found = content.states.get(&table).map(|state| state.revision);
+        if found != expect {
+            return ready(Err(conflict(table, expect, found)));
+        }
+        let revision = found.unwrap_or(0) + 1;
+        content.states.insert(table, TableState { revision, ..state });
+        ready(Ok(revision))
+    }
+
+    fn advance(&self, cursor: CursorId, to: Position) -> BoxFuture<'_, EtlResult<()>> {
+        let mut content = self.content();
+        let position = content.cursors.entry(cursor).or_insert(to);
+        *position = to.max(*position);
+        ready(Ok(()))
+    }
+
+    fn forget_cursor(&self, cursor: CursorId) -> BoxFuture<'_, EtlResult<()>> {
+        self.content().cursors.remove(&cursor);
+        ready(Ok(()))
+    }
+
+    fn confirm(&self, end: Lsn) -> BoxFuture<'_, EtlResult<()>> {
+        let mut content = self.content();
+        content.confirmed = content.confirmed.max(Some(end));
+        ready(Ok(()))
+    }
+
+    fn progress(&self) -> BoxFuture<'_, EtlResult<Progress>> {
+        let content = self.content();
+        let cursors = content.cursors.iter().map(|(cursor, position)| (*cursor, *position)).collect();
+        ready(Ok(Progress { cursors, confirmed: content.confirmed }))
+    }
+
+    fn fact(&self, name: &'static str) -> BoxFuture<'_, EtlResult<Option<String>>> {
+        ready(Ok(self.content().facts.get(name).cloned()))
+    }
+
+    fn set_fact(&self, name: &'static str, value: String) -> BoxFuture<'_, EtlResult<()>> {
+        self.content().facts.insert(name, value);
+        ready(Ok(()))
+    }
+}
+
+impl SchemaStore for MemoryStore {
+    fn schema_at(&self, table: TableId, at: Position) -> BoxFuture<'_, EtlResult<Option<Arc<TableSchema>>>> {
+        let content = self.content();
+        let schemas = content.schemas.get(&table);
+        let newest = schemas.and_then(|schemas| schemas.range(..=at).next_back());
+        ready(Ok(newest.map(|(_, schema)| Arc::clone(schema))))
+    }
+
+    fn put_schema(&self, schema: Arc<TableSchema>) -> BoxFuture<'_, EtlResult<()>> {
+        self.content().schemas.entry(schema.id).or_default().insert(schema.since, schema);
+        ready(Ok(()))
+    }
+
+    fn prune_schemas(&self, table: TableId, before: Position) -> BoxFuture<'_, EtlResult<()>> {
+        if let Some(schemas) = self.content().schemas.get_mut(&table)
+            && let Some(in_force) = schemas.range(..=before).next_back().map(|(since, _)| *since)
+        {
+            schemas.retain(|since, _| *since >= in_force);
+        }
+        ready(Ok(()))
+    }
+}

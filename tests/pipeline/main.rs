@@ -1,0 +1,5 @@
+//! Does everything that is in Postgres arrive, whatever happens meanwhile?
+
+mod copy_and_stream;
+mod rules;
+mod running;

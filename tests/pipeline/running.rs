@@ -1,0 +1,94 @@
+//! A pipeline into memory, and what the source has, side by side.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use etl::ByteSize;
+use etl::destination::{MemoryDestination, TextRow};
+use etl::pipeline::{BatchSettings, CopySettings, Pipeline, RunningPipeline, Settings};
+use etl::schema::TableId;
+use etl::source::SourceConfig;
+use etl::store::{MemoryStore, SharedStore};
+use tokio_postgres::{Client, SimpleQueryMessage};
+
+/// What outlives a run: the destination, the store, and the directory.
+pub(crate) struct World {
+    pub(crate) id: String,
+    pub(crate) url: String,
+    pub(crate) memory: MemoryDestination,
+    pub(crate) store: SharedStore,
+    dir: tempfile::TempDir,
+}
+
+impl World {
+    pub(crate) fn new(id: &str, url: &str) -> Self {
+        Self {
+            id: id.to_owned(),
+            url: url.to_owned(),
+            memory: MemoryDestination::new(),
+            store: Arc::new(MemoryStore::new()),
+            dir: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    pub(crate) fn pipeline(&self) -> Pipeline {
+        let settings = Settings {
+            batch: BatchSettings { max_age: Duration::from_millis(20), max_rows: 500, ..BatchSettings::default() },
+            copy: CopySettings {
+                chunk_bytes: ByteSize(256 << 10),
+                connections_per_table: 2,
+                ..CopySettings::default()
+            },
+            ..Settings::default()
+        };
+        let source = SourceConfig::from_url(&self.url).unwrap().publication("p");
+        Pipeline::builder(&self.id, source)
+            .settings(settings)
+            .data_dir(self.dir.path())
+            .store(Arc::clone(&self.store))
+            .destination(self.memory.clone())
+            .build()
+            .unwrap()
+    }
+
+    pub(crate) async fn start(&self) -> RunningPipeline {
+        self.pipeline().start().await.unwrap()
+    }
+
+    /// Compares every table with what the source has now.
+    pub(crate) async fn assert_equal(&self, client: &Client, tables: &[&str]) {
+        for table in tables {
+            let (id, expected) = source_rows(client, table).await;
+            let found = self.memory.rows(id).unwrap_or_else(|| panic!("{table} never arrived"));
+            assert_eq!(found.len(), expected.len(), "{table}: rows");
+            for (found, expected) in found.iter().zip(&expected) {
+                assert_eq!(found, expected, "{table}");
+            }
+        }
+    }
+}
+
+/// Waits until the pipeline has everything, with an end to patience.
+pub(crate) async fn caught_up(running: &RunningPipeline) {
+    let handle = running.handle();
+    let waited = tokio::time::timeout(Duration::from_secs(60), handle.caught_up()).await;
+    let Ok(done) = waited else { panic!("not caught up: {:#?}", handle.status()) };
+    done.unwrap_or_else(|error| panic!("{error}: {:#?}", handle.status()));
+}
+
+pub(crate) async fn stop(running: RunningPipeline) {
+    running.shutdown(Duration::from_secs(20)).await.unwrap();
+}
+
+async fn source_rows(client: &Client, table: &str) -> (TableId, Vec<TextRow>) {
+    client.batch_execute("SET timezone = 'UTC'; SET extra_float_digits = 3").await.unwrap();
+    let row = client.query_one("SELECT $1::text::regclass::oid", &[&table]).await.unwrap();
+    let mut rows: Vec<TextRow> = Vec::new();
+    for message in client.simple_query(&format!("SELECT * FROM {table}")).await.unwrap() {
+        if let SimpleQueryMessage::Row(row) = message {
+            rows.push((0..row.len()).map(|column| row.get(column).map(str::to_owned)).collect());
+        }
+    }
+    rows.sort();
+    (TableId(row.get(0)), rows)
+}
