@@ -1,1 +1,20 @@
-//! .
+//! How do one file and the environment become a pipeline that can start?
+
+mod app;
+mod checks;
+mod connect;
+mod environment;
+mod load;
+mod problems;
+mod reader;
+mod sample;
+mod secrets;
+mod spelling;
+mod tree;
+
+pub use app::{
+    AppConfig, Defaults, Format, Level, Log, NoKeys, PipelineConfig, PostgresConfig, StoreConfig, TableRule, Telemetry,
+};
+pub use environment::Environment;
+pub use problems::{Problem, Problems};
+pub use sample::sample;

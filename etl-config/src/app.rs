@@ -1,0 +1,204 @@
+//! Which keys does a config have? The sections of the file, with their defaults.
+
+use std::path::PathBuf;
+
+use etl::pipeline::{Ack, BatchSettings, CopySettings, Settings};
+use etl::postgres::TlsOptions;
+use etl::relay::RelaySettings;
+use etl::{ByteSize, Secret};
+use etl_destinations::registry::DestinationConfig;
+use etl_destinations::write_mode::{OnSchemaChange, WriteMode};
+use serde::Deserialize;
+
+/// A config that has no known problem.
+#[derive(Debug, Clone)]
+pub struct AppConfig {
+    /// The pipeline: its name, its directory, its limits.
+    pub pipeline: PipelineConfig,
+    /// Where changes wait for tables that are not ready.
+    pub relay: RelaySettings,
+    /// The database that is read.
+    pub source: PostgresConfig,
+    /// Where the engine remembers what it did.
+    pub store: StoreConfig,
+    /// Where the rows go.
+    pub destination: DestinationConfig,
+    /// How every table is written.
+    pub defaults: Defaults,
+    /// How some tables are written; every match applies, the last one wins per key.
+    pub tables: Vec<TableRule>,
+    /// What the process says about itself.
+    pub telemetry: Telemetry,
+}
+
+/// The section `pipeline`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PipelineConfig {
+    /// `[a-z0-9_]{1,40}`; the slot is `etl_` and the id.
+    pub id: String,
+    /// State and relay; locked while the pipeline runs. Default `./etl-data`.
+    #[serde(default = "default_data_dir")]
+    pub data_dir: PathBuf,
+    /// When the source may forget a change.
+    #[serde(default)]
+    pub ack: Ack,
+    /// How large and how old a batch may get.
+    #[serde(default)]
+    pub batch: BatchSettings,
+    /// All of the engine's buffers together. Default 128MiB.
+    #[serde(default = "default_memory_limit")]
+    pub memory_limit: ByteSize,
+    /// How tables are copied.
+    #[serde(default)]
+    pub copy: CopySettings,
+}
+
+fn default_data_dir() -> PathBuf {
+    PathBuf::from("./etl-data")
+}
+
+fn default_memory_limit() -> ByteSize {
+    Settings::default().memory_limit
+}
+
+/// The section `source`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum SourceSection {
+    Postgres(PostgresConfig),
+}
+
+/// The section `source.postgres`: a URL or its parts, and a publication or tables.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PostgresConfig {
+    /// `postgres://user:password@host:port/database?sslmode=verify-full`.
+    pub url: Option<Secret>,
+    /// A name, an address or a directory with the server's socket.
+    pub host: Option<String>,
+    /// Default 5432.
+    pub port: Option<u16>,
+    /// Default: the user's name.
+    pub database: Option<String>,
+    /// Who reads; needs REPLICATION and SELECT.
+    pub user: Option<String>,
+    /// The user's password.
+    pub password: Option<Secret>,
+    /// How the connection is encrypted; before what the URL says.
+    pub tls: Option<TlsOptions>,
+    /// A publication that exists.
+    pub publication: Option<String>,
+    /// Patterns such as `public.*` and `!public.audit_*`; the pipeline keeps its own publication of them.
+    pub tables: Vec<String>,
+}
+
+/// The section `store`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StoreConfig {
+    /// A file in `data_dir`.
+    Sqlite(NoKeys),
+    /// Forgotten when the process ends: every start copies everything again.
+    Memory(NoKeys),
+}
+
+/// A section without keys of its own.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NoKeys {}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        Self::Sqlite(NoKeys {})
+    }
+}
+
+/// The section `defaults`: how every table is written.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Defaults {
+    /// What a change does with the rows that are there. Default `upsert`.
+    pub write_mode: Option<WriteMode>,
+    /// What a changed column does with the destination's table. Default `apply`.
+    pub on_schema_change: Option<OnSchemaChange>,
+}
+
+/// One of the section `tables`: how some tables are written; what is not given comes from before.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TableRule {
+    /// Which tables: a name such as `public.users` or a pattern such as `public.*`.
+    #[serde(rename = "match")]
+    pub pattern: String,
+    /// What a change does with the rows that are there.
+    #[serde(default)]
+    pub write_mode: Option<WriteMode>,
+    /// What a changed column does with the destination's table.
+    #[serde(default)]
+    pub on_schema_change: Option<OnSchemaChange>,
+}
+
+/// The section `telemetry`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Telemetry {
+    /// What the process logs.
+    pub log: Log,
+}
+
+/// The section `telemetry.log`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// How a line looks.
+    pub format: Format,
+    /// What is worth a line.
+    pub level: Level,
+}
+
+/// How a line of the log looks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What is worth a line in the log.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// What failed.
+    Error,
+    /// And what is not as it should be.
+    Warn,
+    /// And what happens.
+    #[default]
+    Info,
+    /// And why.
+    Debug,
+    /// And every step.
+    Trace,
+}
+
+impl AppConfig {
+    /// What the engine needs to know of all this.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            ack: self.pipeline.ack,
+            batch: self.pipeline.batch.clone(),
+            memory_limit: self.pipeline.memory_limit,
+            copy: self.pipeline.copy.clone(),
+            relay: self.relay.clone(),
+        }
+    }
+
+    /// The name of the pipeline's replication slot.
+    pub fn slot(&self) -> String {
+        format!("etl_{}", self.pipeline.id)
+    }
+}

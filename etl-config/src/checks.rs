@@ -1,0 +1,142 @@
+//! Which values are of the right type and still wrong, and which exclude each other?
+
+use etl::postgres::{ConnectOptions, TlsMode};
+use etl::relay::RelaySettings;
+use etl_destinations::registry::DestinationConfig;
+
+use crate::app::{PipelineConfig, PostgresConfig, TableRule};
+use crate::problems::Problem;
+use crate::tree::{Content, Node};
+
+/// Looks at sections that could be read.
+pub(crate) struct Checks<'t> {
+    written: &'t Node,
+    problems: &'t mut Vec<Problem>,
+}
+
+impl<'t> Checks<'t> {
+    /// `written` is the tree as it was read, for places and values.
+    pub(crate) fn new(written: &'t Node, problems: &'t mut Vec<Problem>) -> Self {
+        Self { written, problems }
+    }
+
+    fn found(&mut self, path: &str, message: impl Into<String>, hint: impl Into<String>) {
+        let keys: Vec<&str> = path.split('.').collect();
+        self.problems.push(Problem::new(path, message).at(&self.written.nearest(&keys).origin).hint(hint));
+    }
+
+    /// The same, with the value as it is written.
+    fn found_value(&mut self, path: &str, message: impl Into<String>, hint: impl Into<String>) {
+        self.found(path, message, hint);
+        let keys: Vec<&str> = path.split('.').collect();
+        if let (Content::Scalar(scalar), Some(problem)) =
+            (&self.written.nearest(&keys).content, self.problems.last_mut())
+        {
+            problem.value = Some(scalar.written.as_ref().unwrap_or(&scalar.text).clone());
+        }
+    }
+
+    pub(crate) fn pipeline(&mut self, pipeline: &PipelineConfig) {
+        let letters = pipeline.id.chars().all(|c| matches!(c, 'a'..='z' | '0'..='9' | '_'));
+        if !letters || !(1..=40).contains(&pipeline.id.len()) {
+            let message = "an id is 1 to 40 of the letters a to z, 0 to 9 and _";
+            self.found_value("pipeline.id", message, "It becomes the slot's name, such as etl_shop");
+        }
+        if pipeline.data_dir.as_os_str().is_empty() {
+            self.found_value("pipeline.data_dir", "here belongs a directory", "Such as ./etl-data");
+        }
+        let not_zero = [
+            ("pipeline.batch.max_bytes", pipeline.batch.max_bytes.0),
+            ("pipeline.batch.max_rows", pipeline.batch.max_rows as u64),
+            ("pipeline.memory_limit", pipeline.memory_limit.0),
+            ("pipeline.copy.tables_in_parallel", pipeline.copy.tables_in_parallel as u64),
+            ("pipeline.copy.connections_per_table", pipeline.copy.connections_per_table as u64),
+            ("pipeline.copy.chunk_bytes", pipeline.copy.chunk_bytes.0),
+        ];
+        for (path, _) in not_zero.iter().filter(|(_, value)| *value == 0) {
+            self.found_value(path, "it must be more than nothing", "Leave the key out for its default");
+        }
+        if pipeline.batch.max_bytes > pipeline.memory_limit {
+            let message = format!("a batch of {} exceeds memory_limit", pipeline.batch.max_bytes);
+            let hint = format!("Keep it within `memory_limit: {}`, or raise that", pipeline.memory_limit);
+            self.found_value("pipeline.batch.max_bytes", message, hint);
+        }
+    }
+
+    pub(crate) fn relay(&mut self, relay: &RelaySettings) {
+        if relay.max_bytes.0 == 0 {
+            self.found_value("relay.max_bytes", "it must be more than nothing", "Leave the key out for its default");
+        }
+    }
+
+    /// Looks at the source; what is missing is said only where every key could be read (`is_whole`).
+    pub(crate) fn source(&mut self, source: &PostgresConfig, is_whole: bool) {
+        self.address(source, is_whole);
+        match (&source.publication, source.tables.as_slice()) {
+            (Some(_), [_, ..]) => {
+                let hint = "Keep `publication` for one that exists, or `tables` for one that the pipeline keeps";
+                self.found("source.postgres", "`publication` and `tables` exclude each other", hint);
+            }
+            (None, []) if is_whole => {
+                let hint = "Name a `publication` that exists, or give `tables: [\"public.*\"]`";
+                self.found("source.postgres", "neither `publication` nor `tables` is given", hint);
+            }
+            (Some(name), []) if name.is_empty() => {
+                self.found("source.postgres.publication", "the name is empty", "Name a publication that exists");
+            }
+            _ => {}
+        }
+        if let Some(tls) = &source.tls
+            && tls.ca.is_some()
+            && tls.mode != Some(TlsMode::VerifyFull)
+        {
+            let hint = "Write `mode: verify-full`, or leave `ca` out";
+            self.found("source.postgres.tls.ca", "only verify-full reads certificates", hint);
+        }
+    }
+
+    fn address(&mut self, source: &PostgresConfig, is_whole: bool) {
+        let parts = [
+            ("`host`", source.host.is_some()),
+            ("`port`", source.port.is_some()),
+            ("`database`", source.database.is_some()),
+            ("`user`", source.user.is_some()),
+            ("`password`", source.password.is_some()),
+        ];
+        let given: Vec<&str> = parts.iter().filter(|(_, given)| *given).map(|(name, _)| *name).collect();
+        match &source.url {
+            Some(_) if !given.is_empty() => {
+                let message = format!("`url` and {} exclude each other", given.join(", "));
+                let hint = "Keep either the url or the parts: host, port, database, user, password";
+                self.found("source.postgres", message, hint);
+            }
+            Some(url) => {
+                if let Err(error) = ConnectOptions::from_url(url.expose()) {
+                    self.found("source.postgres.url", error.message(), error.hint_text().unwrap_or_default());
+                }
+            }
+            None if source.host.is_none() && is_whole => {
+                self.found("source.postgres", "`url` is missing", "Give `url`, or `host`, `user` and `database`");
+            }
+            None if source.user.is_none() && is_whole => {
+                self.found("source.postgres", "`user` is missing", "Give the role that reads");
+            }
+            None => {}
+        }
+    }
+
+    pub(crate) fn destination(&mut self, destination: &DestinationConfig) {
+        if let Some(feature) = destination.missing_feature() {
+            let path = format!("destination.{}", destination.name());
+            let hint = format!("Build it with `cargo build -p etl-cli --features {feature}`, or choose another");
+            self.found(&path, format!("this etl was built without the feature `{feature}`"), hint);
+        }
+    }
+
+    pub(crate) fn tables(&mut self, rules: &[TableRule]) {
+        for rule in rules.iter().filter(|rule| rule.pattern.is_empty()) {
+            let (_, hint) = (rule, "Write `match: public.users` or a pattern such as `public.*`");
+            self.found("tables", "a rule whose `match` is empty", hint);
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! How does a config become a pipeline that can start?
+
+use std::sync::Arc;
+
+use etl::EtlResult;
+use etl::destination::{AnyDestination, Destination};
+use etl::pipeline::{Pipeline, check_data_dir};
+use etl::postgres::ConnectOptions;
+use etl::source::SourceConfig;
+use etl::store::{MemoryStore, SharedStore, SqliteStore};
+
+use crate::app::{AppConfig, PostgresConfig, StoreConfig};
+
+impl AppConfig {
+    /// The pipeline, with its store and its destination open.
+    ///
+    /// # Errors
+    /// What the store or the destination say when they are opened; each names its file.
+    pub async fn connect(self) -> EtlResult<Pipeline> {
+        check_data_dir(&self.pipeline.data_dir, &self.pipeline.id)?;
+        let store: SharedStore = match &self.store {
+            StoreConfig::Sqlite(_) => Arc::new(SqliteStore::open(&self.pipeline.data_dir).await?),
+            StoreConfig::Memory(_) => Arc::new(MemoryStore::new()),
+        };
+        let (source, settings) = (self.source()?, self.settings());
+        let destination = self.destination(Arc::clone(&store)).await?;
+        Pipeline::builder(self.pipeline.id, source)
+            .settings(settings)
+            .data_dir(self.pipeline.data_dir)
+            .store(store)
+            .destination(destination)
+            .build()
+    }
+
+    /// Whether the destination can be opened, reached and written to.
+    ///
+    /// # Errors
+    /// Why not, and what to do.
+    pub async fn check_destination(&self) -> EtlResult<()> {
+        self.destination(Arc::new(MemoryStore::new())).await?.check_connection().await
+    }
+
+    /// Whether the data directory can be written, belongs to this pipeline, and is not in use.
+    ///
+    /// # Errors
+    /// Why not, and what to do.
+    pub fn check_data_dir(&self) -> EtlResult<()> {
+        check_data_dir(&self.pipeline.data_dir, &self.pipeline.id)
+    }
+
+    /// The database that is read.
+    ///
+    /// # Errors
+    /// What is wrong with the URL, without its password.
+    pub fn source(&self) -> EtlResult<SourceConfig> {
+        self.source.to_source()
+    }
+
+    async fn destination(&self, store: SharedStore) -> EtlResult<AnyDestination> {
+        self.destination.clone().to_destination(store).await
+    }
+}
+
+impl PostgresConfig {
+    fn to_source(&self) -> EtlResult<SourceConfig> {
+        let mut connect = match &self.url {
+            Some(url) => ConnectOptions::from_url(url.expose())?,
+            None => self.parts(),
+        };
+        if let Some(tls) = &self.tls {
+            connect.tls.clone_from(tls);
+        }
+        let mut source = SourceConfig::new(connect);
+        source.publication.clone_from(&self.publication);
+        source.tables.clone_from(&self.tables);
+        Ok(source)
+    }
+
+    /// The server where its address is given in parts; loading has made sure that there are enough.
+    fn parts(&self) -> ConnectOptions {
+        let user = self.user.as_deref().unwrap_or_default();
+        let database = self.database.as_deref().unwrap_or(user);
+        let mut connect = ConnectOptions::new(self.host.as_deref().unwrap_or_default(), database, user);
+        connect.password.clone_from(&self.password);
+        connect.port = self.port.unwrap_or(connect.port);
+        connect
+    }
+}

@@ -1,0 +1,293 @@
+//! Is every problem found, said once, and said without secrets?
+
+use etl::ByteSize;
+use std::time::Duration;
+
+use super::*;
+use crate::problems::Problem;
+use crate::sample;
+
+const GOOD: &str = "\
+pipeline: { id: shop }
+source: { postgres: { url: 'postgres://u:hunter2@h/d', publication: p } }
+destination: { memory: {} }
+";
+
+fn environment(variables: &[(&str, &str)]) -> Environment {
+    variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+fn load(text: &str, variables: &[(&str, &str)]) -> Result<AppConfig, Vec<Problem>> {
+    AppConfig::from_text("etl.yaml", text, &environment(variables)).map_err(|problems| problems.all().to_vec())
+}
+
+fn shown(text: &str, variables: &[(&str, &str)]) -> Vec<String> {
+    match load(text, variables) {
+        Ok(_) => Vec::new(),
+        Err(problems) => problems.iter().map(ToString::to_string).collect(),
+    }
+}
+
+#[test]
+fn the_sample_is_a_config_where_duckdb_is_compiled_in() {
+    let variables = [("DATABASE_URL", "postgres://etl@db/shop")];
+    let expected: &[String] = if cfg!(feature = "duckdb") {
+        &[]
+    } else {
+        &["destination.duckdb (line 23): this etl was built without the feature `duckdb`. \
+           Build it with `cargo build -p etl-cli --features duckdb`, or choose another"
+            .to_owned()]
+    };
+    assert_eq!(shown(sample(), &variables), expected);
+    let text = sample().replace("duckdb: { path: ./shop.duckdb, memory_limit: 256MiB }", "memory: {}");
+    let config = load(&text, &variables).unwrap();
+    assert_eq!(config.settings(), etl::pipeline::Settings::default(), "the sample shows the defaults");
+    assert_eq!(config.slot(), "etl_shop");
+}
+
+#[test]
+fn the_commented_keys_of_the_sample_work() {
+    let mut text = sample().replace("# tls: { mode: verify-full, ca: /etc/etl/ca.pem }", "tls: { mode: require }");
+    text = text.replace("duckdb: { path: ./shop.duckdb, memory_limit: 256MiB }", "memory: {}");
+    text = text.replace("    publication: shop_pub", "    # publication: shop_pub").replace("# tables: [", "tables: [");
+    text = text
+        .replace("# tables:  ", "tables:  ")
+        .replace("#   - match", "  - match")
+        .replace("#     write", "    write");
+    let config = load(&text, &[("DATABASE_URL", "postgres://etl@db/shop")]).unwrap();
+    assert_eq!(config.source.tables, ["public.*", "!public.audit_*"]);
+    assert_eq!(config.tables[0].pattern, "public.audit");
+    assert!(config.tables[0].write_mode.is_some());
+}
+
+#[test]
+fn one_bad_key_is_one_problem() {
+    // What is added to a good config, and what is said about it.
+    let cases = [
+        ("pipelin: {}", "pipelin (line 4): unknown key `pipelin`. Did you mean `pipeline`?"),
+        ("colour: {}", "colour (line 4): unknown key `colour`. Possible here: pipeline, relay, source, store"),
+        ("relay: { max_bytes: 10 parsec }", "relay.max_bytes (line 4): `10 parsec` is not a size"),
+        ("relay: { max_bytes: 0 }", "relay.max_bytes (line 4): `0`: it must be more than nothing"),
+        ("relay: { at_limit: wiat }", "relay.at_limit (line 4): `wiat`: unknown value. Did you mean `wait`?"),
+        ("relay: { at_limit: resync }", "`resync`: unknown value. It is not available in this version"),
+        ("relay: 7", "relay (line 4): `7`: here belong keys with values"),
+        (
+            "store: { postgres: {} }",
+            "store.postgres (line 4): unknown key `postgres`. It is not available in this version",
+        ),
+        ("store: { sqlite: {}, memory: {} }", "store (line 4): `sqlite` and `memory` exclude each other"),
+        ("store: { sqlite: { path: x } }", "store.sqlite.path (line 4): unknown key `path`"),
+        ("store: {}", "store (line 4): here belongs one of: sqlite, memory"),
+        ("telemetry: { http: { bind: x } }", "telemetry.http (line 4): unknown key `http`. It is not available"),
+        ("telemetry: { log: { level: verbose } }", "`verbose`: unknown value. Possible here: error, warn, info"),
+        ("telemetry: { log: { format: jsn } }", "`jsn`: unknown value. Did you mean `json`?"),
+        ("tables: { match: x }", "tables (line 4): here belongs a list of rules"),
+        ("tables: [ { write_mode: upsert } ]", "tables[0].match (line 4): this key is missing"),
+        (
+            "tables: [ { match: a, columns: {} } ]",
+            "tables[0].columns (line 4): unknown key `columns`. It is not available",
+        ),
+        ("tables: [ { match: a }, { match: b, write_mode: apend } ]", "tables[1].write_mode (line 4): `apend`"),
+        ("tables: [ { match: '' } ]", "a rule whose `match` is empty"),
+        ("defaults: { match: a }", "defaults.match (line 4): unknown key `match`"),
+        ("defaults: { write_mode: merge }", "`merge`: unknown value. Possible here: append, upsert, soft_delete"),
+        ("relay: { max_bytes: ${MAX_BYTES} }", "not valid YAML"),
+        ("relay: { max_bytes: '${MAX_BYTES}' }", "the environment variable MAX_BYTES is not set"),
+    ];
+    for (added, expected) in cases {
+        let shown = shown(&format!("{GOOD}{added}\n"), &[]);
+        assert!(shown.len() == 1 && shown[0].contains(expected), "{added}\n{shown:#?}");
+    }
+}
+
+#[test]
+fn a_bad_pipeline_or_destination_is_said() {
+    let cases = [
+        ("id: shop", "id: Shop-1", "pipeline.id (line 1): `Shop-1`: an id is 1 to 40 of the letters"),
+        ("id: shop", "id: ''", "pipeline.id (line 1): ``: an id is 1 to 40"),
+        ("id: shop", "id:", "pipeline.id (line 1): this key is missing"),
+        ("id: shop", "id: shop, ack: relay", "pipeline.ack (line 1): `relay`: unknown value. It is not available"),
+        ("id: shop", "id: shop, batch: { max_age: 1 }", "pipeline.batch.max_age (line 1): `1` is not a duration"),
+        ("id: shop", "id: shop, batch: { max_rows: 0 }", "pipeline.batch.max_rows (line 1): `0`: it must be more"),
+        ("id: shop", "id: shop, batch: { max_rows: many }", "`many`: here belongs a whole number, not negative"),
+        ("id: shop", "id: shop, batch: { max_bytes: 1GiB }", "a batch of 1GiB exceeds memory_limit"),
+        (
+            "{ memory: {} }",
+            "{ memory: {}, 'null': {} }",
+            "destination (line 3): `memory` and `null` exclude each other",
+        ),
+        ("{ memory: {} }", "{ duckdbb: {} }", "unknown key `duckdbb`. Did you mean `duckdb`?"),
+        ("{ memory: {} }", "", "destination: this section is missing"),
+        ("{ memory: {} }", "{ duckdb: {} }", "destination.duckdb.path (line 3): this key is missing"),
+    ];
+    for (good, bad, expected) in cases {
+        let shown = shown(&GOOD.replace(good, bad), &[]);
+        assert!(shown.len() == 1 && shown[0].contains(expected), "{bad}\n{shown:#?}");
+    }
+}
+
+#[test]
+fn a_bad_source_is_said_without_its_secrets() {
+    // What stands under `source.postgres`, and what is said about it.
+    let cases = [
+        (
+            "{ publicaton: p, url: 'postgres://u:hunter2@h' }",
+            &["unknown key `publicaton`. Did you mean `publication`?"][..],
+        ),
+        (
+            "{ url: 'mysql://u:hunter2@h/d', publication: p }",
+            &["source.postgres.url (line 2): the source's url is wrong: it does not begin with postgres://"],
+        ),
+        (
+            "{ url: 'postgres://h/d', host: h, user: u, password: hunter2, publication: p }",
+            &["`url` and `host`, `user`, `password` exclude each other"],
+        ),
+        ("{ user: u, password: hunter2, publication: p }", &["source.postgres (line 2): `url` is missing"]),
+        (
+            "{ host: h, user: u, port: 99999, publication: p }",
+            &["source.postgres.port (line 2): `99999`: here belongs a whole number from 0 to 65535"],
+        ),
+        (
+            "{ host: h, user: u, pasword: hunter2, publication: p }",
+            &["unknown key `pasword`. Did you mean `password`?"],
+        ),
+        (
+            "{ host: h, user: u, password: [hunter2], publication: p }",
+            &["source.postgres.password (line 2): here belongs a text"],
+        ),
+        ("{ host: h, publication: p }", &["source.postgres (line 2): `user` is missing"]),
+        ("{ url: 'postgres://u:hunter2@h:x/d', publication: p }", &["its port is not a number"]),
+        ("{ host: h, user: u }", &["neither `publication` nor `tables` is given"]),
+        ("{ host: h, user: u, publication: p, tables: [a] }", &["`publication` and `tables` exclude each other"]),
+        (
+            "{ host: h, user: u, publication: p, heartbeat: 30s }",
+            &["unknown key `heartbeat`. It is not available in this version"],
+        ),
+        (
+            "{ host: h, user: u, publication: p, tls: { mode: prefer } }",
+            &["`prefer`: unknown value. Possible here: disable, require, verify-full"],
+        ),
+        (
+            "{ host: h, user: u, publication: p, tls: { mode: require, ca: x } }",
+            &["only verify-full reads certificates"],
+        ),
+        ("{ host: h, tables: public }", &["source.postgres.tables (line 2): `public`: here belongs a list"]),
+    ];
+    for (postgres, expected) in cases {
+        let text =
+            format!("pipeline: {{ id: shop }}\nsource: {{ postgres: {postgres} }}\ndestination: {{ memory: {{}} }}\n");
+        let shown = shown(&text, &[]);
+        let all_there = expected.iter().zip(&shown).all(|(expected, shown)| shown.contains(expected));
+        assert!(shown.len() == expected.len() && all_there, "{postgres}\n{shown:#?}");
+        assert!(!shown.concat().contains("hunter2"), "{shown:#?}");
+    }
+}
+
+#[test]
+fn everything_is_said_at_once() {
+    let text = "\
+pipeline:
+  id: Shop
+  batch: { max_age: soon, max_bytes: huge, max_row: 5 }
+  copy: { tables_in_parallel: 0 }
+source:
+  postgres: { publicaton: p, url: '${DATABASE_URL}' }
+store: { sqlit: {} }
+destination: { memory: {}, duckdb: { path: x } }
+tables:
+  - { match: a, write_mode: x }
+  - { write_mode: y }
+";
+    let problems = load(text, &[]).unwrap_err();
+    let mut paths: Vec<&str> = problems.iter().map(|problem| problem.path.as_str()).collect();
+    paths.sort_unstable();
+    let expected = [
+        "destination",
+        "pipeline.batch.max_age",
+        "pipeline.batch.max_bytes",
+        "pipeline.batch.max_row",
+        "pipeline.copy.tables_in_parallel",
+        "pipeline.id",
+        "source.postgres.publicaton",
+        "source.postgres.url",
+        "store.sqlit",
+        "tables[0].write_mode",
+        "tables[1].match",
+        "tables[1].write_mode",
+    ];
+    assert_eq!(paths, expected, "{problems:#?}");
+    assert!(problems.iter().all(|problem| problem.place.is_some()), "{problems:#?}");
+}
+
+#[test]
+fn the_environment_replaces_keys() {
+    let variables = [
+        ("ETL__PIPELINE__BATCH__MAX_AGE", "50ms"),
+        ("ETL__RELAY__MAX_BYTES", "1GiB"),
+        ("ETL__SOURCE__POSTGRES__TABLES", "[public.a, '!public.b']"),
+        ("ETL__SOURCE__POSTGRES__PUBLICATION", ""),
+        ("ETL__TABLES", "[{match: public.a, write_mode: append}]"),
+        ("ETLX__PIPELINE", "no"),
+    ];
+    let text = GOOD.replace(", publication: p", "");
+    let config = load(&text, &variables[..3]).unwrap();
+    assert_eq!(config.pipeline.batch.max_age, Duration::from_millis(50));
+    assert_eq!(config.relay.max_bytes, ByteSize::gib(1));
+    assert_eq!(config.source.tables, ["public.a", "!public.b"]);
+    assert_eq!(load(GOOD, &variables[4..]).unwrap().tables.len(), 1);
+    for (name, value, expected) in [
+        (
+            "ETL__PIPELINE__BATCH__MAX_AGE",
+            "soon",
+            "(environment variable ETL__PIPELINE__BATCH__MAX_AGE): `soon` is not",
+        ),
+        (
+            "ETL__PIPELINE__BACH__MAX_AGE",
+            "1s",
+            "pipeline.bach (environment variable ETL__PIPELINE__BACH__MAX_AGE): unknown",
+        ),
+        ("ETL__TABLES", "[{", "tables (environment variable ETL__TABLES): not valid YAML"),
+    ] {
+        let shown = shown(GOOD, &[(name, value)]);
+        assert!(shown.len() == 1 && shown[0].contains(expected), "{name}\n{shown:#?}");
+    }
+}
+
+#[test]
+fn secrets_are_not_among_the_values() {
+    let variables = [
+        ("DATABASE_URL", "mysql://u:hunter2@h"),
+        ("ETL__SOURCE__POSTGRES__PASSWORD", "hunter2"),
+        ("SECRET_AGE", "hunter2"),
+    ];
+    let text = "\
+pipeline: { id: shop, batch: { max_age: '${SECRET_AGE}', max_bytes: '${SECRET_AGE}' } }
+source: { postgres: { url: '${DATABASE_URL}', publication: '${SECRET_AGE}' } }
+destination: { memory: {} }
+";
+    let problems = AppConfig::from_text("etl.yaml", text, &environment(&variables)).unwrap_err();
+    assert!(problems.all().len() >= 3, "{problems}");
+    assert!(problems.to_string().contains("${SECRET_AGE}"), "{problems}");
+    assert!(!format!("{problems} {problems:?}").contains("hunter2"), "{problems}");
+
+    let config = load(GOOD, &[]).unwrap();
+    assert!(!format!("{config:?}").contains("hunter2"), "{config:?}");
+    assert!(!format!("{:?}", environment(&variables)).contains("hunter2"));
+}
+
+#[test]
+fn a_file_that_is_no_config_is_one_problem() {
+    for (text, expected) in [
+        ("- a\n", "a config begins with keys such as `pipeline:`"),
+        ("a: {\n", "not valid YAML"),
+        ("a: 1\na: 2\n", "a (line 2): this key is written twice"),
+    ] {
+        let shown = shown(text, &[]);
+        assert!(shown[0].contains(expected), "{text}\n{shown:#?}");
+    }
+    let missing = AppConfig::load("/nowhere/etl.yaml").unwrap_err().to_string();
+    assert!(
+        missing.starts_with("/nowhere/etl.yaml: the config cannot be read") && missing.contains("etl init"),
+        "{missing}"
+    );
+}
