@@ -1,0 +1,90 @@
+//! Which words does `etl` understand?
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+const EXAMPLES: &str = "\
+Examples:
+  etl demo                                   see it work, without any setup
+  etl init                                   write an etl.yaml to begin with
+  etl check                                  look at config, source and destination; change nothing
+  etl run                                    copy, then follow every change until told to stop
+  etl -c shop.yaml run --until-caught-up     end once everything that is there now is there too
+
+Exit codes: 0 done, 1 failed, 2 wrong usage or config, 3 stopped with tables in quarantine.";
+
+/// A Postgres database, live in any destination: copies the published tables, then streams every change.
+#[derive(Debug, Parser)]
+#[command(name = "etl", version, after_help = EXAMPLES, arg_required_else_help = true)]
+pub(crate) struct Args {
+    /// The config.
+    #[arg(short, long, global = true, value_name = "FILE", default_value = "./etl.yaml")]
+    pub(crate) config: PathBuf,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Write a config to begin with.
+    #[command(after_help = "Examples:\n  etl init\n  etl -c shop.yaml init")]
+    Init(Init),
+    /// Look at config, source, destination and data directory, and say what is in the way.
+    #[command(after_help = "Examples:\n  etl check\n  etl check --json | jq '.findings[]'")]
+    Check(Check),
+    /// Copy the published tables and follow every change. SIGTERM and Ctrl-C end it cleanly, a second one at once.
+    #[command(
+        after_help = "Examples:\n  etl run\n  etl run --until-caught-up\n  ETL__TELEMETRY__LOG__FORMAT=json etl run"
+    )]
+    Run(Run),
+    /// Show it all on a throwaway Postgres and a DuckDB file, and compare the two in the end.
+    #[command(after_help = "Examples:\n  etl demo\n  etl demo --rows 5000000 --seconds 20\n  etl demo --keep ./demo")]
+    Demo(Demo),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Init {
+    /// Replace a file that is there.
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Check {
+    /// One JSON object on standard output.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Run {
+    /// End once everything that the source holds at the start is durable in the destination.
+    #[arg(long)]
+    pub(crate) until_caught_up: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Demo {
+    /// About how many rows the sample shop has, over all its tables.
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1_000..=100_000_000))]
+    pub(crate) rows: u64,
+    /// How long the shop is open after the copy: inserts, updates, deletes, and a truncate.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) seconds: u64,
+    /// Leave the DuckDB file and its config in this directory.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) keep: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_words_do_not_contradict_each_other() {
+        Args::command().debug_assert();
+    }
+}

@@ -1,0 +1,109 @@
+//! `etl check`: would it run? Looks at config, source, destination and data directory, and changes nothing there.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use etl::EtlError;
+use etl::source::{Finding, Severity};
+use etl_config::{AppConfig, Problems};
+use serde_json::{Value, json};
+
+use crate::args::Check;
+use crate::failure::Failure;
+use crate::stdout::say;
+
+/// One thing that was looked at and is not as it should be.
+struct Line {
+    /// `config`, `source`, `destination` or `data_dir`.
+    area: &'static str,
+    is_error: bool,
+    what: String,
+    hint: Option<String>,
+}
+
+pub(crate) async fn check(file: &Path, args: &Check) -> Result<ExitCode, Failure> {
+    let config = match AppConfig::load(file) {
+        Ok(config) => config,
+        Err(problems) if args.json => {
+            say(&of_problems(&problems).to_string());
+            return Err(Failure::Said(2));
+        }
+        Err(problems) => return Err(problems.into()),
+    };
+    let lines = look(&config).await;
+    let is_good = !lines.iter().any(|line| line.is_error);
+    if args.json {
+        say(&of_lines(&lines, is_good).to_string());
+    } else {
+        tell(file, &lines);
+    }
+    if is_good { Ok(ExitCode::SUCCESS) } else { Err(Failure::Said(1)) }
+}
+
+async fn look(config: &AppConfig) -> Vec<Line> {
+    let mut lines = Vec::new();
+    match config.source() {
+        Ok(source) => match etl::source::check(&source, &config.slot()).await {
+            Ok(findings) => lines.extend(findings.into_iter().map(of_finding)),
+            Err(error) => lines.push(of_error("source", &error)),
+        },
+        Err(error) => lines.push(of_error("source", &error)),
+    }
+    if let Err(error) = config.check_destination().await {
+        lines.push(of_error("destination", &error));
+    }
+    if let Err(error) = config.check_data_dir() {
+        lines.push(of_error("data_dir", &error));
+    }
+    lines
+}
+
+fn of_finding(finding: Finding) -> Line {
+    let is_error = matches!(finding.severity, Severity::Error);
+    Line { area: "source", is_error, what: finding.what, hint: Some(finding.hint).filter(|hint| !hint.is_empty()) }
+}
+
+fn of_error(area: &'static str, error: &EtlError) -> Line {
+    Line { area, is_error: true, what: error.to_string(), hint: None }
+}
+
+/// Areas without an error are said to be fine; then what was found, errors first.
+fn tell(file: &Path, lines: &[Line]) {
+    say(&format!("ok       config: {}", file.display()));
+    for area in ["source", "destination", "data_dir"] {
+        if !lines.iter().any(|line| line.area == area && line.is_error) {
+            say(&format!("ok       {area}"));
+        }
+    }
+    let (errors, warnings): (Vec<&Line>, Vec<&Line>) = lines.iter().partition(|line| line.is_error);
+    for line in errors.into_iter().chain(warnings) {
+        let severity = if line.is_error { "error  " } else { "warning" };
+        let hint = line.hint.as_ref().map_or_else(String::new, |hint| format!("\n         {hint}"));
+        say(&format!("{severity}  {}: {}{hint}", line.area, line.what));
+    }
+}
+
+fn of_lines(lines: &[Line], is_good: bool) -> Value {
+    let findings: Vec<Value> = lines
+        .iter()
+        .map(|line| {
+            let severity = if line.is_error { "error" } else { "warning" };
+            json!({ "area": line.area, "severity": severity, "what": line.what, "hint": line.hint })
+        })
+        .collect();
+    json!({ "ok": is_good, "findings": findings })
+}
+
+fn of_problems(problems: &Problems) -> Value {
+    let findings: Vec<Value> = problems
+        .all()
+        .iter()
+        .map(|problem| {
+            json!({
+                "area": "config", "severity": "error", "what": problem.message, "hint": problem.hint,
+                "path": problem.path, "place": problem.place, "value": problem.value,
+            })
+        })
+        .collect();
+    json!({ "ok": false, "findings": findings })
+}
