@@ -112,21 +112,17 @@ async fn a_table_without_an_identity_is_a_warning_and_its_inserts_flow() {
 async fn what_another_process_uses_is_refused() {
     let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let server = server_with_a_table().await;
-    let file = first.path().join("x.duckdb");
-    let duckdb = format!("{{ duckdb: {{ path: {file:?} }} }}");
-    config(first.path(), "first", &server.url(), &duckdb);
+    config(first.path(), "first", &server.url(), "{ 'null': {} }");
     let mut child = running(first.path()).await;
 
     refused(first.path(), &["run"], 1, &["data"]).await;
     refused(first.path(), &["check"], 1, &["data"]).await;
-    config(second.path(), "second", &server.url(), &duckdb);
-    refused(second.path(), &["run"], 1, &["x.duckdb"]).await;
-    config(second.path(), "second", &server.url(), "{ memory: {} }");
+    config(second.path(), "second", &server.url(), "{ 'null': {} }");
     refused(second.path(), &["run", "--until-caught-up"], 0, &[]).await;
-    config(second.path(), "other", &server.url(), "{ memory: {} }");
+    config(second.path(), "other", &server.url(), "{ 'null': {} }");
     refused(second.path(), &["run"], 2, &["another pipeline"]).await;
     std::fs::remove_dir_all(second.path().join("data")).unwrap();
-    config(second.path(), "first", &server.url(), "{ memory: {} }");
+    config(second.path(), "first", &server.url(), "{ 'null': {} }");
     refused(second.path(), &["run"], 1, &["etl_first"]).await;
 
     child.start_kill().unwrap();
@@ -137,7 +133,7 @@ async fn what_another_process_uses_is_refused() {
 async fn a_data_directory_that_cannot_be_written_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let server = server_with_a_table().await;
-    config(dir.path(), "refused", &server.url(), "{ memory: {} }");
+    config(dir.path(), "refused", &server.url(), "{ 'null': {} }");
     std::fs::write(dir.path().join("data"), "a file, not a directory").unwrap();
     refused(dir.path(), &["check"], 1, &["data"]).await;
     refused(dir.path(), &["run"], 1, &["data"]).await;
@@ -148,7 +144,7 @@ async fn a_signal_ends_a_run_cleanly() {
     let dir = tempfile::tempdir().unwrap();
     let server = server_with_a_table().await;
     server.psql("INSERT INTO t SELECT n, 'x' FROM generate_series(1, 1000) n").await.unwrap();
-    config(dir.path(), "ended", &server.url(), "{ memory: {} }");
+    config(dir.path(), "ended", &server.url(), "{ 'null': {} }");
     for signal in ["TERM", "INT"] {
         let mut child = running(dir.path()).await;
         let pid = child.id().unwrap().to_string();

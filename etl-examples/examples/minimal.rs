@@ -1,4 +1,4 @@
-//! How is a pipeline embedded? This one keeps a DuckDB file equal to a Postgres database until Ctrl-C.
+//! How is a pipeline embedded? This one keeps the current rows of a Postgres database in memory until Ctrl-C.
 //!
 //! `cargo run -p etl-examples --example minimal -- postgres://etl@localhost/shop shop_pub`
 
@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use etl::EtlResult;
+use etl::destination::MemoryDestination;
 use etl::pipeline::Pipeline;
 use etl::source::SourceConfig;
-use etl::store::{SharedStore, SqliteStore};
-use etl_destinations::duckdb::DuckDb;
+use etl::store::MemoryStore;
 
 #[tokio::main]
 async fn main() -> EtlResult<()> {
@@ -18,18 +18,17 @@ async fn main() -> EtlResult<()> {
         println!("usage: minimal URL PUBLICATION");
         return Ok(());
     };
-    let store: SharedStore = Arc::new(SqliteStore::open("./etl-data").await?);
     let running = Pipeline::builder("minimal", SourceConfig::from_url(&url)?.publication(publication))
         .data_dir("./etl-data")
-        .store(Arc::clone(&store))
-        .destination(DuckDb::open("./shop.duckdb", store).await?)
+        .store(Arc::new(MemoryStore::new()))
+        .destination(MemoryDestination::new())
         .build()?
         .start()
         .await?;
 
     let handle = running.handle();
     handle.caught_up().await?;
-    println!("{} tables are live in shop.duckdb; Ctrl-C ends", handle.status().tables.len());
+    println!("{} tables are live; Ctrl-C ends", handle.status().tables.len());
     let _pressed = tokio::signal::ctrl_c().await;
     running.shutdown(Duration::from_secs(30)).await?;
     Ok(())

@@ -6,6 +6,15 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{ErrorKind, EtlError, EtlResult};
 
+/// Whether a pipeline with this id could run on the directory; creates and marks one that is missing.
+///
+/// # Errors
+/// [`Disk`](ErrorKind::Disk) when it cannot be written, [`Locked`](ErrorKind::Locked) when a pipeline runs on it,
+/// [`Config`](ErrorKind::Config) when it is another pipeline's.
+pub fn check_data_dir(path: &Path, pipeline: &str) -> EtlResult<()> {
+    DataDir::lock(path, pipeline).map(drop)
+}
+
 /// A directory that one running pipeline has for itself.
 #[derive(Debug)]
 pub(super) struct DataDir {

@@ -20,6 +20,7 @@ mod table_state;
 
 pub use builder::{Pipeline, PipelineBuilder};
 pub use control::PipelineHandle;
+pub use data_dir::check_data_dir;
 pub use running::{Finished, RunningPipeline};
 pub use settings::{Ack, BatchSettings, CopySettings, Settings};
 pub use status::{PipelineStatus, TableStatus};

@@ -2,6 +2,7 @@
 
 mod assembler;
 mod catalog;
+mod check;
 mod config;
 mod copy;
 mod identity;
@@ -11,6 +12,7 @@ mod snapshot;
 mod stream;
 mod types;
 
+pub use check::{Finding, Severity, check};
 pub use config::SourceConfig;
 
 pub(crate) use assembler::{Assembler, Assembly, Boundary, Follow};

@@ -1,0 +1,85 @@
+//! Which destinations are there? One row a destination: its name, its feature, its config.
+
+use etl::destination::{AnyDestination, MemoryDestination};
+use etl::error::{ErrorKind, EtlError, EtlResult};
+use etl::store::SharedStore;
+use serde::Deserialize;
+
+use crate::duckdb::DuckDbConfig;
+use crate::null::{Null, NullConfig};
+
+/// Makes the enum of all configs. A config is compiled even when its feature is off, so that the error can name
+/// the feature that is missing.
+macro_rules! destinations {
+    ($($(#[$doc:meta])* $variant:ident($config:ty), $name:literal if $compiled:expr => $open:expr;)*) => {
+        /// The destination of a pipeline: one key, its name.
+        #[derive(Debug, Clone, Deserialize)]
+        #[serde(rename_all = "lowercase")]
+        #[non_exhaustive]
+        pub enum DestinationConfig {
+            $($(#[$doc])* $variant($config),)*
+        }
+
+        impl DestinationConfig {
+            /// The names of all destinations that there are, compiled in or not.
+            pub const NAMES: &[&str] = &[$($name),*];
+
+            /// The name that configs and features use.
+            pub fn name(&self) -> &'static str {
+                match self {
+                    $(Self::$variant(_) => $name,)*
+                }
+            }
+
+            /// The feature without which this destination cannot be used, if it is missing.
+            pub fn missing_feature(&self) -> Option<&'static str> {
+                match self {
+                    $(Self::$variant(_) => (!$compiled).then_some($name),)*
+                }
+            }
+
+            /// Opens the destination. It finds the schemas of tables in the store.
+            ///
+            /// # Errors
+            /// What the destination says when it is opened, and that it is not compiled in.
+            pub async fn to_destination(self, store: SharedStore) -> EtlResult<AnyDestination> {
+                if let Some(feature) = self.missing_feature() {
+                    return Err(EtlError::new(ErrorKind::Config, "the destination is not compiled in")
+                        .with("destination", self.name())
+                        .hint(format!("Build with the feature `{feature}`")));
+                }
+                match self {
+                    $(Self::$variant(config) => $open(config, store).await,)*
+                }
+            }
+        }
+    };
+}
+
+destinations! {
+    /// Keeps the current state in memory, for trying things out.
+    Memory(MemoryConfig), "memory" if true => open_memory;
+    /// Drops everything.
+    Null(NullConfig), "null" if cfg!(feature = "null") => open_null;
+    /// One DuckDB file.
+    DuckDb(DuckDbConfig), "duckdb" if cfg!(feature = "duckdb") => open_duckdb;
+}
+
+/// The settings of `memory`: none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MemoryConfig {}
+
+async fn open_memory(_config: MemoryConfig, _store: SharedStore) -> EtlResult<AnyDestination> {
+    Ok(AnyDestination::new(MemoryDestination::new()))
+}
+
+async fn open_null(_config: NullConfig, _store: SharedStore) -> EtlResult<AnyDestination> {
+    Ok(AnyDestination::new(Null))
+}
+
+async fn open_duckdb(config: DuckDbConfig, _store: SharedStore) -> EtlResult<AnyDestination> {
+    Err(EtlError::new(ErrorKind::DestinationUnsupported, "this version cannot write to DuckDB yet")
+        .with("path", config.path.display())
+        .hint("Use another destination, or a later version"))
+}

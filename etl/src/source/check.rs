@@ -1,0 +1,133 @@
+//! Would a pipeline run on this source? What is wrong and what to do about it, before anything is changed.
+
+use super::{SourceConfig, published_tables};
+use crate::error::{ErrorKind, EtlError, EtlResult};
+use crate::postgres::{Connection, Session, query_error};
+use crate::schema::{ReplicaIdentity, TableSchema};
+
+/// Whether a finding keeps a pipeline from running.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Severity {
+    /// It does.
+    Error,
+    /// It does not, but somebody should know.
+    Warning,
+}
+
+/// Something that was found at the source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// Whether a pipeline can run all the same.
+    pub severity: Severity,
+    /// What was found, and where.
+    pub what: String,
+    /// What to do; may be empty.
+    pub hint: String,
+}
+
+impl Finding {
+    fn error(what: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { severity: Severity::Error, what: what.into(), hint: hint.into() }
+    }
+
+    fn warning(what: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { severity: Severity::Warning, what: what.into(), hint: hint.into() }
+    }
+
+    fn of(error: &EtlError) -> Self {
+        Self::error(error.to_string(), "")
+    }
+}
+
+/// Looks at server, rights, publication and tables; changes nothing.
+///
+/// # Errors
+/// Where the server cannot be asked at all.
+pub async fn check(source: &SourceConfig, slot: &str) -> EtlResult<Vec<Finding>> {
+    let session = Session::connect(&source.connect).await?;
+    let client = session.client();
+    let mut findings = Vec::new();
+    let row = client.query_one("SHOW wal_level", &[]).await.map_err(|e| query_error("ask for wal_level", e))?;
+    let level: String = row.get(0);
+    if level != "logical" {
+        let hint = "ALTER SYSTEM SET wal_level = 'logical'; then restart the server";
+        findings.push(Finding::error(format!("wal_level is {level}"), hint));
+    }
+    if let Err(error) = Connection::connect_replication(&source.connect).await {
+        findings.push(Finding::of(&error));
+    }
+    findings.extend(check_slot(client, slot).await?);
+    if let Some(publication) = &source.publication {
+        findings.extend(check_publication(&session, publication).await?);
+    }
+    Ok(findings)
+}
+
+async fn check_slot(client: &tokio_postgres::Client, slot: &str) -> EtlResult<Option<Finding>> {
+    let query = "SELECT active_pid FROM pg_catalog.pg_replication_slots WHERE slot_name = $1";
+    let row = client.query_opt(query, &[&slot]).await.map_err(|e| query_error("look for the slot", e))?;
+    let pid: Option<i32> = row.and_then(|row| row.get(0));
+    Ok(pid.map(|pid| {
+        let hint = "The pipeline may be running already; else give this one another id";
+        Finding::warning(format!("the slot {slot} is in use by the server's process {pid}"), hint)
+    }))
+}
+
+async fn check_publication(session: &Session, publication: &str) -> EtlResult<Vec<Finding>> {
+    let query = "SELECT pubupdate OR pubdelete FROM pg_catalog.pg_publication WHERE pubname = $1";
+    let row = session.client().query_opt(query, &[&publication]).await;
+    let Some(row) = row.map_err(|e| query_error("look for the publication", e))? else {
+        let hint = format!("Create it: CREATE PUBLICATION {publication} FOR TABLE ...;");
+        return Ok(vec![Finding::error(format!("the publication {publication} does not exist"), hint)]);
+    };
+    let has_changes: bool = row.get(0);
+    let tables = published_tables(session.client(), publication, session.server_version()).await?;
+    if tables.is_empty() {
+        return Ok(vec![Finding::warning(format!("the publication {publication} has no tables"), "")]);
+    }
+    let mut findings = Vec::new();
+    for table in &tables {
+        findings.extend(identity(&table.schema).filter(|_| has_changes));
+        findings.extend(rights(session, table.schema.id.0, &table.schema).await?);
+        if !table.generated.is_empty() {
+            let columns = table.generated.join(", ");
+            findings.push(Finding::warning(
+                format!("{}: the stream does not carry the generated columns {columns}", table.schema.name),
+                "They are left out of the copy too",
+            ));
+        }
+    }
+    Ok(findings)
+}
+
+/// Postgres refuses updates and deletes of a published table whose rows it cannot tell apart.
+fn identity(schema: &TableSchema) -> Option<Finding> {
+    let has_identity = schema.identity == ReplicaIdentity::Full || schema.has_key();
+    (!has_identity).then(|| {
+        Finding::warning(
+            format!("{} has no replica identity: Postgres refuses its updates and deletes, inserts flow", schema.name),
+            "Give it a primary key, or ALTER TABLE ... REPLICA IDENTITY FULL, or publish inserts only",
+        )
+    })
+}
+
+async fn rights(session: &Session, table: u32, schema: &TableSchema) -> EtlResult<Option<Finding>> {
+    let query = "SELECT has_any_column_privilege($1::oid, 'SELECT'), row_security_active($1::oid)";
+    let row = session.client().query_one(query, &[&table]).await;
+    let row = match row.map_err(|e| query_error("ask for rights", e)) {
+        Ok(row) => row,
+        Err(error) if error.kind() == ErrorKind::SourcePermission => return Ok(Some(Finding::of(&error))),
+        Err(error) => return Err(error),
+    };
+    Ok(match (row.get::<_, bool>(0), row.get::<_, bool>(1)) {
+        (false, _) => Some(Finding::error(
+            format!("{}: the user may not read it", schema.name),
+            format!("GRANT SELECT ON {} TO <user>", schema.name),
+        )),
+        (true, true) => Some(Finding::error(
+            format!("{}: row security would hide rows from the copy", schema.name),
+            "Use a role with BYPASSRLS, or the table's owner",
+        )),
+        (true, false) => None,
+    })
+}
