@@ -6,7 +6,6 @@ use clap::{Parser, Subcommand};
 
 const EXAMPLES: &str = "\
 Examples:
-  etl demo                                   see it work, without any setup
   etl init                                   write an etl.yaml to begin with
   etl check                                  look at config, source and destination; change nothing
   etl run                                    copy, then follow every change until told to stop
@@ -39,7 +38,10 @@ pub(crate) enum Verb {
     )]
     Run(Run),
     /// Show it all on a throwaway Postgres and a DuckDB file, and compare the two in the end.
-    #[command(after_help = "Examples:\n  etl demo\n  etl demo --rows 5000000 --seconds 20\n  etl demo --keep ./demo")]
+    #[command(
+        hide = true,
+        after_help = "Examples:\n  etl demo\n  etl demo --rows 5000000 --seconds 20\n  etl demo --keep ./demo"
+    )]
     Demo(Demo),
 }
 
