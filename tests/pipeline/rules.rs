@@ -14,6 +14,8 @@ async fn r1_a_commit_that_hangs_before_it_is_visible_is_not_missed() {
     server.psql("CREATE TABLE t (id int PRIMARY KEY); CREATE PUBLICATION p FOR TABLE t").await.unwrap();
     let hanging = server.connect("postgres").await.unwrap();
     server.configure("synchronous_standby_names", "ghost").await.unwrap();
+    // The checkpointer tells the backends that commits wait now.
+    tokio::time::sleep(Duration::from_secs(1)).await;
     // Committed in the WAL before the slot exists, invisible until the standby answers.
     let commit = tokio::spawn(async move { hanging.batch_execute("INSERT INTO t VALUES (1)").await });
     tokio::time::sleep(Duration::from_millis(500)).await;

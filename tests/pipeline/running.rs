@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use etl::ByteSize;
 use etl::destination::{MemoryDestination, TextRow};
 use etl::pipeline::{BatchSettings, CopySettings, Pipeline, RunningPipeline, Settings};
 use etl::schema::TableId;
 use etl::source::SourceConfig;
 use etl::store::{MemoryStore, SharedStore};
+use etl::{ByteSize, ErrorKind};
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 /// What outlives a run: the destination, the store, and the directory.
@@ -51,8 +51,16 @@ impl World {
             .unwrap()
     }
 
+    /// Starts; what was dropped a moment ago may still hold the directory.
     pub(crate) async fn start(&self) -> RunningPipeline {
-        self.pipeline().start().await.unwrap()
+        for _ in 0..100 {
+            match self.pipeline().start().await {
+                Ok(running) => return running,
+                Err(error) if error.kind() == ErrorKind::Locked => tokio::time::sleep(Duration::from_millis(50)).await,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        panic!("the directory stays locked");
     }
 
     /// Compares every table with what the source has now.

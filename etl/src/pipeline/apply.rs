@@ -45,9 +45,18 @@ enum Input {
     Stop(Stop),
 }
 
+/// A task that does not outlive whoever waits for it: a late write would meet those of the next run.
+struct Write(JoinHandle<EtlResult<()>>);
+
+impl Drop for Write {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 /// A write that is under way, and what it makes true.
 struct InFlight {
-    task: JoinHandle<EtlResult<()>>,
+    task: Write,
     upto: Position,
     boundary: Option<Boundary>,
     joins: Vec<Join>,
@@ -218,7 +227,7 @@ impl Applier {
             destination.write_batch(batch, events).await?;
             failpoint::visit("apply.after_write").await
         });
-        self.in_flight.push_back(InFlight { task, upto, boundary, joins, events: count });
+        self.in_flight.push_back(InFlight { task: Write(task), upto, boundary, joins, events: count });
         Ok(())
     }
 
@@ -275,10 +284,10 @@ impl Applier {
     /// Waits, then reads again what is not durable.
     async fn begin_again(&mut self, error: EtlError) -> EtlResult<()> {
         self.run.board.failed(&error);
-        for write in self.in_flight.drain(..) {
-            write.task.abort();
+        for mut write in self.in_flight.drain(..) {
+            write.task.0.abort();
             // Whether it ended by itself or by the abort, nothing of it goes on after this.
-            let _ = write.task.await;
+            let _ = (&mut write.task.0).await;
             self.state.expect_again(write.joins);
         }
         tokio::select! {
@@ -306,7 +315,7 @@ pub(super) fn start_after(durable: Position) -> StartAt {
 /// Waits for the oldest write; the caller takes it out.
 async fn front(in_flight: &mut VecDeque<InFlight>) -> EtlResult<()> {
     match in_flight.front_mut() {
-        Some(write) => (&mut write.task).await.unwrap_or_else(|error| {
+        Some(write) => (&mut write.task.0).await.unwrap_or_else(|error| {
             Err(EtlError::new(ErrorKind::Internal, "a write to the destination was cut short").because(error))
         }),
         None => std::future::pending().await,

@@ -9,8 +9,9 @@ use super::wire::StreamWriter;
 use crate::error::EtlResult;
 use crate::lsn::Lsn;
 
-/// How long the server is left without a word at most.
-const INTERVAL: Duration = Duration::from_secs(10);
+/// How long the server is left without a word at most. It is asked back each time, since what it has read without
+/// finding anything for us it tells by itself only now and then.
+const INTERVAL: Duration = Duration::from_millis(500);
 /// Confirmations that follow each other quickly are sent together.
 const SOONEST: Duration = Duration::from_millis(20);
 
@@ -52,20 +53,25 @@ impl Reporter {
         mut confirmed: watch::Receiver<Lsn>,
         mut over: watch::Receiver<bool>,
     ) -> EtlResult<()> {
+        let mut asks_reply = true;
         loop {
             let is_over = *over.borrow_and_update();
             let safe = *confirmed.borrow_and_update();
             let received = (*self.received.borrow()).max(safe);
-            writer.status(received, safe, false).await?;
+            writer.status(received, safe, asks_reply && !is_over).await?;
             if is_over {
                 return writer.terminate().await;
             }
+            asks_reply = false;
             let has_moved = tokio::select! {
                 () = self.asked.notified() => false,
                 changed = confirmed.changed() => changed.is_ok(),
                 // Whoever is gone confirms nothing more either.
                 changed = over.changed() => changed.is_err(),
-                () = crate::retry::pause(INTERVAL) => false,
+                () = crate::retry::pause(INTERVAL) => {
+                    asks_reply = true;
+                    false
+                }
             };
             if has_moved {
                 crate::retry::pause(SOONEST).await;

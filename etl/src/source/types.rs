@@ -24,8 +24,9 @@ struct TypeRow {
 #[derive(Debug, Default)]
 pub(super) struct Types(HashMap<u32, TypeRow>);
 
+/// Arrays whose elements are not told apart by commas, such as `box[]`, stay text.
 const QUERY: &str = "
-SELECT t.oid, t.typtype::text, CASE WHEN e.typarray = t.oid THEN e.oid END,
+SELECT t.oid, t.typtype::text, CASE WHEN e.typarray = t.oid AND e.typdelim = ',' THEN e.oid END,
        nullif(t.typbasetype, 0), t.typtypmod
   FROM pg_catalog.pg_type t LEFT JOIN pg_catalog.pg_type e ON e.oid = t.typelem AND t.typelem <> 0
  WHERE t.oid = ANY($1)";
