@@ -16,6 +16,9 @@ use crate::schema::{TableId, TableSchema};
 /// The name of the file in the data directory.
 const FILE: &str = "state.sqlite";
 
+/// What helps where nothing can be written.
+const WRITABLE: &str = "Let the user that runs this write to data_dir";
+
 /// Each brings the file from the version before it to its own; the first makes it.
 const MIGRATIONS: &[&str] = &["
 CREATE TABLE table_state (id INTEGER PRIMARY KEY, revision INTEGER NOT NULL, state TEXT NOT NULL) STRICT;
@@ -48,6 +51,7 @@ impl SqliteStore {
                 EtlError::new(ErrorKind::Disk, "could not create the directory of the state store")
                     .with("path", dir.display())
                     .because(error)
+                    .hint(WRITABLE)
             })?;
             let connection = open(&path).map_err(|error| failed(error, "open the state store", &path))??;
             Ok(Self { connection: Arc::new(Mutex::new(connection)), path: Arc::new(path) })
@@ -99,9 +103,8 @@ fn open(path: &Path) -> rusqlite::Result<EtlResult<Connection>> {
 fn failed(error: rusqlite::Error, doing: &'static str, path: &Path) -> EtlError {
     let (kind, hint) = match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => (ErrorKind::Disk, "Free some space on the disk"),
-        Some(
-            ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::SystemIoFailure,
-        ) => (ErrorKind::Disk, "Let the user that runs this write to data_dir"),
+        Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => (ErrorKind::Disk, WRITABLE),
+        Some(ErrorCode::SystemIoFailure) => (ErrorKind::Disk, "Look at the system's log: the disk may be failing"),
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
             (ErrorKind::Locked, "Another process is using the file: stop it")
         }

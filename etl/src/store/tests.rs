@@ -64,6 +64,15 @@ async fn the_schema_in_force_is_found_and_survives_pruning(store: &dyn Store) {
     assert_eq!(name_at(99).await.as_deref(), Some("c"));
 }
 
+async fn a_schema_takes_the_place_of_the_one_with_the_same_since(store: &dyn Store) {
+    let since = Position::after(Lsn(u64::MAX));
+    for name in ["before", "after"] {
+        store.put_schema(schema(since, name)).await.unwrap();
+    }
+    assert_eq!(store.schema_at(TABLE, since).await.unwrap(), Some(schema(since, "after")));
+    assert_eq!(store.schema_at(TABLE, Position::new(Lsn(u64::MAX), u64::MAX - 1)).await.unwrap(), None);
+}
+
 async fn facts_are_kept(store: &dyn Store) {
     assert_eq!(store.fact("source.system").await.unwrap(), None);
     store.set_fact("source.system", "1".to_owned()).await.unwrap();
@@ -86,6 +95,7 @@ for_each_store! {
     a_state_changes_only_from_the_expected_revision
     positions_never_go_back
     the_schema_in_force_is_found_and_survives_pruning
+    a_schema_takes_the_place_of_the_one_with_the_same_since
     facts_are_kept
 }
 
@@ -116,4 +126,28 @@ async fn a_file_of_a_newer_version_and_one_that_is_no_database_are_refused() {
     let error = SqliteStore::open(other.path()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Store, "{error}");
     assert!(error.to_string().contains("state.sqlite"));
+}
+
+#[tokio::test]
+async fn a_file_that_another_connection_is_writing_is_locked() {
+    let (dir, store) = sqlite().await;
+    let other = rusqlite::Connection::open(dir.path().join("state.sqlite")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let error = store.confirm(Lsn(1)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Locked, "{error}");
+    assert!(error.context("path").is_some() && error.hint_text().is_some(), "{error}");
+    other.execute_batch("ROLLBACK").unwrap();
+    store.confirm(Lsn(1)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_place_where_nothing_can_be_written_is_an_error_of_the_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("file"), "").unwrap();
+    std::fs::create_dir_all(dir.path().join("taken/state.sqlite")).unwrap();
+    for place in ["file", "taken"] {
+        let error = SqliteStore::open(dir.path().join(place)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Disk, "{error}");
+        assert!(error.context("path").is_some() && error.hint_text().is_some(), "{error}");
+    }
 }
