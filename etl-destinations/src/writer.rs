@@ -1,0 +1,235 @@
+//! What does the author of a destination implement? Units of steps, applied in order.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use etl::clock::Timestamp;
+use etl::data::TableRow;
+use etl::destination::{Batch, Capabilities, CopyChunk};
+use etl::error::EtlResult;
+use etl::schema::{Column, SchemaChange, TableId, TableName, TableSchema};
+use etl::{CursorId, Position};
+
+use crate::metadata_columns::{ChangeType, MetadataColumns};
+use crate::table_name::NameRules;
+use crate::write_mode::WriteMode;
+
+/// Writes units into a place that has tables; order, grouping, modes, names and retry come from
+/// [`TableDestination`](crate::table_destination::TableDestination).
+pub trait TableWriter: Send + Sync + 'static {
+    /// The name that logs and errors show.
+    fn name(&self) -> &str;
+
+    /// What the writer can do; `atomic` means that a whole unit and its position land together or not at all.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Which names the place can hold.
+    fn name_rules(&self) -> NameRules {
+        NameRules::default()
+    }
+
+    /// Makes the unit durable. The same unit, or the events of it in other units, may come again: what is there
+    /// and as new already stays as it is.
+    ///
+    /// An atomic writer stores [`WriteUnit::batch`] and [`WriteUnit::chunk`] in the same transaction, and drops a
+    /// unit whose `upto` or token it finds there. The events of a batch are all beyond the stored position.
+    fn apply(&self, unit: &WriteUnit) -> impl Future<Output = EtlResult<()>> + Send;
+
+    /// Empties a table before it is copied anew, and forgets the position and the chunks stored for it. Its old
+    /// shape may go too: [`Step::Ensure`] comes before the next rows. Does nothing where there is no such table.
+    fn reset(&self, table: &Arc<TargetTable>) -> impl Future<Output = EtlResult<()>> + Send;
+
+    /// Whether the place can be reached and written to; changes nothing.
+    fn check_connection(&self) -> impl Future<Output = EtlResult<()>> + Send;
+
+    /// Called once before anything else is written.
+    fn startup(&self) -> impl Future<Output = EtlResult<()>> + Send {
+        async { Ok(()) }
+    }
+
+    /// Called once after the last write.
+    fn shutdown(&self) -> impl Future<Output = EtlResult<()>> + Send {
+        async { Ok(()) }
+    }
+
+    /// The position that an atomic writer stored with its data; `None` where it stores none.
+    fn durable_position(&self, _cursor: CursorId) -> impl Future<Output = EtlResult<Option<Position>>> + Send {
+        async { Ok(None) }
+    }
+}
+
+/// What is applied together.
+#[derive(Debug)]
+pub struct WriteUnit {
+    /// What to do, in this order.
+    pub steps: Vec<Step>,
+    /// The cursor, positions and moves that the unit covers; `None` for copied rows.
+    pub batch: Option<Batch>,
+    /// The token of the copied rows.
+    pub chunk: Option<CopyChunk>,
+}
+
+/// One step of a unit.
+#[derive(Debug)]
+pub enum Step {
+    /// The table must exist; the first step of a table in this process. One that exists stays as it is.
+    Ensure(Arc<TargetTable>),
+    /// The table changes its shape. The table is the one after all changes of its relation, and the names in
+    /// the change are the target's. A change that is there already is no error.
+    Alter(Arc<TargetTable>, SchemaChange),
+    /// The source emptied the tables, which are in `upsert` or `soft_delete`: rows older than the position are
+    /// removed or marked. (In `append` the truncate is a row of the log.)
+    Truncate(Vec<Truncated>),
+    /// Rows of one table.
+    Write(TableBatch),
+}
+
+/// A table that the source emptied.
+#[derive(Debug, Clone)]
+pub struct Truncated {
+    /// The table.
+    pub table: Arc<TargetTable>,
+    /// The place of the truncate; rows of later positions stay.
+    pub position: Position,
+    /// When it committed.
+    pub at: Timestamp,
+}
+
+/// A table as the destination has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TargetTable {
+    /// The table at the source.
+    pub id: TableId,
+    /// Its shape at the source; rows follow it.
+    pub source: Arc<TableSchema>,
+    /// Its name in the destination.
+    pub name: TableName,
+    /// The names of its columns in the destination, as many as `source.columns`.
+    pub columns: Box<[Box<str>]>,
+    /// How it is written.
+    pub write_mode: WriteMode,
+    /// Its metadata columns, which come after the others; `None` where they are off.
+    pub metadata: Option<Arc<MetadataColumns>>,
+    /// Which copy of the table this is.
+    pub generation: u64,
+}
+
+impl TargetTable {
+    /// Whether rows are found by a key: there is one, and the table holds the current state.
+    pub fn is_keyed(&self) -> bool {
+        self.source.has_key() && self.write_mode != WriteMode::Append
+    }
+
+    /// The columns with their names in the destination.
+    pub fn named_columns(&self) -> impl ExactSizeIterator<Item = (&str, &Column)> {
+        self.columns.iter().map(|name| &**name).zip(&self.source.columns)
+    }
+
+    /// The names of the key's columns in the destination, in key order.
+    pub fn key_names(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.source.key.iter().map(|place| &*self.columns[usize::from(*place)])
+    }
+}
+
+/// Rows of one table.
+#[derive(Debug)]
+pub struct TableBatch {
+    /// The table; all rows have its shape.
+    pub table: Arc<TargetTable>,
+    /// What to do with which rows.
+    pub rows: BatchRows,
+}
+
+/// What to do with the rows of a batch.
+#[derive(Debug)]
+pub enum BatchRows {
+    /// Copied rows: insert them as they are. Their change type is `UPSERT`.
+    Copied {
+        /// The rows.
+        rows: Vec<TableRow>,
+        /// What all of them carry as `_LSN` and `_ORDINAL`.
+        position: Position,
+        /// What all of them carry as `_TIMESTAMP`.
+        at: Timestamp,
+    },
+    /// One row a change: append them. A column that does not belong to a delete's old row is null, whether or
+    /// not the source allows nulls there.
+    Log(Vec<StampedRow>),
+    /// Changes of a table with a key.
+    Keyed(KeyedChanges),
+    /// Changes of a table without one.
+    Keyless(KeylessChanges),
+}
+
+/// A row, and what the metadata columns say about it.
+#[derive(Debug, Clone)]
+pub struct StampedRow {
+    /// The row.
+    pub row: TableRow,
+    /// What happened to it.
+    pub change_type: ChangeType,
+    /// The place of the change: `_LSN` and `_ORDINAL`.
+    pub position: Position,
+    /// When it committed.
+    pub at: Timestamp,
+}
+
+/// What is left of a run of changes once each key has only its last state.
+///
+/// Every key is written by one entry at most. Parts are applied in the order of the fields, unless all is read
+/// before anything is written. **Guard**: a row is changed, removed, or read as a base only where its stored
+/// (`_LSN`, `_ORDINAL`) is less than the entry's position.
+#[derive(Debug, Default)]
+pub struct KeyedChanges {
+    /// Changes of rows that the batch does not hold whole, in the order of their positions.
+    pub updates: Vec<RowUpdate>,
+    /// Rows that are gone. Only the key's columns are meaningful. `upsert`: remove; `soft_delete`: mark the
+    /// row with the entry's change type, position and time, and keep its values.
+    pub deletes: Vec<StampedRow>,
+    /// Keys that rows moved away from; only the key's columns are meaningful. Remove, in both modes.
+    pub vacated: Vec<StampedRow>,
+    /// Whole rows: insert, or replace an older row with that key.
+    pub upserts: Vec<StampedRow>,
+}
+
+/// A change of a row whose other values are in the destination alone.
+#[derive(Debug, Clone)]
+pub struct RowUpdate {
+    /// The key under which the row is found before the batch; only the key's columns are meaningful. Where no
+    /// such row is there, or it is not older, there is nothing to do.
+    pub base: TableRow,
+    /// The row after: its key, which may be another than the base's, and what was sent. What is unchanged
+    /// keeps the value of the base. An older row that has the new key already gives way. With the change type
+    /// `DELETE` (`soft_delete` only) the row is marked.
+    pub new: StampedRow,
+    /// Whether the key of `new` is another than the base's. The base's key is then in
+    /// [`KeyedChanges::vacated`] unless another row has it now.
+    pub moves: bool,
+}
+
+/// Changes of a table without a key, in the order in which they are applied.
+#[derive(Debug, Default)]
+pub struct KeylessChanges {
+    /// Old rows, all columns: each hits exactly one row that equals it (null equals null) and is not marked.
+    /// `upsert`: remove; `soft_delete`: mark.
+    pub removals: Vec<StampedRow>,
+    /// New rows. With the change type `DELETE` they are inserted as marked.
+    pub inserts: Vec<StampedRow>,
+}
+
+impl BatchRows {
+    /// The number of entries.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Copied { rows, .. } => rows.len(),
+            Self::Log(rows) => rows.len(),
+            Self::Keyed(set) => set.updates.len() + set.deletes.len() + set.vacated.len() + set.upserts.len(),
+            Self::Keyless(set) => set.removals.len() + set.inserts.len(),
+        }
+    }
+
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
