@@ -38,10 +38,7 @@ pub(crate) enum Verb {
     )]
     Run(Run),
     /// Show it all on a throwaway Postgres and a DuckDB file, and compare the two in the end.
-    #[command(
-        hide = true,
-        after_help = "Examples:\n  etl demo\n  etl demo --rows 5000000 --seconds 20\n  etl demo --keep ./demo"
-    )]
+    #[command(after_help = "Examples:\n  etl demo\n  etl demo --rows 5000000 --seconds 20\n  etl demo --keep ./demo")]
     Demo(Demo),
 }
 

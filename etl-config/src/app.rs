@@ -7,7 +7,7 @@ use etl::postgres::TlsOptions;
 use etl::relay::RelaySettings;
 use etl::{ByteSize, Secret};
 use etl_destinations::registry::DestinationConfig;
-use etl_destinations::write_mode::{OnSchemaChange, WriteMode};
+use etl_destinations::table_rules::{RuleSettings, TableRule};
 use serde::Deserialize;
 
 /// A config that has no known problem.
@@ -24,7 +24,7 @@ pub struct AppConfig {
     /// Where the rows go.
     pub destination: DestinationConfig,
     /// How every table is written.
-    pub defaults: Defaults,
+    pub defaults: RuleSettings,
     /// How some tables are written; every match applies, the last one wins per key.
     pub tables: Vec<TableRule>,
     /// What the process says about itself.
@@ -112,31 +112,6 @@ impl Default for StoreConfig {
     fn default() -> Self {
         Self::Sqlite(NoKeys {})
     }
-}
-
-/// The section `defaults`: how every table is written.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Defaults {
-    /// What a change does with the rows that are there. Default `upsert`.
-    pub write_mode: Option<WriteMode>,
-    /// What a changed column does with the destination's table. Default `apply`.
-    pub on_schema_change: Option<OnSchemaChange>,
-}
-
-/// One of the section `tables`: how some tables are written; what is not given comes from before.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TableRule {
-    /// Which tables: a name such as `public.users` or a pattern such as `public.*`.
-    #[serde(rename = "match")]
-    pub pattern: String,
-    /// What a change does with the rows that are there.
-    #[serde(default)]
-    pub write_mode: Option<WriteMode>,
-    /// What a changed column does with the destination's table.
-    #[serde(default)]
-    pub on_schema_change: Option<OnSchemaChange>,
 }
 
 /// The section `telemetry`.

@@ -3,8 +3,10 @@
 use etl::postgres::{ConnectOptions, TlsMode};
 use etl::relay::RelaySettings;
 use etl_destinations::registry::DestinationConfig;
+use etl_destinations::table_rules::{Metadata, RuleSettings, TableRule};
+use etl_destinations::write_mode::WriteMode;
 
-use crate::app::{PipelineConfig, PostgresConfig, TableRule};
+use crate::app::{PipelineConfig, PostgresConfig};
 use crate::problems::Problem;
 use crate::tree::{Content, Node};
 
@@ -133,10 +135,18 @@ impl<'t> Checks<'t> {
         }
     }
 
-    pub(crate) fn tables(&mut self, rules: &[TableRule]) {
-        for rule in rules.iter().filter(|rule| rule.pattern.is_empty()) {
-            let (_, hint) = (rule, "Write `match: public.users` or a pattern such as `public.*`");
+    pub(crate) fn tables(&mut self, defaults: &RuleSettings, rules: &[TableRule]) {
+        if rules.iter().any(|rule| rule.tables.is_blank()) {
+            let hint = "Write `match: public.users` or a pattern such as `public.*`";
             self.found("tables", "a rule whose `match` is empty", hint);
+        }
+        let soft = |mode: Option<WriteMode>| mode == Some(WriteMode::SoftDelete);
+        let off = |metadata: &Option<Metadata>| *metadata == Some(Metadata::Off);
+        let both = (soft(defaults.write_mode) && off(&defaults.metadata))
+            || rules.iter().any(|rule| soft(rule.write_mode) && off(&rule.metadata));
+        if both {
+            let hint = "Leave `metadata` on there: `_CHANGE_TYPE` is what marks a deleted row";
+            self.found("tables", "`soft_delete` without metadata columns", hint);
         }
     }
 }

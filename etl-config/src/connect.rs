@@ -8,6 +8,7 @@ use etl::pipeline::{Pipeline, check_data_dir};
 use etl::postgres::ConnectOptions;
 use etl::source::SourceConfig;
 use etl::store::{MemoryStore, SharedStore, SqliteStore};
+use etl_destinations::table_rules::TableRules;
 
 use crate::app::{AppConfig, PostgresConfig, StoreConfig};
 
@@ -57,7 +58,8 @@ impl AppConfig {
     }
 
     async fn destination(&self, store: SharedStore) -> EtlResult<AnyDestination> {
-        self.destination.clone().to_destination(store).await
+        let rules = TableRules { defaults: self.defaults.clone(), rules: self.tables.clone() };
+        self.destination.clone().to_destination(store, rules).await
     }
 }
 

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
+use etl_destinations::table_rules::{RuleSettings, TableRule};
 use serde::de::DeserializeOwned;
 
-use crate::app::{AppConfig, SourceSection, TableRule};
+use crate::app::{AppConfig, SourceSection};
 use crate::checks::Checks;
 use crate::environment::Environment;
 use crate::problems::{Problem, Problems};
@@ -71,7 +72,7 @@ impl Sections<'_> {
         let source_is_whole = self.problems.len() == found_before;
         let store = self.optional("store").unwrap_or_default();
         let destination = self.required("destination");
-        let defaults = self.optional("defaults").unwrap_or_default();
+        let defaults: RuleSettings = self.optional("defaults").unwrap_or_default();
         let tables = self.tables();
         let telemetry = self.optional("telemetry").unwrap_or_default();
         let source = source.map(|SourceSection::Postgres(postgres)| postgres);
@@ -81,7 +82,7 @@ impl Sections<'_> {
         checks.relay(&relay);
         source.iter().for_each(|source| checks.source(source, source_is_whole));
         destination.iter().for_each(|destination| checks.destination(destination));
-        checks.tables(&tables);
+        checks.tables(&defaults, &tables);
         let (pipeline, source, destination) = (pipeline?, source?, destination?);
         Some(AppConfig { pipeline, relay, source, store, destination, defaults, tables, telemetry })
     }

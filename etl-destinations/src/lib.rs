@@ -1,12 +1,17 @@
 //! Where can the engine write to? The destinations, one cargo feature each, and what they have in common.
 
+pub mod change_set;
+#[cfg(feature = "columnar")]
+pub mod columnar;
 pub mod duckdb;
 pub mod metadata_columns;
 pub mod null;
+mod plan;
 pub mod registry;
 pub mod table_destination;
 pub mod table_name;
 pub mod table_rules;
+mod target_tables;
 pub mod value_policy;
 pub mod write_mode;
 pub mod writer;

@@ -6,7 +6,8 @@ use etl::store::SharedStore;
 use serde::Deserialize;
 
 use crate::duckdb::DuckDbConfig;
-use crate::null::{Null, NullConfig};
+use crate::null::NullConfig;
+use crate::table_rules::TableRules;
 
 /// Makes the enum of all configs. A config is compiled even when its feature is off, so that the error can name
 /// the feature that is missing.
@@ -38,18 +39,18 @@ macro_rules! destinations {
                 }
             }
 
-            /// Opens the destination. It finds the schemas of tables in the store.
+            /// Opens the destination. It finds the schemas of tables in the store, and writes them as the rules say.
             ///
             /// # Errors
             /// What the destination says when it is opened, and that it is not compiled in.
-            pub async fn to_destination(self, store: SharedStore) -> EtlResult<AnyDestination> {
+            pub async fn to_destination(self, store: SharedStore, rules: TableRules) -> EtlResult<AnyDestination> {
                 if let Some(feature) = self.missing_feature() {
                     return Err(EtlError::new(ErrorKind::Config, "the destination is not compiled in")
                         .with("destination", self.name())
                         .hint(format!("Build with the feature `{feature}`")));
                 }
                 match self {
-                    $(Self::$variant(config) => $open(config, store).await,)*
+                    $(Self::$variant(config) => $open(config, store, rules).await,)*
                 }
             }
         }
@@ -70,16 +71,35 @@ destinations! {
 #[serde(deny_unknown_fields)]
 pub struct MemoryConfig {}
 
-async fn open_memory(_config: MemoryConfig, _store: SharedStore) -> EtlResult<AnyDestination> {
+async fn open_memory(_config: MemoryConfig, _store: SharedStore, rules: TableRules) -> EtlResult<AnyDestination> {
+    if rules != TableRules::default() {
+        return Err(EtlError::new(ErrorKind::Config, "`memory` follows no table rules: it keeps the current state")
+            .hint("Remove `defaults` and `tables`"));
+    }
     Ok(AnyDestination::new(MemoryDestination::new()))
 }
 
-async fn open_null(_config: NullConfig, _store: SharedStore) -> EtlResult<AnyDestination> {
-    Ok(AnyDestination::new(Null))
+#[cfg(feature = "null")]
+async fn open_null(_config: NullConfig, store: SharedStore, rules: TableRules) -> EtlResult<AnyDestination> {
+    Ok(AnyDestination::new(crate::null::Null::open(store, rules)))
 }
 
-async fn open_duckdb(config: DuckDbConfig, _store: SharedStore) -> EtlResult<AnyDestination> {
-    Err(EtlError::new(ErrorKind::DestinationUnsupported, "this version cannot write to DuckDB yet")
-        .with("path", config.path.display())
-        .hint("Use another destination, or a later version"))
+#[cfg(feature = "duckdb")]
+async fn open_duckdb(config: DuckDbConfig, store: SharedStore, rules: TableRules) -> EtlResult<AnyDestination> {
+    Ok(AnyDestination::new(crate::duckdb::DuckDb::with_config(config, store, rules)))
+}
+
+/// Makes a function that nobody reaches where the feature is off: its config was refused before.
+macro_rules! not_compiled {
+    ($($feature:literal $open:ident($config:ty);)*) => {
+        $(#[cfg(not(feature = $feature))]
+        async fn $open(_: $config, _: SharedStore, _: TableRules) -> EtlResult<AnyDestination> {
+            Err(EtlError::new(ErrorKind::Internal, concat!("the feature `", $feature, "` is off")))
+        })*
+    };
+}
+
+not_compiled! {
+    "null" open_null(NullConfig);
+    "duckdb" open_duckdb(DuckDbConfig);
 }

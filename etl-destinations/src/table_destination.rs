@@ -1,26 +1,49 @@
-//! How does a writer become a destination? Order, grouping, modes, names, retry and metrics are added here.
+//! How does a writer become a destination? Order, grouping, modes, names and retry are added here.
 
+use std::collections::HashMap;
 use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use etl::retry::RetryPolicy;
+use etl::clock;
+use etl::data::{Event, TableRow};
+use etl::destination::{Batch, Capabilities, CopyChunk, Destination};
+use etl::error::{ErrorKind, EtlError, EtlResult};
+use etl::retry::{RetryPolicy, retry};
+use etl::schema::{TableId, TableSchema};
 use etl::store::SharedStore;
+use etl::{CursorId, Lsn, Position};
 
+use crate::plan::{Planned, plan};
 use crate::table_rules::TableRules;
-use crate::writer::TableWriter;
+use crate::target_tables::TargetTables;
+use crate::writer::{BatchRows, Step, TableBatch, TableWriter, TargetTable, WriteUnit};
+
+/// How often a unit is made anew because another position was stored meanwhile.
+const MOST_CONFLICTS: usize = 8;
+
+/// What lasts longer is the engine's to wait for, and to tell.
+const RETRY: RetryPolicy = RetryPolicy {
+    first: Duration::from_millis(100),
+    longest: Duration::from_secs(5),
+    give_up_after: Some(Duration::from_secs(30)),
+};
 
 /// A destination made of a writer of tables.
 pub struct TableDestination<W> {
     writer: W,
-    #[expect(dead_code, reason = "read when the trait is implemented")]
     store: SharedStore,
-    rules: TableRules,
+    tables: Mutex<TargetTables>,
+    /// The positions that an atomic writer has stored, as far as they were asked for.
+    stored: Mutex<HashMap<CursorId, Option<Position>>>,
     retry: RetryPolicy,
 }
 
 impl<W: TableWriter> TableDestination<W> {
     /// The writer finds its tables' schemas in the store, and writes them as the rules say.
     pub fn new(writer: W, store: SharedStore, rules: TableRules) -> Self {
-        Self { writer, store, rules, retry: RetryPolicy::default() }
+        let tables = Mutex::new(TargetTables::new(rules, writer.name_rules()));
+        Self { writer, store, tables, stored: Mutex::default(), retry: RETRY }
     }
 
     /// Says how long failures that may pass are tried again.
@@ -34,13 +57,206 @@ impl<W: TableWriter> TableDestination<W> {
     pub fn writer(&self) -> &W {
         &self.writer
     }
+
+    fn tables(&self) -> MutexGuard<'_, TargetTables> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stored(&self) -> MutexGuard<'_, HashMap<CursorId, Option<Position>>> {
+        self.stored.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Learns the names of all tables where one is not known yet.
+    async fn meet(&self, ids: impl Iterator<Item = TableId>) -> EtlResult<()> {
+        let unknown: Vec<TableId> = ids.filter(|id| !self.tables().knows(*id)).collect();
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let mut ids: Vec<TableId> = self.store.table_states().await?.into_iter().map(|(id, _)| id).collect();
+        ids.extend(unknown);
+        ids.sort_unstable();
+        ids.dedup();
+        let mut names = Vec::with_capacity(ids.len());
+        for id in ids {
+            if let Some(schema) = self.store.schema_at(id, END).await? {
+                names.push((id, schema.name.clone()));
+            }
+        }
+        self.tables().learn(names);
+        Ok(())
+    }
+
+    async fn schema(&self, table: TableId, at: Position) -> EtlResult<Arc<TableSchema>> {
+        let schema = self.store.schema_at(table, at).await?;
+        schema.ok_or_else(|| {
+            EtlError::new(ErrorKind::Internal, "no schema is stored for a table that is to be written")
+                .with("table", table)
+                .with("position", at)
+        })
+    }
+
+    /// The schemas of truncated tables, which come without rows.
+    async fn truncated(&self, events: &[Event]) -> EtlResult<HashMap<TableId, Arc<TableSchema>>> {
+        let mut schemas = HashMap::new();
+        for event in events {
+            let Event::Truncate { tables, positions, .. } = event else { continue };
+            for (table, position) in tables.iter().zip(positions) {
+                if self.tables().get(*table).is_none() && !schemas.contains_key(table) {
+                    schemas.insert(*table, self.schema(*table, *position).await?);
+                }
+            }
+        }
+        Ok(schemas)
+    }
+
+    async fn position(&self, cursor: CursorId) -> EtlResult<Option<Position>> {
+        if !self.writer.capabilities().atomic {
+            return Ok(None);
+        }
+        let known = self.stored().get(&cursor).copied();
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let position = self.writer.durable_position(cursor).await?;
+        self.stored().insert(cursor, position);
+        Ok(position)
+    }
+
+    /// Makes a unit of what is new in the events, and applies it.
+    async fn write(&self, batch: Option<&Batch>, events: &[Event]) -> EtlResult<()> {
+        self.meet(events.iter().flat_map(|event| event.table_ids().iter().copied())).await?;
+        let schemas = self.truncated(events).await?;
+        for _ in 0..MOST_CONFLICTS {
+            let stored = match batch {
+                Some(batch) => self.position(batch.cursor).await?,
+                None => None,
+            };
+            let Planned { steps, tables } = plan(events, stored, &self.tables(), &schemas)?;
+            let is_stored =
+                batch.is_some_and(|batch| batch.moves.is_empty() && stored.is_some_and(|stored| stored >= batch.upto));
+            if is_stored || (steps.is_empty() && batch.is_none()) {
+                return Ok(());
+            }
+            let unit = WriteUnit { steps, batch: batch.cloned(), stored, chunk: None };
+            match self.writer.apply(unit).await {
+                Ok(()) => {
+                    self.tables().settle(tables);
+                    self.applied(batch, stored);
+                    return Ok(());
+                }
+                Err(error) => {
+                    self.stored().clear();
+                    if error.kind() != ErrorKind::StoreConflict {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+        Err(EtlError::new(
+            ErrorKind::DestinationUnavailable,
+            "somebody else writes to the destination at the same time",
+        )
+        .with("destination", self.writer.name())
+        .hint("Run one pipeline at a time on this destination"))
+    }
+
+    fn applied(&self, batch: Option<&Batch>, stored: Option<Position>) {
+        let Some(batch) = batch.filter(|_| self.writer.capabilities().atomic) else { return };
+        let mut positions = self.stored();
+        for (table, _) in &batch.moves {
+            positions.remove(&CursorId::Table(*table));
+        }
+        positions.insert(batch.cursor, Some(stored.map_or(batch.upto, |stored| stored.max(batch.upto))));
+    }
+
+    async fn copy(&self, table: TableId, chunk: Option<CopyChunk>, rows: Vec<TableRow>) -> EtlResult<()> {
+        self.meet(std::iter::once(table)).await?;
+        let schema = match rows.first() {
+            Some(row) => Arc::clone(row.schema()),
+            None => self.schema(table, END).await?,
+        };
+        let known = self.tables().get(table).cloned();
+        let mut steps = Vec::with_capacity(2);
+        let target = known.filter(|known| known.source == schema).unwrap_or_else(|| {
+            let target = Arc::new(self.tables().make(&schema));
+            steps.push(Step::Ensure(Arc::clone(&target)));
+            target
+        });
+        let (position, at) = chunk.map_or((Position::ZERO, clock::now()), |chunk| (chunk.position, chunk.read_at));
+        if !rows.is_empty() {
+            let position = Position::new(position.commit, 0);
+            let rows = BatchRows::Copied { rows, position, at };
+            steps.push(Step::Write(TableBatch { table: Arc::clone(&target), rows }));
+        }
+        self.writer.apply(WriteUnit { steps, batch: None, stored: None, chunk: chunk.map(|c| (table, c)) }).await?;
+        self.tables().settle([target]);
+        Ok(())
+    }
+
+    async fn reset(&self, table: TableId) -> EtlResult<()> {
+        self.meet(std::iter::once(table)).await?;
+        // What cannot be named was never written.
+        let Some(schema) = self.store.schema_at(table, END).await? else { return Ok(()) };
+        let known = self.tables().get(table).cloned();
+        let target: Arc<TargetTable> = known.unwrap_or_else(|| Arc::new(self.tables().make(&schema)));
+        self.tables().forget(table);
+        self.writer.reset(&target).await?;
+        self.stored().remove(&CursorId::Table(table));
+        Ok(())
+    }
+}
+
+/// Beyond every position.
+const END: Position = Position { commit: Lsn(u64::MAX), ordinal: Position::WHOLE };
+
+impl<W: TableWriter> Destination for TableDestination<W> {
+    async fn truncate_table(&self, table_id: TableId) -> EtlResult<()> {
+        retry(self.retry, || self.reset(table_id)).await
+    }
+
+    async fn write_table_rows(&self, table_id: TableId, table_rows: Vec<TableRow>) -> EtlResult<()> {
+        retry(self.retry, || self.copy(table_id, None, table_rows.clone())).await
+    }
+
+    async fn write_events(&self, events: Vec<Event>) -> EtlResult<()> {
+        retry(self.retry, || self.write(None, &events)).await
+    }
+
+    fn name(&self) -> &str {
+        self.writer.name()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.writer.capabilities()
+    }
+
+    async fn check_connection(&self) -> EtlResult<()> {
+        self.writer.check_connection().await
+    }
+
+    async fn startup(&self) -> EtlResult<()> {
+        retry(self.retry, || self.writer.startup()).await
+    }
+
+    async fn shutdown(&self) -> EtlResult<()> {
+        self.writer.shutdown().await
+    }
+
+    async fn write_copy_chunk(&self, table_id: TableId, chunk: CopyChunk, rows: Vec<TableRow>) -> EtlResult<()> {
+        retry(self.retry, || self.copy(table_id, Some(chunk), rows.clone())).await
+    }
+
+    async fn write_batch(&self, batch: Batch, events: Vec<Event>) -> EtlResult<()> {
+        retry(self.retry, || self.write(Some(&batch), &events)).await
+    }
+
+    async fn durable_position(&self, cursor: CursorId) -> EtlResult<Option<Position>> {
+        self.writer.durable_position(cursor).await
+    }
 }
 
 impl<W: TableWriter> fmt::Debug for TableDestination<W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TableDestination")
-            .field("writer", &self.writer.name())
-            .field("rules", &self.rules)
-            .finish_non_exhaustive()
+        f.debug_struct("TableDestination").field("writer", &self.writer.name()).finish_non_exhaustive()
     }
 }

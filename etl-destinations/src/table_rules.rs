@@ -116,6 +116,11 @@ impl TablePatterns {
         Self(patterns.into_iter().map(Into::into).collect())
     }
 
+    /// Whether a pattern has no characters.
+    pub fn is_blank(&self) -> bool {
+        self.0.iter().any(|pattern| pattern.is_empty())
+    }
+
     /// Whether the table is meant.
     pub fn matches(&self, table: &TableName) -> bool {
         let name = table.to_string();

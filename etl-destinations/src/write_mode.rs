@@ -22,10 +22,6 @@ pub enum OnSchemaChange {
     /// The destination's table changes in the same way.
     #[default]
     Apply,
-    /// It only grows.
-    Widen,
-    /// It stays as it is.
-    Ignore,
     /// The table stops.
     Stop,
 }

@@ -29,11 +29,15 @@ pub trait TableWriter: Send + Sync + 'static {
     }
 
     /// Makes the unit durable. The same unit, or the events of it in other units, may come again: what is there
-    /// and as new already stays as it is.
+    /// and as new already stays as it is. The future may be dropped half-way.
     ///
-    /// An atomic writer stores [`WriteUnit::batch`] and [`WriteUnit::chunk`] in the same transaction, and drops a
-    /// unit whose `upto` or token it finds there. The events of a batch are all beyond the stored position.
-    fn apply(&self, unit: &WriteUnit) -> impl Future<Output = EtlResult<()>> + Send;
+    /// An atomic writer stores [`WriteUnit::batch`] and [`WriteUnit::chunk`] in the same transaction. It drops a
+    /// chunk whose token it finds there, and refuses a batch whose [`WriteUnit::stored`] is not what it finds.
+    ///
+    /// # Errors
+    /// [`StoreConflict`](etl::ErrorKind::StoreConflict) when another position is stored than the unit was made
+    /// for: it is made anew then. Nothing is written in that case.
+    fn apply(&self, unit: WriteUnit) -> impl Future<Output = EtlResult<()>> + Send;
 
     /// Empties a table before it is copied anew, and forgets the position and the chunks stored for it. Its old
     /// shape may go too: [`Step::Ensure`] comes before the next rows. Does nothing where there is no such table.
@@ -65,8 +69,10 @@ pub struct WriteUnit {
     pub steps: Vec<Step>,
     /// The cursor, positions and moves that the unit covers; `None` for copied rows.
     pub batch: Option<Batch>,
-    /// The token of the copied rows.
-    pub chunk: Option<CopyChunk>,
+    /// The cursor's position that an atomic writer has stored; what it covers is left out of the steps.
+    pub stored: Option<Position>,
+    /// The table and the token of the copied rows.
+    pub chunk: Option<(TableId, CopyChunk)>,
 }
 
 /// One step of a unit.
@@ -110,8 +116,6 @@ pub struct TargetTable {
     pub write_mode: WriteMode,
     /// Its metadata columns, which come after the others; `None` where they are off.
     pub metadata: Option<Arc<MetadataColumns>>,
-    /// Which copy of the table this is.
-    pub generation: u64,
 }
 
 impl TargetTable {
@@ -210,9 +214,10 @@ pub struct RowUpdate {
 /// Changes of a table without a key, in the order in which they are applied.
 #[derive(Debug, Default)]
 pub struct KeylessChanges {
-    /// Old rows, all columns: each hits exactly one row that equals it (null equals null) and is not marked.
-    /// `upsert`: remove; `soft_delete`: mark.
+    /// Old rows, all columns: each removes exactly one row that equals it (null equals null) and is not marked.
     pub removals: Vec<StampedRow>,
+    /// Old rows, all columns: each marks exactly one such row (`soft_delete` only).
+    pub marks: Vec<StampedRow>,
     /// New rows. With the change type `DELETE` they are inserted as marked.
     pub inserts: Vec<StampedRow>,
 }
@@ -224,7 +229,7 @@ impl BatchRows {
             Self::Copied { rows, .. } => rows.len(),
             Self::Log(rows) => rows.len(),
             Self::Keyed(set) => set.updates.len() + set.deletes.len() + set.vacated.len() + set.upserts.len(),
-            Self::Keyless(set) => set.removals.len() + set.inserts.len(),
+            Self::Keyless(set) => set.removals.len() + set.marks.len() + set.inserts.len(),
         }
     }
 

@@ -11,10 +11,21 @@ use serde::Deserialize;
 pub struct DuckDbConfig {
     /// The file.
     pub path: PathBuf,
-    /// What DuckDB itself may hold in memory.
-    #[serde(default)]
-    pub memory_limit: Option<ByteSize>,
-    /// How many threads DuckDB may use.
+    /// What DuckDB itself may hold in memory. Default 256MiB.
+    #[serde(default = "default_memory_limit")]
+    pub memory_limit: ByteSize,
+    /// How many threads DuckDB may use. Default: as many as there are processors.
     #[serde(default)]
     pub threads: Option<u32>,
+}
+
+impl DuckDbConfig {
+    /// The defaults for a file.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), memory_limit: default_memory_limit(), threads: None }
+    }
+}
+
+const fn default_memory_limit() -> ByteSize {
+    ByteSize(256 << 20)
 }

@@ -1,5 +1,26 @@
-//! What does a DuckDB file need to be told? Its settings; writing to one is not there yet.
+//! How do tables live in a DuckDB file? Appended, replaced by key, and positioned, a transaction a unit.
+//!
+//! Positions, tokens of copied chunks, and the names of the tables that were made here are in the schema `_etl`,
+//! and change in the same transaction as the rows: everything arrives exactly once.
 
 mod config;
+#[cfg(feature = "duckdb")]
+mod ddl;
+#[cfg(feature = "duckdb")]
+mod error;
+#[cfg(feature = "duckdb")]
+mod keyed;
+#[cfg(feature = "duckdb")]
+mod keyless;
+#[cfg(feature = "duckdb")]
+mod ledger;
+#[cfg(feature = "duckdb")]
+mod rows;
+#[cfg(feature = "duckdb")]
+mod unit;
+#[cfg(feature = "duckdb")]
+mod writer;
 
 pub use config::DuckDbConfig;
+#[cfg(feature = "duckdb")]
+pub use writer::DuckDb;

@@ -42,6 +42,43 @@ impl RowBuilder {
         row
     }
 
+    /// Adds a row of values in either of the server's forms, which are taken over as they are.
+    ///
+    /// # Errors
+    /// `Value` when there are more or fewer values than columns, or no room. The row is then not added.
+    pub fn push_raw<'a>(
+        &mut self,
+        schema: &Arc<TableSchema>,
+        values: impl ExactSizeIterator<Item = RawValue<'a>>,
+    ) -> EtlResult<u32> {
+        if values.len() != schema.columns.len() {
+            return Err(miscounted(schema, values.len()));
+        }
+        let (mark, length) = (self.spans.mark(), self.bytes.len());
+        let row = self.spans.begin_row(schema, RowFormat::Tagged).ok_or_else(|| full(schema))?;
+        for value in values {
+            let put = match value {
+                RawValue::Null => {
+                    self.spans.null();
+                    Ok(())
+                }
+                RawValue::Unchanged => {
+                    self.spans.unchanged();
+                    Ok(())
+                }
+                RawValue::Text(text) => self.put(schema, b't', text),
+                RawValue::Binary(bytes) => self.put(schema, b'b', bytes),
+            };
+            if let Err(error) = put {
+                self.spans.rewind(mark);
+                self.bytes.truncate(length);
+                return Err(error);
+            }
+        }
+        self.rows.push(row);
+        Ok(row)
+    }
+
     /// The rows, in the order in which they were added.
     pub fn finish(mut self) -> Vec<TableRow> {
         let rows = std::mem::take(&mut self.rows);
@@ -56,44 +93,55 @@ impl RowBuilder {
 
     fn encode(&mut self, schema: &Arc<TableSchema>, cells: &[Cell<'_>]) -> EtlResult<u32> {
         if cells.len() != schema.columns.len() {
-            return Err(EtlError::new(ErrorKind::Value, "a row has another number of cells than its table columns")
-                .with("table", &schema.name)
-                .with("cells", cells.len())
-                .with("columns", schema.columns.len()));
+            return Err(miscounted(schema, cells.len()));
         }
-        let full = || {
-            EtlError::new(ErrorKind::Value, "a buffer has no room for the row")
-                .with("table", &schema.name)
-                .hint("Build fewer rows at once")
-        };
-        let row = self.spans.begin_row(schema, RowFormat::Tagged).ok_or_else(full)?;
+        let row = self.spans.begin_row(schema, RowFormat::Tagged).ok_or_else(|| full(schema))?;
+        let mut scratch = std::mem::take(&mut self.scratch);
         for (place, (cell, column)) in cells.iter().zip(&schema.columns).enumerate() {
             match cell {
                 Cell::Null => self.spans.null(),
                 Cell::Unchanged => self.spans.unchanged(),
                 cell => {
-                    let value = encode(&column.kind, cell, &mut self.scratch)
-                        .map_err(|error| schema.value_error(place, error))?;
-                    let (form, value) = match &value {
-                        Encoded::Raw(RawValue::Text(text)) => (b't', *text),
-                        Encoded::Raw(RawValue::Binary(bytes)) => (b'b', *bytes),
-                        Encoded::Small(bytes, length) => (b'b', &bytes[..*length]),
-                        Encoded::Raw(RawValue::Null | RawValue::Unchanged) => continue,
-                    };
-                    let length = i32::try_from(value.len()).map_err(|_| full())?;
-                    self.bytes.put_u8(form);
-                    self.bytes.put_i32(length);
-                    let offset = self.bytes.len();
-                    if offset.saturating_add(value.len()) > RowSpans::MAX_BYTES {
-                        return Err(full());
+                    let value =
+                        encode(&column.kind, cell, &mut scratch).map_err(|error| schema.value_error(place, error))?;
+                    match &value {
+                        Encoded::Raw(RawValue::Text(text)) => self.put(schema, b't', text)?,
+                        Encoded::Raw(RawValue::Binary(bytes)) => self.put(schema, b'b', bytes)?,
+                        Encoded::Small(bytes, length) => self.put(schema, b'b', &bytes[..*length])?,
+                        Encoded::Raw(RawValue::Null | RawValue::Unchanged) => {}
                     }
-                    self.bytes.put_slice(value);
-                    self.spans.value_at(offset as u32);
                 }
             }
         }
+        self.scratch = scratch;
         Ok(row)
     }
+
+    fn put(&mut self, schema: &TableSchema, form: u8, value: &[u8]) -> EtlResult<()> {
+        let length = i32::try_from(value.len()).map_err(|_| full(schema))?;
+        self.bytes.put_u8(form);
+        self.bytes.put_i32(length);
+        let offset = self.bytes.len();
+        if offset.saturating_add(value.len()) > RowSpans::MAX_BYTES {
+            return Err(full(schema));
+        }
+        self.bytes.put_slice(value);
+        self.spans.value_at(offset as u32);
+        Ok(())
+    }
+}
+
+fn miscounted(schema: &TableSchema, values: usize) -> EtlError {
+    EtlError::new(ErrorKind::Value, "a row has another number of values than its table columns")
+        .with("table", &schema.name)
+        .with("values", values)
+        .with("columns", schema.columns.len())
+}
+
+fn full(schema: &TableSchema) -> EtlError {
+    EtlError::new(ErrorKind::Value, "a buffer has no room for the row")
+        .with("table", &schema.name)
+        .hint("Build fewer rows at once")
 }
 
 /// A value in one of the server's forms; numbers are small enough to be held here.

@@ -49,6 +49,8 @@ pub enum DecodeError {
     TooManyDigits,
     /// It has more digits after the point than the declared scale.
     TooFine,
+    /// It is an array of several dimensions, or one that does not begin at 1.
+    ArrayShape,
     /// Its type has no known binary form.
     NoBinaryForm,
     /// It is a cell of another type.
@@ -71,6 +73,7 @@ impl fmt::Display for DecodeError {
             Self::Infinite => "infinity",
             Self::TooManyDigits => "more digits than its precision",
             Self::TooFine => "more digits after the point than its scale",
+            Self::ArrayShape => "array of several dimensions, or with a lower bound other than 1",
             Self::NoBinaryForm => "binary form of a type that is read as text",
             Self::WrongType => "cell of another type",
         })

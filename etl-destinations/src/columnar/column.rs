@@ -1,0 +1,258 @@
+//! How do the values of one column become an Arrow array? The decoder is chosen once a column.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, FixedSizeBinaryBuilder, Float32Builder,
+    Float64Builder, Int16Builder, Int32Builder, Int64Builder, ListArray, StringBuilder, Time64MicrosecondBuilder,
+    TimestampMicrosecondBuilder, UInt32Builder,
+};
+use arrow::buffer::{NullBuffer, OffsetBuffer};
+use arrow::datatypes::FieldRef;
+use etl::data::RawValue;
+use etl::data::decode::{self, DecodeError, Decoded, Element};
+use etl::schema::Kind;
+
+use super::arrow_schema::{ArrowLimits, Infinities, decimal128, element_field};
+
+/// From Postgres's epoch, 2000-01-01, to Unix's.
+const EPOCH_DAYS: i32 = 10_957;
+const EPOCH_MICROS: i64 = 946_684_800_000_000;
+
+/// A column that is being filled.
+pub(super) enum ColumnBuilder {
+    Bool(BooleanBuilder),
+    Int2(Int16Builder),
+    Int4(Int32Builder),
+    Int8(Int64Builder),
+    Oid(UInt32Builder),
+    Float4(Float32Builder),
+    Float8(Float64Builder),
+    Decimal(Decimal128Builder, u8, i8),
+    /// Text whose two forms are the text itself.
+    Text(StringBuilder),
+    Jsonb(StringBuilder),
+    /// Text that the binary form has to be spelled out as.
+    Spelled(StringBuilder, Kind, String),
+    Bytes(BinaryBuilder, Vec<u8>),
+    Date(Date32Builder, Option<Infinities>),
+    Time(Time64MicrosecondBuilder),
+    Timestamp(TimestampMicrosecondBuilder, Option<Infinities>),
+    TimestampTz(TimestampMicrosecondBuilder, Option<Infinities>),
+    Uuid(FixedSizeBinaryBuilder),
+    List(Box<ListBuilder>),
+}
+
+/// A column of arrays; its elements are a column of their own.
+pub(super) struct ListBuilder {
+    field: FieldRef,
+    offsets: Vec<i32>,
+    validity: Vec<bool>,
+    elements: ColumnBuilder,
+    scratch: Vec<u8>,
+}
+
+/// Appends every value with one decoder; says at which value it failed.
+macro_rules! fill {
+    ($builder:ident, $values:ident, $value:ident => $append:expr) => {
+        for (place, $value) in $values.enumerate() {
+            match $value {
+                RawValue::Null => $builder.append_null(),
+                $value => {
+                    let appended: Decoded<()> = (|| {
+                        $append;
+                        Ok(())
+                    })();
+                    appended.map_err(|error| (place, error))?;
+                }
+            }
+        }
+    };
+}
+
+impl ColumnBuilder {
+    /// A column of this kind with room for so many values.
+    pub(super) fn new(kind: &Kind, limits: ArrowLimits, capacity: usize) -> Self {
+        match kind {
+            Kind::Bool => Self::Bool(BooleanBuilder::with_capacity(capacity)),
+            Kind::Int2 => Self::Int2(Int16Builder::with_capacity(capacity)),
+            Kind::Int4 => Self::Int4(Int32Builder::with_capacity(capacity)),
+            Kind::Int8 => Self::Int8(Int64Builder::with_capacity(capacity)),
+            Kind::Oid => Self::Oid(UInt32Builder::with_capacity(capacity)),
+            Kind::Float4 => Self::Float4(Float32Builder::with_capacity(capacity)),
+            Kind::Float8 => Self::Float8(Float64Builder::with_capacity(capacity)),
+            Kind::Numeric(of) => match decimal128(*of) {
+                Some((p, s)) => Self::Decimal(decimals(capacity, p, s), p, s),
+                None => Self::Spelled(strings(capacity), kind.clone(), String::new()),
+            },
+            Kind::Text | Kind::Enum | Kind::Json => Self::Text(strings(capacity)),
+            Kind::Jsonb => Self::Jsonb(strings(capacity)),
+            Kind::Bytea => Self::Bytes(BinaryBuilder::with_capacity(capacity, 0), Vec::new()),
+            Kind::Date => Self::Date(Date32Builder::with_capacity(capacity), limits.infinities),
+            Kind::Time => Self::Time(Time64MicrosecondBuilder::with_capacity(capacity)),
+            Kind::Timestamp => Self::Timestamp(TimestampMicrosecondBuilder::with_capacity(capacity), limits.infinities),
+            Kind::TimestampTz => Self::TimestampTz(
+                TimestampMicrosecondBuilder::with_capacity(capacity).with_timezone("UTC"),
+                limits.infinities,
+            ),
+            Kind::Uuid => Self::Uuid(FixedSizeBinaryBuilder::with_capacity(capacity, 16)),
+            Kind::Array(element) => Self::List(Box::new(ListBuilder::new(element, limits, capacity))),
+            _ => Self::Spelled(strings(capacity), kind.clone(), String::new()),
+        }
+    }
+
+    /// Appends the values; on an error, the place of the value that it is about.
+    pub(super) fn fill<'a>(&mut self, values: impl Iterator<Item = RawValue<'a>>) -> Result<(), (usize, DecodeError)> {
+        match self {
+            Self::Bool(b) => fill!(b, values, v => b.append_value(decode::bool(v)?)),
+            Self::Int2(b) => fill!(b, values, v => b.append_value(decode::int2(v)?)),
+            Self::Int4(b) => fill!(b, values, v => b.append_value(decode::int4(v)?)),
+            Self::Int8(b) => fill!(b, values, v => b.append_value(decode::int8(v)?)),
+            Self::Oid(b) => fill!(b, values, v => b.append_value(decode::oid(v)?)),
+            Self::Float4(b) => fill!(b, values, v => b.append_value(decode::float4(v)?)),
+            Self::Float8(b) => fill!(b, values, v => b.append_value(decode::float8(v)?)),
+            Self::Decimal(b, p, s) => fill!(b, values, v => b.append_value(decode::numeric_i128(v, *p, *s)?)),
+            Self::Text(b) => fill!(b, values, v => append_text(b, decode::text(v)?)?),
+            Self::Jsonb(b) => fill!(b, values, v => append_text(b, decode::jsonb(v)?)?),
+            Self::Spelled(b, kind, scratch) => fill!(b, values, v => {
+                scratch.clear();
+                decode::write_text(kind, v, scratch)?;
+                append_text(b, scratch)?;
+            }),
+            Self::Bytes(b, scratch) => fill!(b, values, v => append_bytes(b, v, scratch)?),
+            Self::Date(b, inf) => fill!(b, values, v => b.append_value(unix_days(decode::date(v)?, *inf)?)),
+            Self::Time(b) => fill!(b, values, v => b.append_value(decode::time(v)?)),
+            Self::Timestamp(b, inf) => fill!(b, values, v => b.append_value(unix_micros(decode::timestamp(v)?, *inf)?)),
+            Self::TimestampTz(b, inf) => {
+                fill!(b, values, v => b.append_value(unix_micros(decode::timestamptz(v)?, *inf)?));
+            }
+            Self::Uuid(b) => fill!(b, values, v => {
+                b.append_value(decode::uuid(v)?).map_err(|_| DecodeError::Binary)?;
+            }),
+            Self::List(b) => fill!(b, values, v => b.append(v)?),
+        }
+        Ok(())
+    }
+
+    /// The array of what was appended.
+    pub(super) fn finish(self) -> ArrayRef {
+        match self {
+            Self::Bool(mut b) => Arc::new(b.finish()),
+            Self::Int2(mut b) => Arc::new(b.finish()),
+            Self::Int4(mut b) => Arc::new(b.finish()),
+            Self::Int8(mut b) => Arc::new(b.finish()),
+            Self::Oid(mut b) => Arc::new(b.finish()),
+            Self::Float4(mut b) => Arc::new(b.finish()),
+            Self::Float8(mut b) => Arc::new(b.finish()),
+            Self::Decimal(mut b, ..) => Arc::new(b.finish()),
+            Self::Text(mut b) | Self::Jsonb(mut b) | Self::Spelled(mut b, ..) => Arc::new(b.finish()),
+            Self::Bytes(mut b, _) => Arc::new(b.finish()),
+            Self::Date(mut b, _) => Arc::new(b.finish()),
+            Self::Time(mut b) => Arc::new(b.finish()),
+            Self::Timestamp(mut b, _) | Self::TimestampTz(mut b, _) => Arc::new(b.finish()),
+            Self::Uuid(mut b) => Arc::new(b.finish()),
+            Self::List(b) => b.finish(),
+        }
+    }
+}
+
+impl ListBuilder {
+    fn new(kind: &Kind, limits: ArrowLimits, capacity: usize) -> Self {
+        let mut offsets = Vec::with_capacity(capacity + 1);
+        offsets.push(0);
+        Self {
+            field: element_field(kind),
+            offsets,
+            validity: Vec::with_capacity(capacity),
+            elements: ColumnBuilder::new(kind, limits, capacity),
+            scratch: Vec::new(),
+        }
+    }
+
+    fn append_null(&mut self) {
+        self.offsets.push(self.end());
+        self.validity.push(false);
+    }
+
+    /// A list has one dimension, and begins at 1.
+    fn append(&mut self, raw: RawValue<'_>) -> Decoded<()> {
+        let array = decode::array(raw)?;
+        if !matches!(array.dimensions(), [] | [(_, 1)]) {
+            return Err(DecodeError::ArrayShape);
+        }
+        let count = i32::try_from(array.len()).map_err(|_| DecodeError::OutOfRange)?;
+        let end = self.end().checked_add(count).ok_or(DecodeError::OutOfRange)?;
+        for element in array.elements() {
+            let raw = match element? {
+                Element::Raw(raw) => raw,
+                escaped => escaped.resolve(&mut self.scratch),
+            };
+            self.elements.fill(std::iter::once(raw)).map_err(|(_, error)| error)?;
+        }
+        self.offsets.push(end);
+        self.validity.push(true);
+        Ok(())
+    }
+
+    fn end(&self) -> i32 {
+        self.offsets.last().copied().unwrap_or_default()
+    }
+
+    fn finish(self) -> ArrayRef {
+        let offsets = OffsetBuffer::new(self.offsets.into());
+        let nulls = NullBuffer::from(self.validity);
+        Arc::new(ListArray::new(self.field, offsets, self.elements.finish(), Some(nulls)))
+    }
+}
+
+fn strings(capacity: usize) -> StringBuilder {
+    StringBuilder::with_capacity(capacity, 0)
+}
+
+/// Precision and scale were checked when the type was chosen.
+fn decimals(capacity: usize, precision: u8, scale: i8) -> Decimal128Builder {
+    let data_type = arrow::datatypes::DataType::Decimal128(precision, scale);
+    Decimal128Builder::with_capacity(capacity).with_data_type(data_type)
+}
+
+/// Offsets have 31 bits; the builder would panic beyond.
+fn fits(held: usize, more: usize) -> Decoded<()> {
+    if held.saturating_add(more) > i32::MAX as usize { Err(DecodeError::OutOfRange) } else { Ok(()) }
+}
+
+fn append_text(builder: &mut StringBuilder, text: &str) -> Decoded<()> {
+    fits(builder.values_slice().len(), text.len())?;
+    builder.append_value(text);
+    Ok(())
+}
+
+fn append_bytes(builder: &mut BinaryBuilder, raw: RawValue<'_>, scratch: &mut Vec<u8>) -> Decoded<()> {
+    let bytes = if let RawValue::Binary(bytes) = raw {
+        bytes
+    } else {
+        scratch.clear();
+        decode::bytea(raw, scratch)?;
+        scratch
+    };
+    fits(builder.values_slice().len(), bytes.len())?;
+    builder.append_value(bytes);
+    Ok(())
+}
+
+fn unix_days(days: i32, infinities: Option<Infinities>) -> Decoded<i32> {
+    match (days, infinities) {
+        (i32::MIN, Some(infinities)) => Ok(infinities.dates.0),
+        (i32::MAX, Some(infinities)) => Ok(infinities.dates.1),
+        (i32::MIN | i32::MAX, None) => Err(DecodeError::Infinite),
+        (days, _) => days.checked_add(EPOCH_DAYS).ok_or(DecodeError::OutOfRange),
+    }
+}
+
+fn unix_micros(micros: i64, infinities: Option<Infinities>) -> Decoded<i64> {
+    match (micros, infinities) {
+        (i64::MIN, Some(infinities)) => Ok(infinities.timestamps.0),
+        (i64::MAX, Some(infinities)) => Ok(infinities.timestamps.1),
+        (i64::MIN | i64::MAX, None) => Err(DecodeError::Infinite),
+        (micros, _) => micros.checked_add(EPOCH_MICROS).ok_or(DecodeError::OutOfRange),
+    }
+}

@@ -1,0 +1,9 @@
+//! How do rows become columns? From the bytes in which they arrived to Arrow, with no cell between.
+
+mod arrow_schema;
+mod column;
+mod record_batch;
+
+pub use arrow_schema::{ArrowLimits, Infinities, POSTGRES_TYPE, arrow_field};
+pub use record_batch::ArrowTable;
+pub(crate) use record_batch::stamps;

@@ -1,0 +1,186 @@
+//! Which statements make and change a table? Types, names, and what follows a schema change.
+
+use duckdb::Connection;
+use etl::error::{ErrorKind, EtlError, EtlResult};
+use etl::schema::{Column, Kind, SchemaChange, TableName};
+
+use super::error::DuckDbResult;
+use super::ledger;
+use crate::write_mode::WriteMode;
+use crate::writer::TargetTable;
+
+/// A name as SQL takes it.
+pub(super) fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// A table's name as SQL takes it.
+pub(super) fn quoted_table(name: &TableName) -> String {
+    format!("{}.{}", quoted(&name.schema), quoted(&name.name))
+}
+
+/// The names of all columns, the metadata columns last.
+pub(super) fn column_names(table: &TargetTable) -> Vec<&str> {
+    let mut names: Vec<&str> = table.columns.iter().map(|name| &**name).collect();
+    if let Some(metadata) = &table.metadata {
+        names.extend(metadata.names());
+    }
+    names
+}
+
+/// The type of a column. `json` stays text: DuckDB would refuse some of what Postgres takes.
+pub(super) fn sql_type(kind: &Kind) -> String {
+    match kind {
+        Kind::Bool => "BOOLEAN",
+        Kind::Int2 => "SMALLINT",
+        Kind::Int4 => "INTEGER",
+        Kind::Int8 => "BIGINT",
+        Kind::Oid => "UINTEGER",
+        Kind::Float4 => "FLOAT",
+        Kind::Float8 => "DOUBLE",
+        Kind::Numeric(Some((precision @ ..=38, scale @ 0..))) if *scale as u16 <= *precision => {
+            return format!("DECIMAL({precision},{scale})");
+        }
+        Kind::Bytea => "BLOB",
+        Kind::Date => "DATE",
+        Kind::Time => "TIME",
+        Kind::Timestamp => "TIMESTAMP",
+        Kind::TimestampTz => "TIMESTAMP WITH TIME ZONE",
+        Kind::Uuid => "UUID",
+        Kind::Jsonb => "JSON",
+        Kind::Array(element) => return format!("{}[]", sql_type(element)),
+        _ => "VARCHAR",
+    }
+    .to_owned()
+}
+
+/// Whether there is a table of this name.
+pub(super) fn exists(connection: &Connection, name: &TableName) -> EtlResult<bool> {
+    let query = "SELECT count(*) FROM duckdb_tables() WHERE database_name = current_database() \
+                 AND lower(schema_name) = lower(?) AND lower(table_name) = lower(?)";
+    let found: i64 = connection
+        .query_row(query, [&*name.schema, &*name.name], |row| row.get(0))
+        .or_duckdb("look for a table")
+        .map_err(|error| error.with("table", name))?;
+    Ok(found > 0)
+}
+
+/// Makes the table where it is missing.
+///
+/// # Errors
+/// `DestinationRejected` when there is a table of that name that was made by somebody else.
+pub(super) fn ensure(connection: &Connection, table: &TargetTable) -> EtlResult<()> {
+    if table.write_mode == WriteMode::SoftDelete && table.metadata.is_none() {
+        return Err(EtlError::new(ErrorKind::Config, "without metadata columns a deleted row cannot be marked")
+            .with("table", &table.name)
+            .hint("Use another `write_mode`, or leave `metadata` on"));
+    }
+    if exists(connection, &table.name)? {
+        return ledger::expect_own_table(connection, &table.name);
+    }
+    let name = quoted_table(&table.name);
+    let mut columns: Vec<String> =
+        table.named_columns().map(|(name, column)| format!("{} {}", quoted(name), sql_type(&column.kind))).collect();
+    if let Some(metadata) = &table.metadata {
+        let types = ["VARCHAR", "BIGINT", "BIGINT", "TIMESTAMP WITH TIME ZONE"];
+        columns.extend(metadata.names().into_iter().zip(types).map(|(name, of)| format!("{} {of}", quoted(name))));
+    }
+    let mut sql = format!("CREATE SCHEMA IF NOT EXISTS {};\n", quoted(&table.name.schema));
+    sql.push_str(&format!("CREATE TABLE {name} ({});\n", columns.join(", ")));
+    for (column, of) in table.named_columns() {
+        sql.push_str(&comment(&name, column, of));
+    }
+    run(connection, &sql, "create a table", &table.name)?;
+    ledger::own_table(connection, &table.name)
+}
+
+/// The source's type, for those that DuckDB has no type for, and for whoever wonders.
+fn comment(table: &str, name: &str, column: &Column) -> String {
+    let type_name = column.type_name.replace('\'', "''");
+    format!("COMMENT ON COLUMN {table}.{} IS '{type_name}';\n", quoted(name))
+}
+
+/// Changes the table as the source's was changed.
+pub(super) fn alter(connection: &Connection, table: &TargetTable, change: &SchemaChange) -> EtlResult<()> {
+    let name = quoted_table(&table.name);
+    let has = |column: &str| has_column(connection, &table.name, column);
+    let sql = match change {
+        SchemaChange::RenameTable { from, to } => return rename(connection, from, to),
+        SchemaChange::DropColumn(column) if has(&column.name)? => {
+            format!("ALTER TABLE {name} DROP COLUMN {}", quoted(&column.name))
+        }
+        SchemaChange::RenameColumn { from, to } if has(from)? => {
+            format!("ALTER TABLE {name} RENAME COLUMN {} TO {}", quoted(from), quoted(to))
+        }
+        SchemaChange::RetypeColumn { to, .. } => format!(
+            "ALTER TABLE {name} ALTER COLUMN {} SET DATA TYPE {};\n{}",
+            quoted(&to.name),
+            sql_type(&to.kind),
+            comment(&name, &to.name, to)
+        ),
+        SchemaChange::AddColumn(column) if !has(&column.name)? => format!(
+            "ALTER TABLE {name} ADD COLUMN {} {};\n{}",
+            quoted(&column.name),
+            sql_type(&column.kind),
+            comment(&name, &column.name, column)
+        ),
+        // Columns take nulls, keys are not constraints, and what is done already stays.
+        _ => return Ok(()),
+    };
+    run(connection, &sql, "change a table's shape", &table.name)
+}
+
+fn rename(connection: &Connection, from: &TableName, to: &TableName) -> EtlResult<()> {
+    if !exists(connection, from)? {
+        return Ok(());
+    }
+    if exists(connection, to)? {
+        return Err(EtlError::new(ErrorKind::DestinationRejected, "a renamed table finds its new name taken")
+            .with("table", from)
+            .with("new name", to)
+            .hint("Move the other table away, then start again"));
+    }
+    let (old, new) = (quoted_table(from), quoted_table(to));
+    let sql = if from.schema == to.schema {
+        format!("ALTER TABLE {old} RENAME TO {}", quoted(&to.name))
+    } else {
+        let schema = quoted(&to.schema);
+        format!("CREATE SCHEMA IF NOT EXISTS {schema}; CREATE TABLE {new} AS FROM {old}; DROP TABLE {old}")
+    };
+    run(connection, &sql, "rename a table", from)?;
+    ledger::disown_table(connection, from)?;
+    ledger::own_table(connection, to)
+}
+
+fn has_column(connection: &Connection, table: &TableName, column: &str) -> EtlResult<bool> {
+    Ok(columns(connection, table)?.iter().any(|(name, _)| name.eq_ignore_ascii_case(column)))
+}
+
+/// The names and types of the columns that the table has.
+fn columns(connection: &Connection, table: &TableName) -> EtlResult<Vec<(String, String)>> {
+    let query = "SELECT column_name, data_type FROM duckdb_columns() WHERE database_name = current_database() \
+                 AND lower(schema_name) = lower(?) AND lower(table_name) = lower(?) ORDER BY column_index";
+    let mut statement = connection.prepare(query).or_duckdb("read a table's columns")?;
+    let rows = statement
+        .query_map([&*table.schema, &*table.name], |row| Ok((row.get(0)?, row.get(1)?)))
+        .or_duckdb("read a table's columns")?;
+    rows.collect::<Result<_, _>>().or_duckdb("read a table's columns")
+}
+
+/// Whether the table has the shape that it would be created with.
+pub(super) fn is_in_shape(connection: &Connection, table: &TargetTable) -> EtlResult<bool> {
+    let found = columns(connection, &table.name)?;
+    let wanted = table.named_columns().map(|(name, column)| (name, sql_type(&column.kind)));
+    let count = column_names(table).len();
+    let has = |name: &str, of: Option<&str>| {
+        found.iter().any(|(found, found_type)| found == name && of.is_none_or(|of| of == found_type))
+    };
+    let metadata = table.metadata.iter().flat_map(|metadata| metadata.names());
+    Ok(found.len() == count
+        && wanted.into_iter().all(|(name, of)| has(name, Some(&of)))
+        && metadata.into_iter().all(|name| has(name, None)))
+}
+
+pub(super) fn run(connection: &Connection, sql: &str, doing: &'static str, table: &TableName) -> EtlResult<()> {
+    connection.execute_batch(sql).or_duckdb(doing).map_err(|error| error.with("table", table))
+}

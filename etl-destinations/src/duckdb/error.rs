@@ -1,0 +1,67 @@
+//! What does an error of DuckDB mean? Its message says, since it has no codes.
+
+use etl::error::{ErrorKind, EtlError, EtlResult};
+
+/// Turns DuckDB's errors into ours.
+pub(super) trait DuckDbResult<T> {
+    /// Says what was being done.
+    fn or_duckdb(self, doing: &'static str) -> EtlResult<T>;
+}
+
+impl<T> DuckDbResult<T> for Result<T, duckdb::Error> {
+    fn or_duckdb(self, doing: &'static str) -> EtlResult<T> {
+        self.map_err(|error| {
+            let text = error.to_string();
+            let (kind, hint) = class(&text);
+            let failed = EtlError::new(kind, format!("DuckDB could not {doing}")).because(error);
+            match hint {
+                Some(hint) => failed.hint(hint),
+                None => failed,
+            }
+        })
+    }
+}
+
+fn class(text: &str) -> (ErrorKind, Option<&'static str>) {
+    let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
+    if says(&["Could not set lock", "Conflicting lock", "already open"]) {
+        return (ErrorKind::Locked, Some("A DuckDB file has one writing process: end the other one"));
+    }
+    if says(&["No space left", "not enough space", "Disk full"]) {
+        return (ErrorKind::Disk, Some("Free some space, then start again: nothing is lost"));
+    }
+    if says(&["Permission denied", "Read-only file system", "read-only mode"]) {
+        return (ErrorKind::Disk, Some("The file and its directory must be writable"));
+    }
+    if says(&["not a valid DuckDB database", "different version of DuckDB", "storage version"]) {
+        return (ErrorKind::Config, Some("Give the path of a file made by this version of DuckDB, or of a new one"));
+    }
+    if says(&["Out of Memory", "failed to allocate", "could not allocate"]) {
+        return (ErrorKind::DestinationUnavailable, Some("Raise `memory_limit` of the destination"));
+    }
+    if says(&["Conflict on", "write-write conflict", "Transaction conflict", "PRIMARY KEY or UNIQUE constraint"]) {
+        return (ErrorKind::StoreConflict, None);
+    }
+    if says(&["IO Error", "has been invalidated"]) {
+        return (ErrorKind::Disk, Some("Look at the disk, then start again: nothing is lost"));
+    }
+    (ErrorKind::DestinationRejected, None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_tell_what_helps() {
+        for (text, kind) in [
+            ("IO Error: Could not set lock on file \"x\": Conflicting lock is held in ...", ErrorKind::Locked),
+            ("IO Error: Could not write all bytes to file \"x\": No space left on device", ErrorKind::Disk),
+            ("TransactionContext Error: Conflict on tuple deletion!", ErrorKind::StoreConflict),
+            ("Out of Memory Error: could not allocate block", ErrorKind::DestinationUnavailable),
+            ("Binder Error: no such column", ErrorKind::DestinationRejected),
+        ] {
+            assert_eq!(class(text).0, kind, "{text}");
+        }
+    }
+}

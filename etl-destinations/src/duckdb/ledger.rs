@@ -1,0 +1,133 @@
+//! What is written already? Positions, chunk tokens and own tables, in the schema `_etl` of the file.
+
+use duckdb::{Connection, OptionalExt, params};
+use etl::destination::{Batch, CopyChunk};
+use etl::error::{ErrorKind, EtlError, EtlResult};
+use etl::schema::{TableId, TableName};
+use etl::{CursorId, Lsn, Position};
+
+use super::error::DuckDbResult;
+
+/// The layout of the schema. A row of `cursors` without a position follows the main cursor.
+const LAYOUT: &str = "
+    CREATE SCHEMA IF NOT EXISTS _etl;
+    CREATE TABLE IF NOT EXISTS _etl.cursors (
+        owner VARCHAR, cursor VARCHAR, commit_lsn UBIGINT, ordinal UBIGINT, PRIMARY KEY (owner, cursor));
+    CREATE TABLE IF NOT EXISTS _etl.chunks (
+        owner VARCHAR, table_id UINTEGER, generation UBIGINT, chunk UBIGINT,
+        PRIMARY KEY (owner, table_id, generation, chunk));
+    CREATE TABLE IF NOT EXISTS _etl.tables (schema_name VARCHAR, table_name VARCHAR);
+";
+
+/// Makes the schema where it is missing.
+pub(super) fn prepare(connection: &Connection) -> EtlResult<()> {
+    connection.execute_batch(LAYOUT).or_duckdb("prepare its state")
+}
+
+const MAIN: &str = "main";
+
+fn name_of(cursor: CursorId) -> String {
+    match cursor {
+        CursorId::Main => MAIN.to_owned(),
+        CursorId::Table(table) => table.to_string(),
+    }
+}
+
+/// The stored position of a cursor; a table that joined the main cursor has the main one's.
+pub(super) fn position(connection: &Connection, owner: &str, cursor: CursorId) -> EtlResult<Option<Position>> {
+    match row(connection, owner, &name_of(cursor))? {
+        Some(None) if cursor != CursorId::Main => Ok(row(connection, owner, MAIN)?.flatten()),
+        found => Ok(found.flatten()),
+    }
+}
+
+fn row(connection: &Connection, owner: &str, cursor: &str) -> EtlResult<Option<Option<Position>>> {
+    let query = "SELECT commit_lsn, ordinal FROM _etl.cursors WHERE owner = ? AND cursor = ?";
+    let found = connection.query_row(query, [owner, cursor], |row| {
+        let numbers: (Option<u64>, Option<u64>) = (row.get(0)?, row.get(1)?);
+        Ok(numbers.0.zip(numbers.1).map(|(commit, ordinal)| Position::new(Lsn(commit), ordinal)))
+    });
+    found.optional().or_duckdb("read a position")
+}
+
+fn put(connection: &Connection, owner: &str, cursor: CursorId, at: Option<Position>) -> EtlResult<()> {
+    let sql = "INSERT INTO _etl.cursors VALUES (?, ?, ?, ?) \
+               ON CONFLICT DO UPDATE SET commit_lsn = excluded.commit_lsn, ordinal = excluded.ordinal";
+    let (commit, ordinal) = (at.map(|at| at.commit.0), at.map(|at| at.ordinal));
+    connection.execute(sql, params![owner, name_of(cursor), commit, ordinal]).or_duckdb("store a position")?;
+    Ok(())
+}
+
+/// Stores what a batch makes true: its cursor's position, and which cursor its moved tables follow.
+pub(super) fn advance(connection: &Connection, owner: &str, batch: &Batch, stored: Option<Position>) -> EtlResult<()> {
+    let upto = stored.map_or(batch.upto, |stored| stored.max(batch.upto));
+    put(connection, owner, batch.cursor, Some(upto))?;
+    for (table, to) in &batch.moves {
+        let at = (*to != CursorId::Main).then_some(upto);
+        put(connection, owner, CursorId::Table(*table), at)?;
+    }
+    Ok(())
+}
+
+/// Refuses a unit that was made for another position than the stored one.
+pub(super) fn expect_position(
+    connection: &Connection,
+    owner: &str,
+    cursor: CursorId,
+    expected: Option<Position>,
+) -> EtlResult<()> {
+    let found = position(connection, owner, cursor)?;
+    if found == expected {
+        return Ok(());
+    }
+    Err(EtlError::new(ErrorKind::StoreConflict, "another position is stored than the write was made for")
+        .with("cursor", cursor)
+        .with("stored", found.map_or("none".to_owned(), |position| position.to_string())))
+}
+
+/// Notes a chunk; `false` where it is noted already.
+pub(super) fn note_chunk(connection: &Connection, owner: &str, table: TableId, chunk: CopyChunk) -> EtlResult<bool> {
+    let sql = "INSERT INTO _etl.chunks VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING";
+    let noted = connection.execute(sql, params![owner, table.0, chunk.generation, chunk.index]);
+    Ok(noted.or_duckdb("note a chunk")? > 0)
+}
+
+/// Forgets everything that is stored about a table.
+pub(super) fn forget(connection: &Connection, owner: &str, table: TableId) -> EtlResult<()> {
+    let cursor = name_of(CursorId::Table(table));
+    connection
+        .execute("DELETE FROM _etl.cursors WHERE owner = ? AND cursor = ?", [owner, &cursor])
+        .or_duckdb("forget a position")?;
+    connection
+        .execute("DELETE FROM _etl.chunks WHERE owner = ? AND table_id = ?", params![owner, table.0])
+        .or_duckdb("forget chunks")?;
+    Ok(())
+}
+
+/// Notes that a table was made here.
+pub(super) fn own_table(connection: &Connection, name: &TableName) -> EtlResult<()> {
+    let sql = "INSERT INTO _etl.tables VALUES (?, ?)";
+    connection.execute(sql, [&*name.schema, &*name.name]).or_duckdb("note a table").map(drop)
+}
+
+/// Forgets that a table was made here.
+pub(super) fn disown_table(connection: &Connection, name: &TableName) -> EtlResult<()> {
+    let sql = "DELETE FROM _etl.tables WHERE lower(schema_name) = lower(?) AND lower(table_name) = lower(?)";
+    connection.execute(sql, [&*name.schema, &*name.name]).or_duckdb("forget a table").map(drop)
+}
+
+/// That a table was made here.
+///
+/// # Errors
+/// `DestinationRejected` where somebody else made it.
+pub(super) fn expect_own_table(connection: &Connection, name: &TableName) -> EtlResult<()> {
+    let query = "SELECT count(*) FROM _etl.tables WHERE lower(schema_name) = lower(?) AND lower(table_name) = lower(?)";
+    let found: i64 =
+        connection.query_row(query, [&*name.schema, &*name.name], |row| row.get(0)).or_duckdb("look for a table")?;
+    if found > 0 {
+        return Ok(());
+    }
+    Err(EtlError::new(ErrorKind::DestinationRejected, "a table of that name is there that this program did not make")
+        .with("table", name)
+        .hint("Rename or drop it, or write into another file"))
+}

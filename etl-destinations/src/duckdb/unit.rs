@@ -1,0 +1,106 @@
+//! How is a unit applied? In one transaction, with its position or token.
+
+use std::sync::Arc;
+
+use duckdb::Connection;
+use etl::error::EtlResult;
+
+use super::ddl::{self, quoted, quoted_table, run};
+use super::error::DuckDbResult;
+use super::rows::{LIMITS, append};
+use super::{keyed, keyless, ledger};
+use crate::columnar::ArrowTable;
+use crate::metadata_columns::ChangeType;
+use crate::write_mode::WriteMode;
+use crate::writer::{BatchRows, Step, TableBatch, TargetTable, Truncated, WriteUnit};
+
+/// Runs the work in a transaction, which ends with it: committed if it succeeds, else rolled back.
+pub(super) fn in_transaction<T>(
+    connection: &Connection,
+    work: impl FnOnce(&Connection) -> EtlResult<T>,
+) -> EtlResult<T> {
+    connection.execute_batch("BEGIN").or_duckdb("begin a transaction")?;
+    let done = work(connection).and_then(|value| {
+        connection.execute_batch("COMMIT").or_duckdb("commit")?;
+        Ok(value)
+    });
+    if done.is_err() {
+        // A failed commit has rolled back already; the first error is the one that counts.
+        let _ = connection.execute_batch("ROLLBACK");
+    }
+    done
+}
+
+/// Applies the unit within the open transaction.
+pub(super) fn apply(connection: &Connection, owner: &str, unit: &WriteUnit) -> EtlResult<()> {
+    if let Some((table, chunk)) = unit.chunk
+        && !unit.steps.iter().all(|step| matches!(step, Step::Ensure(_)))
+        && !ledger::note_chunk(connection, owner, table, chunk)?
+    {
+        return Ok(());
+    }
+    if let Some(batch) = &unit.batch {
+        ledger::expect_position(connection, owner, batch.cursor, unit.stored)?;
+    }
+    for step in &unit.steps {
+        match step {
+            Step::Ensure(table) => ddl::ensure(connection, table)?,
+            Step::Alter(table, change) => ddl::alter(connection, table, change)?,
+            Step::Truncate(tables) => tables.iter().try_for_each(|table| truncate(connection, table))?,
+            Step::Write(rows) => write(connection, rows)?,
+        }
+    }
+    match &unit.batch {
+        Some(batch) => ledger::advance(connection, owner, batch, unit.stored),
+        None => Ok(()),
+    }
+}
+
+fn write(connection: &Connection, TableBatch { table, rows }: &TableBatch) -> EtlResult<()> {
+    let arrow = || ArrowTable::new(table, LIMITS);
+    match rows {
+        BatchRows::Copied { rows, position, at } => {
+            append(connection, &table.name, arrow().copied(rows, *position, *at)?)
+        }
+        BatchRows::Log(rows) => append(connection, &table.name, arrow().stamped(rows)?),
+        BatchRows::Keyed(changes) => keyed::apply(connection, table, changes),
+        BatchRows::Keyless(changes) => keyless::apply(connection, table, changes),
+    }
+}
+
+/// Rows that are newer than the truncate stay.
+fn truncate(connection: &Connection, Truncated { table, position, at }: &Truncated) -> EtlResult<()> {
+    let name = quoted_table(&table.name);
+    let Some(metadata) = &table.metadata else {
+        return run(connection, &format!("DELETE FROM {name}"), "truncate a table", &table.name);
+    };
+    let [change_type, lsn, ordinal, timestamp] = metadata.names().map(quoted);
+    let (commit, place) = (position.commit.0, position.ordinal);
+    let older = format!("({lsn} < {commit} OR ({lsn} = {commit} AND {ordinal} < {place}))");
+    let sql = if table.write_mode == WriteMode::SoftDelete {
+        let delete = ChangeType::Delete;
+        format!(
+            "UPDATE {name} SET {change_type} = '{delete}', {lsn} = {commit}, {ordinal} = {place}, \
+             {timestamp} = make_timestamptz({}) WHERE {older} AND {change_type} <> '{delete}'",
+            at.0
+        )
+    } else {
+        format!("DELETE FROM {name} WHERE {older}")
+    };
+    run(connection, &sql, "truncate a table", &table.name)
+}
+
+/// Empties the table and forgets what is stored about it; drops it where its shape is another now.
+pub(super) fn reset(connection: &Connection, owner: &str, table: &Arc<TargetTable>) -> EtlResult<()> {
+    ledger::forget(connection, owner, table.id)?;
+    if !ddl::exists(connection, &table.name)? {
+        return Ok(());
+    }
+    ledger::expect_own_table(connection, &table.name)?;
+    let name = quoted_table(&table.name);
+    if ddl::is_in_shape(connection, table)? {
+        return run(connection, &format!("DELETE FROM {name}"), "empty a table", &table.name);
+    }
+    run(connection, &format!("DROP TABLE {name}"), "drop a table", &table.name)?;
+    ledger::disown_table(connection, &table.name)
+}
