@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -122,42 +123,56 @@ impl<W: TableWriter> TableDestination<W> {
         Ok(position)
     }
 
-    /// Makes a unit of what is new in the events, and applies it.
+    /// Writes what is new in the events.
     async fn write(&self, batch: Option<&Batch>, events: &[Event]) -> EtlResult<()> {
         self.meet(events.iter().flat_map(|event| event.table_ids().iter().copied())).await?;
         let schemas = self.truncated(events).await?;
-        for _ in 0..MOST_CONFLICTS {
-            let stored = match batch {
-                Some(batch) => self.position(batch.cursor).await?,
-                None => None,
-            };
-            let Planned { steps, tables } = plan(events, stored, &self.tables(), &schemas)?;
-            let is_stored =
-                batch.is_some_and(|batch| batch.moves.is_empty() && stored.is_some_and(|stored| stored >= batch.upto));
-            if is_stored || (steps.is_empty() && batch.is_none()) {
-                return Ok(());
+        self.unless_conflicting(|| self.write_new(batch, events, &schemas)).await
+    }
+
+    /// Makes a unit of what is not stored yet, and applies it.
+    async fn write_new(
+        &self,
+        batch: Option<&Batch>,
+        events: &[Event],
+        schemas: &HashMap<TableId, Arc<TableSchema>>,
+    ) -> EtlResult<()> {
+        let stored = match batch {
+            Some(batch) => self.position(batch.cursor).await?,
+            None => None,
+        };
+        let Planned { steps, tables } = plan(events, stored, &self.tables(), schemas)?;
+        let covers = |batch: &Batch| batch.moves.is_empty() && stored.is_some_and(|stored| stored >= batch.upto);
+        if batch.map_or(steps.is_empty(), covers) {
+            return Ok(());
+        }
+        self.writer.apply(WriteUnit { steps, batch: batch.cloned(), stored, chunk: None }).await?;
+        self.tables().settle(tables);
+        self.applied(batch, stored);
+        Ok(())
+    }
+
+    /// Tries again where somebody else was faster, with what is stored then.
+    async fn unless_conflicting<F>(&self, attempt: impl Fn() -> F) -> EtlResult<()>
+    where
+        F: Future<Output = EtlResult<()>>,
+    {
+        let mut tried = 0;
+        loop {
+            let Err(error) = attempt().await else { return Ok(()) };
+            self.stored().clear();
+            tried += 1;
+            if error.kind() != ErrorKind::StoreConflict {
+                return Err(error);
             }
-            let unit = WriteUnit { steps, batch: batch.cloned(), stored, chunk: None };
-            match self.writer.apply(unit).await {
-                Ok(()) => {
-                    self.tables().settle(tables);
-                    self.applied(batch, stored);
-                    return Ok(());
-                }
-                Err(error) => {
-                    self.stored().clear();
-                    if error.kind() != ErrorKind::StoreConflict {
-                        return Err(error);
-                    }
-                }
+            if tried == MOST_CONFLICTS {
+                let kind = ErrorKind::DestinationUnavailable;
+                return Err(EtlError::new(kind, "somebody else writes to the destination at the same time")
+                    .with("destination", self.writer.name())
+                    .hint("Run one pipeline at a time on this destination")
+                    .because(error));
             }
         }
-        Err(EtlError::new(
-            ErrorKind::DestinationUnavailable,
-            "somebody else writes to the destination at the same time",
-        )
-        .with("destination", self.writer.name())
-        .hint("Run one pipeline at a time on this destination"))
     }
 
     fn applied(&self, batch: Option<&Batch>, stored: Option<Position>) {
@@ -211,11 +226,11 @@ const END: Position = Position { commit: Lsn(u64::MAX), ordinal: Position::WHOLE
 
 impl<W: TableWriter> Destination for TableDestination<W> {
     async fn truncate_table(&self, table_id: TableId) -> EtlResult<()> {
-        retry(self.retry, || self.reset(table_id)).await
+        retry(self.retry, || self.unless_conflicting(|| self.reset(table_id))).await
     }
 
     async fn write_table_rows(&self, table_id: TableId, table_rows: Vec<TableRow>) -> EtlResult<()> {
-        retry(self.retry, || self.copy(table_id, None, table_rows.clone())).await
+        retry(self.retry, || self.unless_conflicting(|| self.copy(table_id, None, table_rows.clone()))).await
     }
 
     async fn write_events(&self, events: Vec<Event>) -> EtlResult<()> {
@@ -243,7 +258,7 @@ impl<W: TableWriter> Destination for TableDestination<W> {
     }
 
     async fn write_copy_chunk(&self, table_id: TableId, chunk: CopyChunk, rows: Vec<TableRow>) -> EtlResult<()> {
-        retry(self.retry, || self.copy(table_id, Some(chunk), rows.clone())).await
+        retry(self.retry, || self.unless_conflicting(|| self.copy(table_id, Some(chunk), rows.clone()))).await
     }
 
     async fn write_batch(&self, batch: Batch, events: Vec<Event>) -> EtlResult<()> {

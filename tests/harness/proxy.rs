@@ -227,13 +227,16 @@ async fn pump(
 ) -> io::Result<()> {
     let mut mode = control.mode.subscribe();
     let mut buffer = vec![0; 16 * 1024];
+    // What follows on lost bytes would be nonsense: a half that is gone stays gone.
+    let mut is_gone = false;
     loop {
         let rate = passable(&mut mode).await.bytes_per_second;
         let most =
             rate.map_or(buffer.len(), |rate| usize::try_from(rate / 20).unwrap_or(usize::MAX).clamp(1, 16 * 1024));
         let read = from.read(&mut buffer[..most]).await?;
         let now = passable(&mut mode).await;
-        if now.swallow == Some(direction) {
+        is_gone |= now.swallow == Some(direction);
+        if is_gone {
             control.totals.swallowed.fetch_add(read as u64, Relaxed);
             if read == 0 {
                 std::future::pending::<()>().await; // even the end of the stream is swallowed

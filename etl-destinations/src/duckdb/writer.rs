@@ -17,7 +17,7 @@ use super::{ledger, unit};
 use crate::table_destination::TableDestination;
 use crate::table_name::{Case, NameRules};
 use crate::table_rules::TableRules;
-use crate::writer::{TableWriter, TargetTable, WriteUnit};
+use crate::writer::{Step, TableWriter, TargetTable, WriteUnit};
 
 /// The fact of the store by which a file knows whose positions it holds.
 const OWNER: &str = "destination.duckdb";
@@ -35,6 +35,8 @@ struct File {
     /// The first connection; others are made from it.
     first: Mutex<Connection>,
     idle: Mutex<Vec<Connection>>,
+    /// Held while tables are made, changed or emptied: DuckDB lets only one transaction do that at a time.
+    shapes: Mutex<()>,
 }
 
 impl fmt::Debug for DuckDb {
@@ -83,17 +85,19 @@ impl DuckDb {
                 owner
             }
         };
-        Ok(Arc::new(File { owner, first: Mutex::new(connection), idle: Mutex::default() }))
+        Ok(Arc::new(File { owner, first: Mutex::new(connection), idle: Mutex::default(), shapes: Mutex::default() }))
     }
 
-    /// Runs the work on a connection of its own. Dropping the future does not end the work: it holds no lock that
-    /// others wait for, and whoever comes later finds what it has committed.
+    /// Runs the work in a transaction, on a connection of its own; alone where it changes `shapes`. Dropping the
+    /// future does not end the work: whoever comes later finds what it has committed.
     async fn run<T: Send + 'static>(
         &self,
+        shapes: bool,
         work: impl FnOnce(&Connection, &str) -> EtlResult<T> + Send + 'static,
     ) -> EtlResult<T> {
         let file = Arc::clone(self.file().await?);
         let done = blocking(move || {
+            let _alone = shapes.then(|| lock(&file.shapes));
             let connection = file.connection()?;
             let done = unit::in_transaction(&connection, |connection| work(connection, &file.owner));
             if done.is_ok() {
@@ -162,12 +166,13 @@ impl TableWriter for DuckDb {
     }
 
     async fn apply(&self, unit: WriteUnit) -> EtlResult<()> {
-        self.run(move |connection, owner| unit::apply(connection, owner, &unit)).await
+        let shapes = unit.steps.iter().any(|step| matches!(step, Step::Ensure(_) | Step::Alter(..)));
+        self.run(shapes, move |connection, owner| unit::apply(connection, owner, &unit)).await
     }
 
     async fn reset(&self, table: &Arc<TargetTable>) -> EtlResult<()> {
         let table = Arc::clone(table);
-        self.run(move |connection, owner| unit::reset(connection, owner, &table)).await
+        self.run(true, move |connection, owner| unit::reset(connection, owner, &table)).await
     }
 
     async fn check_connection(&self) -> EtlResult<()> {
@@ -182,6 +187,6 @@ impl TableWriter for DuckDb {
     }
 
     async fn durable_position(&self, cursor: CursorId) -> EtlResult<Option<Position>> {
-        self.run(move |connection, owner| ledger::position(connection, owner, cursor)).await
+        self.run(false, move |connection, owner| ledger::position(connection, owner, cursor)).await
     }
 }

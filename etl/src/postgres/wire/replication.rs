@@ -22,6 +22,8 @@ const SHORT: usize = 32 << 10;
 const SHORT_READS: u32 = 8;
 /// How quick the succession is, and how long the wait.
 const PILE_UP: Duration = Duration::from_millis(2);
+/// The server is asked for an answer twice a second; one that is alive, however busy, gives it well within this time.
+const SILENCE: Duration = Duration::from_secs(60);
 
 /// A replication stream whose two directions can part.
 #[derive(Debug)]
@@ -100,7 +102,10 @@ impl StreamReader {
         if self.short_reads >= SHORT_READS {
             retry::pause(PILE_UP).await;
         }
-        let count = self.buffer.fill(&mut self.half).await?;
+        let count = tokio::time::timeout(SILENCE, self.buffer.fill(&mut self.half)).await.unwrap_or_else(|_| {
+            Err(EtlError::new(ErrorKind::SourceUnavailable, "the source is silent: the connection is taken for lost")
+                .with("silent for", crate::duration::format(SILENCE)))
+        })?;
         let now = clock::monotonic();
         let is_quick = now.saturating_duration_since(self.last_read) < 2 * PILE_UP;
         self.short_reads = if count < SHORT && is_quick { self.short_reads.saturating_add(1) } else { 0 };

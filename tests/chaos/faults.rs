@@ -1,0 +1,95 @@
+//! What goes wrong? Kills, restarts, cuts and connections of which only half is there, for as long as work goes on.
+
+use std::future::Future;
+use std::time::Duration;
+
+use etl_local_postgres::LocalPostgres;
+use harness::kill::{KillStorm, Program};
+use harness::proxy::{Control, Cut, Direction};
+use harness::seed::numbers;
+use rand::RngExt;
+use rand::rngs::StdRng;
+
+/// Kills the program every now and then until the work is done; the last life is ended.
+pub(crate) async fn kill_until<T>(program: &Program, seed: u64, work: impl Future<Output = T>) -> T {
+    let mut storm = KillStorm::new(seed, Duration::from_millis(300), Duration::from_millis(2500));
+    let storm = async {
+        loop {
+            let mut running = storm.rage(program, 1).await.unwrap_or_else(|error| panic!("{error}"));
+            running.kill().await;
+        }
+    };
+    tokio::select! {
+        done = work => done,
+        () = storm => unreachable!("a storm does not end by itself"),
+    }
+}
+
+/// Lets the program run, and does harm to what is around it until the work is done.
+async fn harm_until<T>(
+    program: &Program,
+    work: impl Future<Output = T>,
+    harm: impl Future<Output = std::convert::Infallible>,
+) -> T {
+    let mut running = program.start().unwrap();
+    let done = tokio::select! {
+        done = work => done,
+        ended = running.end(Duration::from_secs(3600)) => panic!("etl gave up: {ended:?}\n{}", running.output()),
+        never = harm => match never {},
+    };
+    running.terminate();
+    let ended = running.end(Duration::from_secs(60)).await.unwrap();
+    assert!(ended.success(), "{ended}\n{}", running.output());
+    done
+}
+
+/// Restarts the server at once, as after a crash.
+pub(crate) async fn restart_until<T>(
+    program: &Program,
+    server: &LocalPostgres,
+    seed: u64,
+    work: impl Future<Output = T>,
+) -> T {
+    let mut rng = numbers(seed, 1);
+    let harm = async {
+        loop {
+            wait(&mut rng, 1500..4000).await;
+            server.restart_immediate().await.unwrap();
+        }
+    };
+    harm_until(program, work, harm).await
+}
+
+/// Cuts connections, and lets half of them vanish without a word.
+pub(crate) async fn cut_until<T>(program: &Program, proxy: &Control, seed: u64, work: impl Future<Output = T>) -> T {
+    let mut rng = numbers(seed, 2);
+    let harm = async {
+        loop {
+            wait(&mut rng, 300..1500).await;
+            match rng.random_range(0..4) {
+                0 => proxy.cut(Cut::Close),
+                1 => proxy.cut(Cut::Reset),
+                2 => {
+                    proxy.half_open(Direction::ToClient);
+                    wait(&mut rng, 200..800).await;
+                    proxy.forward();
+                    proxy.cut(Cut::Reset);
+                }
+                _ => {
+                    proxy.half_open(Direction::ToServer);
+                    wait(&mut rng, 200..800).await;
+                    proxy.forward();
+                    proxy.cut(Cut::Reset);
+                }
+            }
+        }
+    };
+    let done = harm_until(program, work, harm).await;
+    proxy.forward();
+    done
+}
+
+async fn wait(rng: &mut StdRng, millis: std::ops::Range<u64>) {
+    let millis = rng.random_range(millis);
+    tokio::time::sleep(Duration::from_millis(millis)).await;
+}

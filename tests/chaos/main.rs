@@ -1,0 +1,6 @@
+//! Does the destination equal the source when everything that can be killed is killed, at times drawn from a seed?
+
+mod faults;
+mod pgbench;
+mod site;
+mod workload;

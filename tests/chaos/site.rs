@@ -1,0 +1,72 @@
+//! What does a pipeline of the binary need? A directory with a config, a DuckDB file, and who reads it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use harness::compare::Pair;
+use harness::duckdb::Reader;
+use harness::kill::Program;
+use tokio_postgres::Client;
+
+/// A pipeline from one publication into one DuckDB file.
+pub(crate) struct Site {
+    pub(crate) program: Program,
+    until_caught_up: Program,
+    reader: Reader,
+    dir: tempfile::TempDir,
+}
+
+impl Site {
+    /// Reads the publication `p` of the database; `None` counts as a skip.
+    pub(crate) async fn new(url: &str) -> Option<Self> {
+        let reader = Reader::find_or_skip().await?;
+        let dir = tempfile::tempdir().unwrap();
+        let config = dir.path().join("etl.yaml");
+        let text = format!(
+            "pipeline:
+  id: chaos
+  data_dir: {data_dir:?}
+  batch: {{ max_age: 100ms }}
+  copy: {{ chunk_bytes: 1MiB }}
+source:
+  postgres:
+    url: {url:?}
+    tls: {{ mode: disable }}
+    publication: p
+destination:
+  duckdb: {{ path: {file:?}, threads: 2 }}
+",
+            data_dir = dir.path().join("data"),
+            file = dir.path().join("copy.duckdb"),
+        );
+        std::fs::write(&config, text).unwrap();
+        let config = config.display().to_string();
+        let program = Program::etl(["-c", &config, "run"]).await;
+        let until_caught_up = Program::etl(["-c", &config, "run", "--until-caught-up"]).await;
+        Some(Self { program, until_caught_up, reader, dir })
+    }
+
+    pub(crate) fn file(&self) -> PathBuf {
+        self.dir.path().join("copy.duckdb")
+    }
+
+    /// Runs until everything is there, and ends; then compares every table, and counts the slots.
+    pub(crate) async fn assert_equal(&self, client: &Client, tables: &[&str]) {
+        let mut running = self.until_caught_up.start().unwrap();
+        let ended = running.end(Duration::from_secs(120)).await.unwrap();
+        assert!(ended.success(), "{ended}\n{}", running.output());
+        for table in tables {
+            let pair = Pair::new(format!("public.{table}"), format!("public.{table}"));
+            let compared = pair.compare(client, &self.reader, &self.file()).await;
+            let rows = compared.unwrap_or_else(|different| panic!("{table}: {different}"));
+            println!("{table}: {rows} rows on both sides");
+        }
+        assert_eq!(slots(client).await, 1, "one slot, whatever happened");
+    }
+}
+
+/// How many slots the database has.
+pub(crate) async fn slots(client: &Client) -> i64 {
+    let query = "SELECT count(*) FROM pg_replication_slots WHERE database = current_database()";
+    client.query_one(query, &[]).await.unwrap().get(0)
+}
