@@ -127,7 +127,11 @@ impl<W: TableWriter> TableDestination<W> {
     async fn write(&self, batch: Option<&Batch>, events: &[Event]) -> EtlResult<()> {
         self.meet(events.iter().flat_map(|event| event.table_ids().iter().copied())).await?;
         let schemas = self.truncated(events).await?;
-        self.unless_conflicting(|| self.write_new(batch, events, &schemas)).await
+        let parts = if self.writer.alters_first() { parts(batch, events) } else { vec![(batch.cloned(), events)] };
+        for (batch, events) in parts {
+            self.unless_conflicting(|| self.write_new(batch.as_ref(), events, &schemas)).await?;
+        }
+        Ok(())
     }
 
     /// Makes a unit of what is not stored yet, and applies it.
@@ -219,6 +223,25 @@ impl<W: TableWriter> TableDestination<W> {
         self.stored().remove(&CursorId::Table(table));
         Ok(())
     }
+}
+
+/// Cuts a batch before each schema change that has something before it. All but the last part end at the position
+/// before the change; tables move with the last.
+fn parts<'e>(batch: Option<&Batch>, events: &'e [Event]) -> Vec<(Option<Batch>, &'e [Event])> {
+    let mut parts = Vec::new();
+    let (mut rest, mut from) = (events, batch.map(|batch| batch.from));
+    let relation = |event: &Event| matches!(event, Event::Relation { .. });
+    while let Some(changed) = rest.iter().position(|event| matches!(event, Event::Change(_))) {
+        let Some(cut) = rest[changed..].iter().position(relation).map(|place| changed + place) else { break };
+        let (before, after) = rest.split_at(cut);
+        let Some(Event::Relation { position, .. }) = after.first() else { break };
+        let upto = Position::new(position.commit, position.ordinal.saturating_sub(1));
+        let part = |batch: &Batch| Batch { from: from.unwrap_or(batch.from), upto, moves: Vec::new(), ..batch.clone() };
+        parts.push((batch.map(part), before));
+        (rest, from) = (after, Some(upto));
+    }
+    parts.push((batch.map(|batch| Batch { from: from.unwrap_or(batch.from), ..batch.clone() }), rest));
+    parts
 }
 
 /// Beyond every position.

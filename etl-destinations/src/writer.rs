@@ -28,6 +28,12 @@ pub trait TableWriter: Send + Sync + 'static {
         NameRules::default()
     }
 
+    /// Whether a table's shape can only change before anything is written in a unit. A batch is then cut into units
+    /// there, each with the position up to which it goes.
+    fn alters_first(&self) -> bool {
+        false
+    }
+
     /// Makes the unit durable. The same unit, or the events of it in other units, may come again: what is there
     /// and as new already stays as it is. The future may be dropped half-way.
     ///

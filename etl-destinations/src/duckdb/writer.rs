@@ -165,6 +165,11 @@ impl TableWriter for DuckDb {
         NameRules { case: Case::Ignored, ..NameRules::default() }
     }
 
+    /// DuckDB refuses to change a table that the transaction has written to.
+    fn alters_first(&self) -> bool {
+        true
+    }
+
     async fn apply(&self, unit: WriteUnit) -> EtlResult<()> {
         let shapes = unit.steps.iter().any(|step| matches!(step, Step::Ensure(_) | Step::Alter(..)));
         self.run(shapes, move |connection, owner| unit::apply(connection, owner, &unit)).await

@@ -7,7 +7,7 @@ use super::{Batch, Capabilities, CopyChunk, Destination};
 use crate::data::{Change, Event, OldRow, Op, RawValue, TableRow};
 use crate::error::{ErrorKind, EtlError, EtlResult};
 use crate::lsn::Position;
-use crate::schema::TableId;
+use crate::schema::{TableId, TableSchema, changes};
 use crate::store::CursorId;
 
 /// The values of a row, as Postgres writes them; `None` is null.
@@ -34,6 +34,8 @@ struct Table {
     keyless: Vec<TextRow>,
     chunks: HashSet<(u64, u64)>,
     cursor: Cursor,
+    /// The shape of the rows that were written.
+    shape: Option<Arc<TableSchema>>,
 }
 
 /// Which position says how far a table is.
@@ -76,6 +78,10 @@ fn full(row: &TableRow) -> EtlResult<TextRow> {
 
 impl Table {
     fn write(&mut self, change: &Change) -> EtlResult<()> {
+        self.expect_shape(match &change.op {
+            Op::Insert { new } | Op::Update { new, .. } => new.schema(),
+            Op::Delete { old } => old.row().schema(),
+        })?;
         match &change.op {
             Op::Insert { new } if new.schema().has_key() => self.put(key_of(new)?, full(new)?, change.position),
             Op::Insert { new } => self.keyless.push(full(new)?),
@@ -89,6 +95,17 @@ impl Table {
             Op::Update { .. } | Op::Delete { .. } => return Err(no_identity(change)),
         }
         Ok(())
+    }
+
+    /// Rows are kept as they came, so all of them must have one shape.
+    fn expect_shape(&mut self, shape: &Arc<TableSchema>) -> EtlResult<()> {
+        let known = self.shape.get_or_insert_with(|| Arc::clone(shape));
+        if Arc::ptr_eq(known, shape) || changes(known, shape).is_empty() {
+            return Ok(());
+        }
+        Err(EtlError::new(ErrorKind::DestinationUnsupported, "`memory` does not follow schema changes")
+            .with("table", &shape.name)
+            .hint("Copy the table again, or use another destination"))
     }
 
     fn put(&mut self, key: TextRow, row: TextRow, position: Position) {
@@ -156,6 +173,9 @@ impl Content {
             match event {
                 Event::Change(change) if is_new(change.position) => {
                     self.tables.entry(change.table_id).or_default().write(change)?;
+                }
+                Event::Relation { new, position } if is_new(*position) => {
+                    self.tables.entry(new.id).or_default().expect_shape(new)?;
                 }
                 Event::Truncate { tables, positions, .. } => {
                     for (table, position) in tables.iter().zip(positions).filter(|(_, position)| is_new(**position)) {
@@ -237,6 +257,7 @@ impl Destination for MemoryDestination {
 impl Table {
     fn copied(&mut self, chunk: CopyChunk, rows: &[TableRow]) -> EtlResult<()> {
         for row in rows {
+            self.expect_shape(row.schema())?;
             if row.schema().has_key() {
                 self.put(key_of(row)?, full(row)?, chunk.position);
             } else {

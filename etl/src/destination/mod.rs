@@ -1,6 +1,8 @@
 //! Where do rows and events go? The contract with a destination.
 
 mod any;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod memory;
 
 use std::future::Future;

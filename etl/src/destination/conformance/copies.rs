@@ -1,0 +1,46 @@
+//! Do copied rows arrive once, and do new copies replace old ones?
+
+use super::trial::{CaseResult, Transaction, Trial, chunk, items, promised};
+use crate::destination::Destination;
+use crate::store::CursorId;
+
+pub(super) async fn an_empty_copy_makes_an_empty_table(trial: &mut Trial<'_>) -> CaseResult {
+    let table = items(1);
+    trial.copy(&table, &[]).await?;
+    trial.expect(&table, &[]).await
+}
+
+pub(super) async fn a_copy_arrives_whole_and_a_repeated_chunk_changes_nothing(trial: &mut Trial<'_>) -> CaseResult {
+    let (table, other) = (items(1), items(2));
+    trial.copy(&table, &[&["1", "10", "a"], &["2", "20", "b"]]).await?;
+    trial.copy(&other, &[&["1", "-1", "other"]]).await?;
+    trial.chunk(&table, chunk(1, 2), &[&["3", "30", "c"]]).await?;
+    trial.reopen().await?;
+    for index in [2, 1] {
+        let rows: &[&[&str]] = if index == 1 { &[&["1", "10", "a"], &["2", "20", "b"]] } else { &[&["3", "30", "c"]] };
+        if trial.destination().capabilities().atomic {
+            trial.chunk(&table, chunk(1, index), rows).await?;
+        }
+    }
+    trial.expect(&table, &[&["1", "10", "a"], &["2", "20", "b"], &["3", "30", "c"]]).await?;
+    trial.expect(&other, &[&["1", "-1", "other"]]).await
+}
+
+pub(super) async fn a_new_copy_forgets_the_old_one(trial: &mut Trial<'_>) -> CaseResult {
+    let table = items(1);
+    // Nothing to forget is no error.
+    trial.declare(&table).await?;
+    trial.destination().truncate_table(table.id).await?;
+    trial.copy(&table, &[&["1", "10", "a"], &["2", "20", "b"]]).await?;
+    let (mut batch, events) = trial.batch(&[Transaction::at(100).insert(&table, &["3", "30", "c"]).end()]);
+    batch.cursor = CursorId::Table(table.id);
+    trial.destination().write_batch(batch, events).await?;
+
+    trial.reopen().await?;
+    trial.destination().truncate_table(table.id).await?;
+    let stored = trial.destination().durable_position(CursorId::Table(table.id)).await?;
+    promised(stored.is_none(), || format!("a new copy ends every position of the table, but {stored:?} is stored"))?;
+    trial.chunk(&table, chunk(2, 0), &[]).await?;
+    trial.chunk(&table, chunk(2, 1), &[&["4", "40", "d"]]).await?;
+    trial.expect(&table, &[&["4", "40", "d"]]).await
+}

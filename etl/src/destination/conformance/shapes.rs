@@ -1,0 +1,49 @@
+//! Does a table follow its source's shape, in order with the rows around the change?
+
+use std::sync::Arc;
+
+use super::trial::{CaseResult, NULL, Transaction, Trial, items, promised, table};
+use crate::lsn::{Lsn, Position};
+use crate::schema::{Column, Kind, TableSchema};
+
+/// `items` with a column dropped, one renamed, one of another type, and one that is new.
+fn after(before: &TableSchema) -> Arc<TableSchema> {
+    let mut columns = before.columns.to_vec();
+    columns[0].type_oid = 20;
+    columns[0].kind = Kind::Int8;
+    columns[0].type_name = "bigint".into();
+    columns[2].name = "label".into();
+    columns.remove(1);
+    columns.push(Column { name: "n".into(), attnum: 4, ..columns[1].clone() });
+    let since = Position::new(Lsn(100), 3);
+    Arc::new(TableSchema { columns: columns.into(), since, ..before.clone() })
+}
+
+pub(super) async fn schema_changes_are_followed_within_a_batch(trial: &mut Trial<'_>) -> CaseResult {
+    let (before, other) = (items(1), table(2, "other", &[("id", 23, "integer")], &[0]));
+    let after = after(&before);
+    trial.copy(&before, &[&["1", "10", "a"], &["2", "20", "b"]]).await?;
+    trial.copy(&other, &[]).await?;
+    trial.declare(&after).await?;
+    let transaction = Transaction::at(100)
+        .insert(&before, &["3", "30", "c"])
+        .update(&before, &["1", "11", "before"])
+        .relation(&after)
+        .insert(&after, &["5000000000", "d", "new"])
+        .insert(&other, &["1"])
+        .update(&after, &["2", "after", "x"])
+        .end();
+    let delivered = trial.deliver(&[transaction]).await;
+    if !trial.abilities().schema_changes {
+        return promised(delivered.is_err(), || "a schema change that is not followed must be an error".to_owned());
+    }
+    delivered?;
+    let expected: &[&[&str]] =
+        &[&["1", "before", NULL], &["2", "after", "x"], &["3", "c", NULL], &["5000000000", "d", "new"]];
+    trial.expect(&after, expected).await?;
+    trial.deliver(&[Transaction::at(110).update(&after, &["3", "c", "later"]).end()]).await?;
+    trial.expect(&other, &[&["1"]]).await?;
+    let expected: &[&[&str]] =
+        &[&["1", "before", NULL], &["2", "after", "x"], &["3", "c", "later"], &["5000000000", "d", "new"]];
+    trial.expect(&after, expected).await
+}

@@ -1,0 +1,4 @@
+//! Does every destination keep every promise?
+
+mod duckdb;
+mod memory;
