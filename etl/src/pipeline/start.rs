@@ -199,7 +199,14 @@ async fn open_relay(
     tail_bytes: usize,
 ) -> EtlResult<(Relay, RelayWriter, Plan)> {
     let open = || Relay::open(data_dir.relay(), pipeline.settings.relay.clone(), tail_bytes);
-    let (relay, writer) = open().await?;
+    let (relay, writer) = match open().await {
+        Err(error) if error.kind() == ErrorKind::Relay => {
+            tracing::warn!(%error, "the relay is damaged: tables that have not caught up are copied again");
+            Relay::remove(data_dir.relay()).await?;
+            open().await?
+        }
+        opened => opened?,
+    };
     let holds = |position: Position| relay.holds(super::apply::start_after(position));
     let progress = store.progress().await?;
     let mut plan = Plan::new();

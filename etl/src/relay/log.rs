@@ -2,20 +2,28 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
+use super::record::{Description, Synced};
 use super::segment::{Record, Segments};
 use super::{Head, Mark, Read, StartAt, Transaction};
+use crate::clock::Timestamp;
 use crate::error::{ErrorKind, EtlError, EtlResult};
 use crate::lsn::Lsn;
+
+/// How many of the last transactions are known one by one.
+const RECENT: usize = 1 << 16;
+
+/// Smaller blocks go to disk together: what is known of each stays in memory.
+const MERGED_BYTES: usize = 256 << 10;
 
 /// The log without its waiting: every method answers at once.
 #[derive(Debug, Default)]
 pub(super) struct Log {
-    /// Blocks in order, without gaps; none is empty.
+    /// Blocks in order, without gaps; none is empty. Those with a record come before those without.
     blocks: VecDeque<Block>,
-    /// Complete transactions whose first byte is still here, in commit order.
-    held: VecDeque<Held>,
+    /// The last complete transactions, in commit order.
+    recent: VecDeque<Transaction>,
     /// What the marks have said so far.
     tail: Tail,
     /// The log offset after the last byte.
@@ -24,22 +32,35 @@ pub(super) struct Log {
     memory: u64,
     /// Every transaction that commits at or after this is here or still to come. `None`: nothing is known.
     covered: Option<Lsn>,
+    /// It came from disk, and nobody has said yet where the stream goes on.
+    is_unsure: bool,
+    /// Something else than a block has changed what is known since the last one.
+    is_moved: bool,
     readers: BTreeMap<u64, Place>,
     next_reader: u64,
+    next_block: u64,
 }
 
 #[derive(Debug)]
 struct Block {
+    /// Grows along the log.
+    id: u64,
     offset: u64,
     /// Less than what was written of it, where its end was rewound.
     len: usize,
-    data: Data,
-}
-
-#[derive(Debug)]
-enum Data {
-    Memory(Bytes),
-    Disk(Record),
+    /// The log before it.
+    covered: Option<Lsn>,
+    before: Tail,
+    /// Whether that is what the block before it says.
+    follows: bool,
+    /// The head's end after it.
+    end_lsn: Lsn,
+    /// The commit LSN of the last transaction that has begun in it or before.
+    begun: Lsn,
+    /// Absent from a block that is only on disk: its record has them.
+    marks: Box<[Mark]>,
+    memory: Option<Bytes>,
+    disk: Option<Record>,
 }
 
 impl Block {
@@ -48,8 +69,39 @@ impl Block {
     }
 
     fn memory(&self) -> u64 {
-        if matches!(self.data, Data::Memory(_)) { self.len as u64 } else { 0 }
+        if self.memory.is_some() { self.len as u64 } else { 0 }
     }
+
+    fn only_on_disk(&mut self) {
+        self.memory = None;
+        self.marks = Box::default();
+    }
+
+    /// Picks it if there is room.
+    fn pick(&self, picked: &mut Vec<Picked>, room: &mut u64) -> bool {
+        let (Some(bytes), cost) = (&self.memory, Segments::cost(self.len, self.marks.len())) else { return false };
+        let Some(left) = room.checked_sub(cost) else { return false };
+        *room = left;
+        let description = Description {
+            offset: self.offset,
+            covered: self.covered,
+            before: self.before,
+            synced: Synced::default(),
+            marks: self.marks.clone(),
+        };
+        picked.push(Picked { id: self.id, description, bytes: bytes.clone(), end_lsn: self.end_lsn });
+        true
+    }
+}
+
+/// A block that is to be written.
+#[derive(Debug)]
+pub(super) struct Picked {
+    pub(super) id: u64,
+    pub(super) description: Description,
+    pub(super) bytes: Bytes,
+    /// The head's end after it.
+    pub(super) end_lsn: Lsn,
 }
 
 /// What a reader finds.
@@ -57,31 +109,36 @@ impl Block {
 pub(super) enum Found {
     /// This, and it counts as read.
     Read(Read),
-    /// A block that must be loaded first, of this log offset. It does not count as read.
-    Disk(u64, Record),
+    /// A block that must be loaded first. It does not count as read.
+    Disk(Record),
 }
 
-#[derive(Debug)]
-struct Held {
-    transaction: Transaction,
-    begin: u64,
+/// A transaction that has begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Open {
+    /// The log offset of its first byte.
+    pub(super) begin: u64,
+    pub(super) commit: Lsn,
+    pub(super) xid: u32,
+    pub(super) at: Timestamp,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Open {
-    begin: u64,
-    commit: Lsn,
-    xid: u32,
-    at: crate::clock::Timestamp,
-}
-
-#[derive(Debug, Clone, Copy, Default)]
-struct Tail {
-    open: Option<Open>,
-    last: Option<Transaction>,
-    end_lsn: Lsn,
+/// Where the log ends.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Tail {
+    pub(super) open: Option<Open>,
+    pub(super) last: Option<Transaction>,
+    pub(super) end_lsn: Lsn,
     /// The log offset after the last complete transaction or keepalive.
-    boundary: u64,
+    pub(super) boundary: u64,
+}
+
+impl Tail {
+    /// The commit LSN of the last transaction that has begun.
+    fn begun(&self) -> Lsn {
+        let last = self.last.map_or(Lsn::ZERO, |last| last.commit);
+        self.open.map_or(last, |open| open.commit)
+    }
 }
 
 #[derive(Debug)]
@@ -89,6 +146,8 @@ struct Place {
     read: u64,
     released: u64,
     rewound: bool,
+    /// It begins with the first transaction after this, somewhere in the block that it has to load first.
+    seeks: Option<Lsn>,
 }
 
 impl Place {
@@ -107,11 +166,19 @@ impl Place {
 impl Log {
     /// Appends a block. Nothing changes when the marks make no sense.
     pub(super) fn append(&mut self, bytes: Bytes, marks: &[Mark]) -> EtlResult<()> {
-        let mut tail = self.tail;
+        self.push(bytes, marks, None)?;
+        self.free();
+        Ok(())
+    }
+
+    fn push(&mut self, bytes: Bytes, marks: &[Mark], disk: Option<Record>) -> EtlResult<()> {
+        let len = disk.as_ref().map_or(bytes.len(), Record::block_len);
+        let before = self.tail;
+        let mut tail = before;
         let mut done = Vec::new();
         let mut first = None;
         for mark in marks {
-            let at = self.end + mark.checked_offset(bytes.len())? as u64;
+            let at = self.end + mark.checked_offset(len)? as u64;
             match (*mark, tail.open) {
                 (Mark::Begin { commit, xid, at: time, .. }, None) => {
                     first = first.or(Some(commit));
@@ -119,7 +186,7 @@ impl Log {
                 }
                 (Mark::Commit { end, .. }, Some(open)) => {
                     let transaction = Transaction { commit: open.commit, end, xid: open.xid, at: open.at };
-                    done.push(Held { transaction, begin: open.begin });
+                    done.push(transaction);
                     tail.open = None;
                     tail.last = Some(transaction);
                     tail.end_lsn = tail.end_lsn.max(end);
@@ -141,36 +208,64 @@ impl Log {
                 }
             }
         }
+        self.recent.extend(done);
+        self.recent.drain(..self.recent.len().saturating_sub(RECENT));
+        let covered = self.covered;
+        self.covered = covered.or(first);
         self.tail = tail;
-        self.held.extend(done);
-        self.covered = self.covered.or(first);
-        if !bytes.is_empty() {
-            let (offset, len) = (self.end, bytes.len());
-            self.end += len as u64;
-            self.memory += len as u64;
-            self.blocks.push_back(Block { offset, len, data: Data::Memory(bytes) });
+        if len == 0 {
+            self.is_moved = true;
+            return Ok(());
         }
-        self.free();
+        let follows = !std::mem::take(&mut self.is_moved);
+        let (marks, memory) = if disk.is_some() { (Box::default(), None) } else { (marks.into(), Some(bytes)) };
+        let (id, offset, end_lsn, begun) = (self.next_block, self.end, tail.end_lsn, tail.begun());
+        let block = Block { id, offset, len, covered, before, follows, end_lsn, begun, marks, memory, disk };
+        self.next_block += 1;
+        self.end += len as u64;
+        self.memory += block.memory();
+        self.blocks.push_back(block);
         Ok(())
+    }
+
+    /// Appends what an earlier log has written. Nothing when that makes no sense.
+    pub(super) fn recover(&mut self, description: Description, record: Record) -> Option<()> {
+        let Description { offset, covered, before, marks, .. } = description;
+        if offset < self.tail.boundary {
+            return None;
+        }
+        let open = self.tail.open;
+        let is_rewound = open.is_some_and(|open| open.begin == offset);
+        let is_other = open.is_some_and(|open| before.begun() != open.commit);
+        if is_rewound {
+            self.cut(offset);
+        } else if offset != self.end || is_other {
+            // Everything before was released, or what lies between would have been written.
+            self.blocks.clear();
+            self.recent.clear();
+        }
+        if self.blocks.is_empty() {
+            let begun = (before.begun() > Lsn::ZERO).then(|| Lsn(before.begun().0.saturating_add(1)));
+            self.covered = self.covered.max(begun);
+        }
+        (self.end, self.tail) = (offset, before);
+        self.covered = self.covered.max(covered);
+        self.is_unsure = true;
+        self.push(Bytes::new(), &marks, Some(record)).ok()
+    }
+
+    /// Drops the incomplete last transaction of a log that nobody reads yet. Frees nothing.
+    pub(super) fn rewind_unread(&mut self) {
+        if let Some(open) = self.tail.open.take() {
+            self.cut(open.begin);
+        }
     }
 
     /// Drops the incomplete last transaction, and sets back whoever began to read it.
     pub(super) fn rewind(&mut self) {
         let Some(open) = self.tail.open.take() else { return };
         let cut = open.begin;
-        while self.blocks.back().is_some_and(|block| block.offset >= cut) {
-            self.memory -= self.blocks.pop_back().map_or(0, |block| block.memory());
-        }
-        if let Some(block) = self.blocks.back_mut() {
-            let keep = usize::try_from(cut - block.offset).unwrap_or(usize::MAX).min(block.len);
-            self.memory -= block.memory();
-            block.len = keep;
-            if let Data::Memory(bytes) = &mut block.data {
-                bytes.truncate(keep);
-            }
-            self.memory += block.memory();
-        }
-        self.end = cut;
+        self.cut(cut);
         for place in self.readers.values_mut() {
             if place.read > cut {
                 place.read = cut;
@@ -181,17 +276,43 @@ impl Log {
         self.free();
     }
 
+    /// Nothing is left from this log offset on.
+    fn cut(&mut self, cut: u64) {
+        while self.blocks.back().is_some_and(|block| block.offset >= cut) {
+            self.memory -= self.blocks.pop_back().map_or(0, |block| block.memory());
+        }
+        if let Some(block) = self.blocks.back_mut() {
+            let keep = usize::try_from(cut - block.offset).unwrap_or(usize::MAX).min(block.len);
+            self.memory -= block.memory();
+            block.len = keep;
+            block.begun = block.begun.min(self.tail.last.map_or(Lsn::ZERO, |last| last.commit));
+            if let Some(bytes) = &mut block.memory {
+                bytes.truncate(keep);
+            }
+            let is_void =
+                |mark: &Mark| matches!(mark, Mark::Begin { offset, .. } if block.offset + *offset as u64 >= cut);
+            if let Some(first) = block.marks.iter().position(is_void) {
+                block.marks = block.marks.iter().take(first).copied().collect();
+            }
+            self.memory += block.memory();
+        }
+        self.end = cut;
+        self.is_moved = true;
+    }
+
     pub(super) fn begin_at(&mut self, lsn: Lsn) {
+        self.is_unsure = false;
         if lsn > self.tail.end_lsn {
             // What committed between the old end and here may never have been received.
             self.tail.end_lsn = lsn;
             self.covered = Some(lsn);
+            self.is_moved = true;
         }
     }
 
     pub(super) fn has(&self, commit: Lsn) -> Option<Transaction> {
-        let found = self.held.binary_search_by_key(&commit, |held| held.transaction.commit).ok()?;
-        self.held.get(found).map(|held| held.transaction)
+        let found = self.recent.binary_search_by_key(&commit, |transaction| transaction.commit).ok()?;
+        self.recent.get(found).copied()
     }
 
     pub(super) fn head(&self) -> Head {
@@ -201,8 +322,9 @@ impl Log {
     pub(super) fn holds(&self, from: StartAt) -> bool {
         match from {
             StartAt::Head => true,
-            StartAt::After(_) if self.tail.last.is_none() && self.tail.open.is_none() => false,
-            StartAt::After(lsn) => self.covered.is_some_and(|covered| lsn.0.saturating_add(1) >= covered.0),
+            StartAt::After(lsn) => {
+                !self.is_unsure && self.covered.is_some_and(|covered| lsn.0.saturating_add(1) >= covered.0)
+            }
         }
     }
 
@@ -212,18 +334,23 @@ impl Log {
     }
 
     pub(super) fn add_reader(&mut self, from: StartAt) -> u64 {
-        let complete = match from {
+        let found = match from {
             StartAt::Head => None,
-            StartAt::After(lsn) => {
-                let first = self.held.partition_point(|held| held.transaction.commit <= lsn);
-                self.held.get(first).map(|held| held.begin)
-            }
+            StartAt::After(lsn) => self.place_after(lsn),
         };
-        let read = complete.unwrap_or(self.tail.boundary).max(self.start());
+        let (read, seeks) = found.unwrap_or((self.tail.boundary.max(self.start()), None));
         let id = self.next_reader;
         self.next_reader += 1;
-        self.readers.insert(id, Place { read, released: read, rewound: false });
+        self.readers.insert(id, Place { read, released: read, rewound: false, seeks });
         id
+    }
+
+    fn place_after(&self, lsn: Lsn) -> Option<(u64, Option<Lsn>)> {
+        let block = self.blocks.get(self.blocks.partition_point(|block| block.begun <= lsn))?;
+        match block.memory {
+            Some(_) => first_after(&block.marks, lsn).map(|begin| (block.offset + begin as u64, None)),
+            None => Some((block.offset, Some(lsn))),
+        }
     }
 
     pub(super) fn remove_reader(&mut self, id: u64) {
@@ -238,47 +365,105 @@ impl Log {
             return Some(Found::Read(Read::Rewound));
         }
         let block = self.blocks.get(self.blocks.partition_point(|block| block.end() <= place.read))?;
-        match &block.data {
-            Data::Memory(bytes) => place.take(block, bytes).map(Found::Read),
-            Data::Disk(record) => Some(Found::Disk(block.offset, record.clone())),
+        let Some(bytes) = &block.memory else { return block.disk.clone().map(Found::Disk) };
+        // The block in which it was to look was rewound, and this came in its place.
+        if let Some(begin) = place.seeks.take().and_then(|lsn| first_after(&block.marks, lsn)) {
+            place.read = place.read.max(block.offset + begin as u64);
         }
+        place.take(block, bytes).map(Found::Read)
     }
 
-    /// What this reader gets from the block that it has loaded; nothing when that is no longer its next one.
-    pub(super) fn read_loaded(&mut self, id: u64, loaded: &Record, bytes: &Bytes) -> Option<Read> {
+    /// What this reader gets from the block that it has loaded; nothing when it has to look again.
+    pub(super) fn read_loaded(&mut self, id: u64, record: &Record, marks: &[Mark], bytes: &Bytes) -> Option<Read> {
         let place = self.readers.get_mut(&id).filter(|place| !place.rewound)?;
         let block = self.blocks.get(self.blocks.partition_point(|block| block.end() <= place.read))?;
-        match &block.data {
-            Data::Disk(record) if record.is(loaded) => place.take(block, bytes),
-            _ => None,
+        if !block.disk.as_ref().is_some_and(|disk| disk.is(record)) {
+            return None;
         }
+        if let Some(lsn) = place.seeks.take() {
+            let begin = first_after(marks, lsn).unwrap_or(block.len).min(block.len);
+            place.read = place.read.max(block.offset + begin as u64);
+            if place.read == block.end() {
+                return None;
+            }
+        }
+        place.take(block, bytes)
     }
 
-    /// The oldest blocks in memory, so many that what stays is at most `keep` bytes; none beyond `room` on disk.
-    pub(super) fn oldest_in_memory(&self, keep: u64, mut room: u64) -> Vec<(u64, Bytes)> {
-        let mut chosen = Vec::new();
-        let mut left = self.memory;
-        for block in &self.blocks {
-            let Data::Memory(bytes) = &block.data else { continue };
-            let cost = Segments::cost(block.len);
-            if left <= keep || cost > room {
+    /// Takes the oldest blocks out of memory until what stays is at most `keep` bytes, as far as they have a
+    /// record; picks those that need one first, none beyond `room`. Says whether memory was freed.
+    pub(super) fn spill(&mut self, keep: u64, room: u64) -> (bool, Vec<Picked>) {
+        let before = self.memory;
+        let (mut left, mut upto) = (before, 0);
+        for block in &mut self.blocks {
+            if left <= keep {
                 break;
             }
-            room -= cost;
             left -= block.memory();
-            chosen.push((block.offset, bytes.clone()));
+            upto += 1;
+            if block.disk.is_some() {
+                self.memory -= block.memory();
+                block.only_on_disk();
+            }
         }
-        chosen
+        (self.memory < before, self.pick(upto, room).1)
     }
 
-    /// These blocks are on disk now. Those that are gone meanwhile count for nothing.
-    pub(super) fn moved_to_disk(&mut self, records: Vec<(u64, Record)>) {
-        for (offset, record) in records {
-            let Ok(found) = self.blocks.binary_search_by_key(&offset, |block| block.offset) else { continue };
-            if let Some(block) = self.blocks.get_mut(found) {
-                self.memory -= block.memory();
-                block.data = Data::Disk(record);
+    /// Picks the blocks without a record of all transactions that committed before `end`, as far as there is `room`
+    /// for them; says whether that was so.
+    pub(super) fn unrecorded(&mut self, end: Lsn, room: u64) -> (bool, Vec<Picked>) {
+        // The first block in which a later transaction begins may hold the end of an earlier one.
+        let last = self.blocks.partition_point(|block| block.begun < end);
+        let reaches = self.blocks.get(last).is_some_and(|block| block.end_lsn >= end);
+        self.pick(if reaches { last + 1 } else { self.blocks.len() }, room)
+    }
+
+    fn pick(&mut self, upto: usize, mut room: u64) -> (bool, Vec<Picked>) {
+        let from = self.blocks.partition_point(|block| block.disk.is_some());
+        let upto = self.merge(from, upto);
+        let mut picked = Vec::new();
+        let fits = self.blocks.iter().take(upto).skip(from).all(|block| block.pick(&mut picked, &mut room));
+        (fits, picked)
+    }
+
+    /// Makes large blocks of these small ones, which have no record; returns the new end of them.
+    fn merge(&mut self, from: usize, upto: usize) -> usize {
+        if from >= upto {
+            return upto;
+        }
+        let rest = self.blocks.split_off(upto);
+        let (mut group, mut len) = (Vec::new(), 0);
+        for block in self.blocks.split_off(from) {
+            if !block.follows || len + block.len > MERGED_BYTES {
+                self.blocks.extend(merged(std::mem::take(&mut group)));
+                len = 0;
             }
+            len += block.len;
+            group.push(block);
+        }
+        self.blocks.extend(merged(group));
+        let upto = self.blocks.len();
+        self.blocks.extend(rest);
+        upto
+    }
+
+    /// What says how far the log reaches, where every block has a record.
+    pub(super) fn note(&self) -> Option<Description> {
+        let is_recorded = self.blocks.back().is_none_or(|block| block.disk.is_some());
+        is_recorded.then(|| Description {
+            offset: self.end,
+            covered: self.covered,
+            before: self.tail,
+            synced: Synced::default(),
+            marks: Box::default(),
+        })
+    }
+
+    /// This block has a record now. One that is gone meanwhile counts for nothing.
+    pub(super) fn recorded(&mut self, id: u64, record: Record) {
+        let Ok(found) = self.blocks.binary_search_by_key(&id, |block| block.id) else { return };
+        if let Some(block) = self.blocks.get_mut(found) {
+            block.disk = Some(record);
         }
     }
 
@@ -298,6 +483,11 @@ impl Log {
         self.readers.values().any(|place| place.read < self.end || place.rewound)
     }
 
+    #[cfg(test)]
+    pub(super) fn end_offset(&self) -> u64 {
+        self.end
+    }
+
     pub(super) fn memory_bytes(&self) -> u64 {
         self.memory
     }
@@ -306,17 +496,50 @@ impl Log {
     fn free(&mut self) {
         let complete = self.tail.open.map_or(self.end, |open| open.begin);
         let needed = self.readers.values().map(|place| place.released).min().unwrap_or(complete).min(complete);
-        while self.blocks.front().is_some_and(|block| block.end() <= needed) {
-            self.memory -= self.blocks.pop_front().map_or(0, |block| block.memory());
-        }
-        let start = self.start();
-        while let Some(held) = self.held.pop_front_if(|held| held.begin < start) {
-            self.covered = Some(Lsn(held.transaction.commit.0.saturating_add(1)));
+        while let Some(block) = self.blocks.pop_front_if(|block| block.end() <= needed) {
+            self.memory -= block.memory();
+            if block.begun > Lsn::ZERO {
+                self.covered = self.covered.max(Some(Lsn(block.begun.0.saturating_add(1))));
+            }
         }
     }
 }
 
+/// One block of several that are in memory and follow each other.
+fn merged(group: Vec<Block>) -> Option<Block> {
+    if group.len() < 2 {
+        return group.into_iter().next();
+    }
+    let mut bytes = BytesMut::with_capacity(group.iter().map(|block| block.len).sum());
+    let mut marks = Vec::with_capacity(group.iter().map(|block| block.marks.len()).sum());
+    let (end_lsn, begun) = group.last().map(|last| (last.end_lsn, last.begun))?;
+    for block in &group {
+        let offset = bytes.len();
+        marks.extend(block.marks.iter().map(|mark| mark.moved(offset)));
+        bytes.extend_from_slice(block.memory.as_ref()?);
+    }
+    let len = bytes.len();
+    let first = group.into_iter().next()?;
+    Some(Block { len, end_lsn, begun, marks: marks.into(), memory: Some(bytes.freeze()), ..first })
+}
+
+/// Where the first transaction begins that commits after this.
+fn first_after(marks: &[Mark], lsn: Lsn) -> Option<usize> {
+    marks.iter().find_map(|mark| match mark {
+        Mark::Begin { offset, commit, .. } if *commit > lsn => Some(*offset),
+        _ => None,
+    })
+}
+
 impl Mark {
+    fn moved(self, by: usize) -> Self {
+        match self {
+            Self::Begin { offset, commit, xid, at } => Self::Begin { offset: offset + by, commit, xid, at },
+            Self::Commit { after, end } => Self::Commit { after: after + by, end },
+            Self::KeepAlive { after, end } => Self::KeepAlive { after: after + by, end },
+        }
+    }
+
     fn checked_offset(self, len: usize) -> EtlResult<usize> {
         let (Self::Begin { offset, .. } | Self::Commit { after: offset, .. } | Self::KeepAlive { after: offset, .. }) =
             self;

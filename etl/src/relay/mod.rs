@@ -1,22 +1,26 @@
 //! Where do changes wait? The ordered log of committed changes between the receiver and the appliers.
 //!
 //! One writer appends blocks of received frames; each reader takes them in order and releases what is durable
-//! for it. What every reader has released is dropped. Beyond the tail, the oldest blocks wait in files. The log
-//! does not outlive its process: it is empty after a restart, and what a cursor still needed from it must then
-//! be had from the source again.
+//! for it. What every reader has released is dropped. Beyond the tail, the oldest blocks wait in files. What was
+//! synced is there again after a crash, as far as a reader still needed it; the rest the source sends again.
 
 mod log;
 #[cfg(test)]
 mod model;
 mod reader;
+mod record;
+mod recovery;
 mod segment;
 mod settings;
+mod spill;
 #[cfg(test)]
 mod tests;
 mod writer;
 
 use std::io;
 use std::path::PathBuf;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -26,9 +30,10 @@ use self::log::Log;
 pub use self::reader::Reader;
 use self::segment::Segments;
 pub use self::settings::{AtLimit, RelaySettings};
+use self::spill::{Pen, Recorded};
 pub use self::writer::RelayWriter;
 use crate::clock::Timestamp;
-use crate::error::{ErrorKind, EtlResult, ResultExt};
+use crate::error::{ErrorKind, EtlError, EtlResult, ResultExt};
 use crate::failpoint;
 use crate::lsn::Lsn;
 
@@ -44,14 +49,43 @@ struct Inner {
     /// Wakes the writer: something was read or released.
     freed: Notify,
     segments: Arc<Segments>,
+    /// Locked before the log, and only where blocking is allowed.
+    pen: Mutex<Pen>,
+    is_durable: AtomicBool,
     tail_bytes: u64,
     at_limit: AtLimit,
 }
 
 impl Inner {
+    /// Blocks the thread.
+    fn open(dir: PathBuf, settings: &RelaySettings, tail_bytes: u64) -> EtlResult<Self> {
+        let segments = Arc::new(Segments::new(dir, settings.max_bytes.0));
+        let (log, pen) = recovery::recover(&segments)?;
+        let (log, pen, is_durable) = (Mutex::new(log), Mutex::new(pen), AtomicBool::new(false));
+        let (grown, freed, at_limit) = (Notify::new(), Notify::new(), settings.at_limit);
+        Ok(Self { log, grown, freed, segments, pen, is_durable, tail_bytes, at_limit })
+    }
+
     fn log(&self) -> MutexGuard<'_, Log> {
         // No method of the log leaves it half changed, so a panic elsewhere does not matter to it.
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn pen(&self) -> MutexGuard<'_, Pen> {
+        self.pen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_full(&self) -> EtlError {
+        EtlError::new(ErrorKind::Relay, "the relay is full")
+            .with("disk_bytes", self.segments.bytes())
+            .hint("Find out why the destination is slow, raise relay.max_bytes, or let relay.at_limit wait")
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // The files are for the next log.
+        self.segments.end();
     }
 }
 
@@ -144,22 +178,15 @@ pub struct RelayStatus {
 }
 
 impl Relay {
-    /// An empty log: at most `tail_bytes` in memory, which one block may exceed, and `max_bytes` in `dir`.
+    /// The log with what an earlier one left in `dir`: at most `tail_bytes` in memory, which one block may exceed,
+    /// and `max_bytes` on disk, which one transaction may exceed.
     ///
-    /// Segments that an earlier run left there are deleted.
+    /// What was left stays until readers exist, and counts as held once the writer knows where the stream begins.
     ///
     /// # Errors
-    /// `Disk` when the directory cannot be read or cleared.
+    /// `Disk` when the directory cannot be read or written; `Relay` when what was synced is damaged.
     pub async fn open(dir: PathBuf, settings: RelaySettings, tail_bytes: usize) -> EtlResult<(Self, RelayWriter)> {
-        let segments = blocking(move || Segments::open(dir, settings.max_bytes.0)).await?;
-        let inner = Inner {
-            log: Mutex::default(),
-            grown: Notify::new(),
-            freed: Notify::new(),
-            segments: Arc::new(segments),
-            tail_bytes: tail_bytes as u64,
-            at_limit: settings.at_limit,
-        };
+        let inner = blocking(move || Inner::open(dir, &settings, tail_bytes as u64)).await?;
         let relay = Self(Arc::new(inner));
         let writer = RelayWriter::new(relay.clone());
         Ok((relay, writer))
@@ -183,7 +210,7 @@ impl Relay {
         self.0.log().head()
     }
 
-    /// Whether every transaction after that is still here or to come. False for a log that received none.
+    /// Whether every transaction after that is still here or to come, as far as is known.
     pub fn holds(&self, from: StartAt) -> bool {
         self.0.log().holds(from)
     }
@@ -197,17 +224,39 @@ impl Relay {
         Ok(Reader::new(self.clone(), id))
     }
 
-    /// Asks for a durable log. This one does not outlive its process, and goes on as before.
-    pub fn require_durable(&self, _on: bool) {}
+    /// While on, what was synced stays on disk even where no reader needs it: it says how far the log reached.
+    pub fn require_durable(&self, on: bool) {
+        self.0.is_durable.store(on, Ordering::Relaxed);
+    }
 
-    /// Nothing is synced: an `Ok` does not mean that what was appended survives a crash.
+    /// Returns once all that committed before `end`, and that a reader has not released, survives a crash.
     ///
-    /// Whoever confirms to the source after this must copy again, after a restart, what the log has lost.
+    /// With a durable log (see [`Relay::require_durable`]), one that is opened later reaches at least to `end`,
+    /// unless that was never received. At the limit it waits for the slowest reader, or fails, as configured.
     ///
     /// # Errors
-    /// What the failpoint `relay.before_sync` injects.
-    pub async fn sync_upto(&self, _end: Lsn) -> EtlResult<()> {
-        failpoint::visit("relay.before_sync").await
+    /// `Disk` when it cannot be written; `Relay` at the limit with [`AtLimit::Stop`].
+    pub async fn sync_upto(&self, end: Lsn) -> EtlResult<()> {
+        loop {
+            let mut freed = pin!(self.0.freed.notified());
+            freed.as_mut().enable();
+            match self.with_pen(move |pen, inner| pen.record(inner, end)).await? {
+                Recorded::Synced => return Ok(()),
+                Recorded::Written => break,
+                Recorded::NoRoom if self.0.at_limit == AtLimit::Stop => return Err(self.0.is_full()),
+                Recorded::NoRoom => freed.await,
+            }
+        }
+        failpoint::visit("relay.before_sync").await?;
+        self.with_pen(|pen, inner| pen.sync(&inner.segments)).await
+    }
+
+    async fn with_pen<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Pen, &Inner) -> EtlResult<T> + Send + 'static,
+    ) -> EtlResult<T> {
+        let inner = Arc::clone(&self.0);
+        blocking(move || work(&mut inner.pen(), &inner)).await
     }
 
     /// What the log occupies.

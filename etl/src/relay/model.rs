@@ -1,10 +1,13 @@
 //! Does every reader see exactly the committed bytes, whatever happens in between? Random runs against a plain list.
 
+use std::fs::File;
+
 use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::log::Found;
 use super::*;
+use crate::byte_size::ByteSize;
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -14,28 +17,46 @@ enum Step {
     Release(usize),
     Replace(usize),
     ToDisk(u64),
+    Sync,
+    Crash { loses: bool },
 }
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        4 => (1..9u8, any::<bool>(), any::<bool>())
+        8 => (1..9u8, any::<bool>(), any::<bool>())
             .prop_map(|(bytes, begins, commits)| Step::Append { bytes, begins, commits }),
-        1 => Just(Step::Rewind),
-        4 => (0..3usize).prop_map(Step::Read),
-        2 => (0..3usize).prop_map(Step::Release),
-        1 => (0..3usize).prop_map(Step::Replace),
-        2 => (0..20u64).prop_map(Step::ToDisk),
+        2 => Just(Step::Rewind),
+        8 => (0..3usize).prop_map(Step::Read),
+        4 => (0..3usize).prop_map(Step::Release),
+        2 => (0..3usize).prop_map(Step::Replace),
+        4 => (0..20u64).prop_map(Step::ToDisk),
+        2 => Just(Step::Sync),
+        1 => any::<bool>().prop_map(|loses| Step::Crash { loses }),
     ]
 }
 
-/// The whole log as it should be, and where its last transaction is complete.
+/// Where the slot was created.
+const CREATED: Lsn = Lsn(1);
+
+/// A transaction that began, in offsets of the whole log.
+#[derive(Clone, Copy)]
+struct Began {
+    commit: u64,
+    begin: usize,
+}
+
+/// The whole log as it should be, and where nothing is incomplete.
 #[derive(Default)]
 struct Model {
     bytes: Vec<u8>,
-    complete: usize,
+    began: Vec<Began>,
+    /// Offsets, and the last commit before each.
+    boundaries: Vec<(usize, u64)>,
     open: bool,
     lsn: u64,
     fill: u8,
+    /// What the source was told: it sends nothing before this again.
+    confirmed: Lsn,
 }
 
 impl Model {
@@ -51,6 +72,9 @@ impl Model {
                 true => Mark::Begin { offset: 0, commit: Lsn(self.lsn), xid: 1, at },
                 false => Mark::KeepAlive { after: block.len(), end: Lsn(self.lsn) },
             });
+            if begins {
+                self.began.push(Began { commit: self.lsn, begin: self.bytes.len() });
+            }
             self.open = begins;
         }
         if self.open && commits {
@@ -59,9 +83,21 @@ impl Model {
         }
         self.bytes.extend(&block);
         if !self.open {
-            self.complete = self.bytes.len();
+            self.boundaries.push((self.bytes.len(), self.began.last().map_or(0, |began| began.commit)));
         }
         log.append(Bytes::from(block), &marks).unwrap();
+    }
+
+    fn complete(&self) -> usize {
+        self.boundaries.last().map_or(0, |(offset, _)| *offset)
+    }
+
+    /// Nothing is left from there on.
+    fn cut(&mut self, end: usize) {
+        self.bytes.truncate(end);
+        self.began.retain(|began| began.begin < end);
+        self.boundaries.retain(|(offset, _)| *offset <= end);
+        self.open = false;
     }
 }
 
@@ -71,19 +107,34 @@ struct Seen {
     from: usize,
     bytes: Vec<u8>,
     rewound: bool,
+    /// It needs nothing that committed up to here.
+    durable: u64,
 }
 
 impl Seen {
     fn new(log: &mut Log, model: &Model) -> Self {
-        Self { id: log.add_reader(StartAt::Head), from: model.complete, bytes: Vec::new(), rewound: false }
+        let durable = log.head().end.0.saturating_sub(1);
+        let id = log.add_reader(StartAt::Head);
+        Self { id, from: model.complete(), bytes: Vec::new(), rewound: false, durable }
+    }
+
+    /// Goes on after a restart with what it knew to be durable.
+    fn again(&mut self, log: &mut Log, model: &Model) {
+        let from = StartAt::After(Lsn(self.durable));
+        assert!(log.holds(from), "what a reader had not released is gone");
+        let first = model.began.iter().find(|began| began.commit > self.durable);
+        let (id, from) = (log.add_reader(from), first.map_or(model.complete(), |began| began.begin));
+        *self = Self { id, from, bytes: Vec::new(), rewound: false, durable: self.durable };
     }
 
     fn read(&mut self, log: &mut Log) -> bool {
         let read = match log.read(self.id) {
             None => return false,
             Some(Found::Read(read)) => read,
-            Some(Found::Disk(offset, record)) => {
-                log.read_loaded(self.id, &record, &record.load(offset).unwrap()).unwrap()
+            Some(Found::Disk(record)) => {
+                let (description, bytes) = record.load().unwrap();
+                let Some(read) = log.read_loaded(self.id, &record, &description.marks, &bytes) else { return true };
+                read
             }
         };
         match read {
@@ -100,53 +151,104 @@ impl Seen {
         }
         true
     }
+
+    fn release(&mut self, log: &mut Log, model: &Model) {
+        let seen = self.from + self.bytes.len();
+        if let Some((offset, commit)) = model.boundaries.iter().rfind(|(offset, _)| *offset <= seen) {
+            log.release(self.id, *offset as u64);
+            self.durable = self.durable.max(*commit);
+        }
+    }
+}
+
+fn open(dir: &tempfile::TempDir) -> Inner {
+    let settings = RelaySettings { max_bytes: ByteSize::gib(1), at_limit: AtLimit::Stop };
+    Inner::open(dir.path().join("relay"), &settings, 0).unwrap()
+}
+
+/// The end of the last file is lost, as far as it was not synced.
+fn lose(dir: &std::path::Path, synced: record::Synced) {
+    let last = std::fs::read_dir(dir).into_iter().flatten().map(|entry| entry.unwrap().path()).max();
+    let Some(last) = last else { return };
+    let number = u64::from_str_radix(last.file_stem().unwrap().to_str().unwrap(), 16).unwrap();
+    let safe = if number == synced.segment { synced.position } else { 0 };
+    let file = File::options().write(true).open(&last).unwrap();
+    let len = file.metadata().unwrap().len();
+    file.set_len(safe + (len - safe) / 2).unwrap();
+}
+
+fn crash(dir: &tempfile::TempDir, inner: Inner, model: &mut Model, readers: &mut [Seen], loses: bool) -> Inner {
+    let synced = inner.pen().synced_place();
+    drop(inner);
+    if loses {
+        lose(&dir.path().join("relay"), synced);
+    }
+    let inner = open(dir);
+    {
+        let mut log = inner.log();
+        assert!(model.confirmed == CREATED || log.head().end >= model.confirmed, "what was confirmed is lost");
+        assert!(!log.holds(StartAt::After(Lsn(u64::MAX))), "nobody has said where the stream goes on");
+        log.begin_at(model.confirmed);
+        let end = usize::try_from(log.end_offset()).unwrap();
+        if end == 0 {
+            // Nothing was on disk: the log's offsets begin anew.
+            *model = Model { lsn: model.lsn, fill: model.fill, confirmed: model.confirmed, ..Model::default() };
+        }
+        model.cut(end);
+        assert_eq!(end, model.complete(), "a transaction is cut in two");
+        for reader in readers {
+            reader.again(&mut log, model);
+        }
+    }
+    inner
 }
 
 fn run(steps: Vec<Step>) {
-    let (mut log, mut model) = (Log::default(), Model::default());
     let dir = tempfile::tempdir().unwrap();
-    let segments = Arc::new(Segments::open(dir.path().to_owned(), 1 << 20).unwrap());
-    let mut segment = None;
-    let mut readers: Vec<Seen> = (0..3).map(|_| Seen::new(&mut log, &model)).collect();
+    let (mut inner, mut model) = (open(&dir), Model { confirmed: CREATED, ..Model::default() });
+    inner.log().begin_at(CREATED);
+    let mut readers: Vec<Seen> = (0..3).map(|_| Seen::new(&mut inner.log(), &model)).collect();
     for step in steps {
         match step {
-            Step::Append { bytes, begins, commits } => model.append(&mut log, bytes, begins, commits),
+            Step::Append { bytes, begins, commits } => model.append(&mut inner.log(), bytes, begins, commits),
             Step::Rewind => {
-                log.rewind();
-                model.bytes.truncate(model.complete);
-                model.open = false;
+                inner.log().rewind();
+                model.cut(model.complete());
             }
             Step::Read(n) => {
-                readers[n].read(&mut log);
+                readers[n].read(&mut inner.log());
             }
-            Step::Release(n) => {
-                let seen = readers[n].from + readers[n].bytes.len();
-                log.release(readers[n].id, seen.min(model.complete) as u64);
+            Step::Release(n) => readers[n].release(&mut inner.log(), &model),
+            Step::Replace(n) => {
+                inner.log().remove_reader(readers[n].id);
+                readers[n] = Seen::new(&mut inner.log(), &model);
             }
             Step::ToDisk(keep) => {
-                let old = log.oldest_in_memory(keep, segments.room());
-                let (current, records) = segments.write(segment.take(), &old).unwrap();
-                log.moved_to_disk(records);
-                segment = current;
-                assert!(log.memory_bytes() <= keep);
+                inner.pen().spill(&inner, keep, false).unwrap();
+                assert!(inner.log().memory_bytes() <= keep);
             }
-            Step::Replace(n) => {
-                log.remove_reader(readers[n].id);
-                readers[n] = Seen::new(&mut log, &model);
+            Step::Sync => {
+                let end = inner.log().head().end;
+                inner.pen().record(&inner, end).unwrap();
+                inner.pen().sync(&inner.segments).unwrap();
+                model.confirmed = end;
             }
+            Step::Crash { loses } => inner = crash(&dir, inner, &mut model, &mut readers, loses),
         }
     }
     // A last transaction follows, so that whoever was set back is told from where.
-    model.append(&mut log, 3, true, true);
+    model.append(&mut inner.log(), 3, true, true);
     for seen in &mut readers {
+        let mut log = inner.log();
         while seen.read(&mut log) {}
         assert_eq!(seen.bytes, model.bytes[seen.from..]);
         assert_eq!(log.behind(seen.id), 0);
         log.release(seen.id, model.bytes.len() as u64);
     }
-    assert_eq!(log.memory_bytes(), 0);
-    drop(segment);
-    assert_eq!(segments.bytes(), 0);
+    assert_eq!(inner.log().memory_bytes(), 0);
+    inner.pen().let_go();
+    assert_eq!(inner.segments.bytes(), 0);
+    assert_eq!(std::fs::read_dir(dir.path().join("relay")).map_or(0, Iterator::count), 0);
 }
 
 proptest! {

@@ -35,13 +35,14 @@ impl Reader {
                     continue;
                 }
                 Some(Found::Read(read)) => Some(read),
-                Some(Found::Disk(offset, record)) => {
-                    let (record, bytes) = blocking(move || record.load(offset).map(|bytes| (record, bytes))).await?;
-                    inner.log().read_loaded(self.id, &record, &bytes)
+                Some(Found::Disk(record)) => {
+                    let load = move || record.load().map(|(description, bytes)| (record, description, bytes));
+                    let (record, description, bytes) = blocking(load).await?;
+                    inner.log().read_loaded(self.id, &record, &description.marks, &bytes)
                 }
             };
             if let Some(read) = read {
-                inner.freed.notify_one();
+                inner.freed.notify_waiters();
                 return Ok(read);
             }
         }
@@ -50,7 +51,7 @@ impl Reader {
     /// Everything before this log offset is durable for this reader. Beyond what it has read, it counts for nothing.
     pub fn release(&mut self, upto: u64) {
         self.relay.0.log().release(self.id, upto);
-        self.relay.0.freed.notify_one();
+        self.relay.0.freed.notify_waiters();
     }
 
     /// The bytes between what [`Reader::next`] has returned and the end.
@@ -62,6 +63,6 @@ impl Reader {
 impl Drop for Reader {
     fn drop(&mut self) {
         self.relay.0.log().remove_reader(self.id);
-        self.relay.0.freed.notify_one();
+        self.relay.0.freed.notify_waiters();
     }
 }

@@ -1,39 +1,40 @@
-//! How do blocks get out of memory into files, and back?
+//! How do records get into files, and back?
 //!
-//! A segment is the magic and version, then records: length (u32), CRC-32 (u32), log offset (u64), bytes; all
-//! big-endian. The checksum covers offset and bytes. A segment is deleted when no block is in it any more.
+//! A segment is the magic, then records (see `record`). It is deleted when nothing in it is needed any more; what
+//! is needed stays when the process ends.
 
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 
+use super::record::{DESCRIPTION, Description, HEADER, Header, MARK};
 use crate::error::{ErrorKind, EtlError, EtlResult};
 
-const MAGIC: &[u8; 8] = b"ETLSEG\0\x01";
-const HEADER: usize = 16;
+pub(super) const MAGIC: &[u8; 8] = b"ETLSEG\0\x01";
 const SEGMENT_BYTES: u64 = 64 << 20;
-
-/// The segment to go on with, and where the block of each log offset is.
-pub(super) type Written = (Option<Arc<Segment>>, Vec<(u64, Record)>);
 
 /// The directory of the segments.
 #[derive(Debug)]
 pub(super) struct Segments {
-    dir: PathBuf,
+    pub(super) dir: PathBuf,
     max_bytes: u64,
     next: AtomicU64,
     bytes: AtomicU64,
+    /// The log has ended: what is there now stays for the next one.
+    ended: AtomicBool,
 }
 
-/// One file. Dropping it deletes it.
+/// One file. Dropping it deletes it, as long as the log goes on.
 #[derive(Debug)]
 pub(super) struct Segment {
-    path: PathBuf,
+    /// Its place among the segments.
+    pub(super) number: u64,
+    pub(super) path: PathBuf,
     file: File,
     len: AtomicU64,
     segments: Arc<Segments>,
@@ -44,25 +45,14 @@ pub(super) struct Segment {
 pub(super) struct Record {
     segment: Arc<Segment>,
     position: u64,
-    len: usize,
+    description: usize,
+    block: usize,
 }
 
 impl Segments {
-    /// Deletes what an earlier run left: its log is gone, so nothing refers to it.
-    pub(super) fn open(dir: PathBuf, max_bytes: u64) -> EtlResult<Self> {
-        match fs::read_dir(&dir) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(failed("read the relay's directory", &dir, error)),
-            Ok(entries) => {
-                for entry in entries {
-                    let path = entry.map_err(|e| failed("read the relay's directory", &dir, e))?.path();
-                    if path.extension().is_some_and(|e| e == "seg") {
-                        fs::remove_file(&path).map_err(|e| failed("delete an old relay segment", &path, e))?;
-                    }
-                }
-            }
-        }
-        Ok(Self { dir, max_bytes, next: AtomicU64::new(0), bytes: AtomicU64::new(0) })
+    pub(super) fn new(dir: PathBuf, max_bytes: u64) -> Self {
+        let (next, bytes, ended) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
+        Self { dir, max_bytes, next, bytes, ended }
     }
 
     /// What all segments occupy.
@@ -75,70 +65,111 @@ impl Segments {
         self.max_bytes.saturating_sub(self.bytes())
     }
 
-    /// Bytes that a block of this length occupies, with a new segment's header.
-    pub(super) fn cost(len: usize) -> u64 {
-        (len + HEADER + MAGIC.len()) as u64
+    /// Bytes that a block of this length occupies, with a new segment's magic.
+    pub(super) fn cost(block: usize, marks: usize) -> u64 {
+        (block + marks * MARK + DESCRIPTION + HEADER + MAGIC.len()) as u64
     }
 
-    fn create(self: &Arc<Self>) -> EtlResult<Arc<Segment>> {
+    /// From now on nothing is deleted.
+    pub(super) fn end(&self) {
+        self.ended.store(true, Ordering::Relaxed);
+    }
+
+    /// A new file, which begins with the magic.
+    pub(super) fn create(self: &Arc<Self>) -> EtlResult<Arc<Segment>> {
         fs::create_dir_all(&self.dir).map_err(|e| failed("create the relay's directory", &self.dir, e))?;
-        let path = self.dir.join(format!("{:016x}.seg", self.next.fetch_add(1, Ordering::Relaxed)));
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let path = self.dir.join(format!("{number:016x}.seg"));
         let file = File::options().read(true).write(true).create_new(true).open(&path);
         let file = file.map_err(|e| failed("create a relay segment", &path, e))?;
-        let segment = Arc::new(Segment { path, file, len: AtomicU64::new(0), segments: Arc::clone(self) });
-        segment.append(MAGIC)?;
-        Ok(segment)
+        let segment = Segment { number, path, file, len: AtomicU64::new(0), segments: Arc::clone(self) };
+        segment.append(&[MAGIC])?;
+        Ok(Arc::new(segment))
     }
 
-    /// Writes blocks behind each other, into `current` while that has room. Blocks the thread.
-    pub(super) fn write(
-        self: &Arc<Self>,
-        mut current: Option<Arc<Segment>>,
-        blocks: &[(u64, Bytes)],
-    ) -> EtlResult<Written> {
-        let mut records = Vec::with_capacity(blocks.len());
-        for (offset, bytes) in blocks {
-            let segment = match current.take() {
-                Some(segment) if segment.len.load(Ordering::Relaxed) < SEGMENT_BYTES => segment,
-                _ => self.create()?,
-            };
-            let len = u32::try_from(bytes.len()).map_err(|_| {
-                EtlError::new(ErrorKind::Relay, "a block is too large for a relay segment").with("bytes", bytes.len())
-            })?;
-            let mut record = Vec::with_capacity(HEADER + bytes.len());
-            record.extend(len.to_be_bytes());
-            record.extend(checksum(*offset, bytes).to_be_bytes());
-            record.extend(offset.to_be_bytes());
-            record.extend(&bytes[..]);
-            let position = segment.append(&record)?;
-            records.push((*offset, Record { segment: Arc::clone(&segment), position, len: bytes.len() }));
-            current = Some(segment);
+    /// A file that an earlier log left, as long as it is now.
+    pub(super) fn adopt(self: &Arc<Self>, number: u64, path: PathBuf, file: File, len: u64) -> Segment {
+        self.next.fetch_max(number.saturating_add(1), Ordering::Relaxed);
+        self.bytes.fetch_add(len, Ordering::Relaxed);
+        Segment { number, path, file, len: AtomicU64::new(len), segments: Arc::clone(self) }
+    }
+
+    /// Makes the names of the files survive a power failure.
+    pub(super) fn sync_names(&self) -> EtlResult<()> {
+        for dir in [Some(self.dir.as_path()), self.dir.parent()].into_iter().flatten() {
+            let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
+            let synced = File::open(dir).and_then(|dir| dir.sync_all());
+            synced.map_err(|e| failed("sync the relay's directory", dir, e))?;
         }
-        Ok((current, records))
+        Ok(())
     }
 }
 
 impl Segment {
-    /// Whether no block is in it any more.
+    /// Whether nothing in it is needed but by who asks.
     pub(super) fn is_idle(self: &Arc<Self>) -> bool {
         Arc::strong_count(self) == 1
     }
 
-    fn append(&self, bytes: &[u8]) -> EtlResult<u64> {
-        let len = bytes.len() as u64;
-        // The place is taken before it is written, so that a cancelled write is never written over.
-        let position = self.len.fetch_add(len, Ordering::Relaxed);
-        self.segments.bytes.fetch_add(len, Ordering::Relaxed);
-        self.file.write_all_at(bytes, position).map_err(|e| failed("write a relay segment", &self.path, e))?;
+    pub(super) fn len(&self) -> u64 {
+        self.len.load(Ordering::Relaxed)
+    }
+
+    /// Whether the next record goes into another file.
+    pub(super) fn is_full(&self) -> bool {
+        self.len() >= SEGMENT_BYTES
+    }
+
+    /// Writes a record behind the others.
+    pub(super) fn write(self: &Arc<Self>, description: &Description, block: &Bytes) -> EtlResult<Record> {
+        let head = description.encode(block).ok_or_else(|| {
+            EtlError::new(ErrorKind::Relay, "a block is too large for a relay segment").with("bytes", block.len())
+        })?;
+        let position = self.append(&[&head, block])?;
+        Ok(self.record(position, head.len() - HEADER, block.len()))
+    }
+
+    pub(super) fn record(self: &Arc<Self>, position: u64, description: usize, block: usize) -> Record {
+        Record { segment: Arc::clone(self), position, description, block }
+    }
+
+    /// Makes what was written survive a power failure.
+    pub(super) fn sync(&self) -> EtlResult<()> {
+        self.file.sync_data().map_err(|e| failed("sync a relay segment", &self.path, e))
+    }
+
+    fn append(&self, parts: &[&[u8]]) -> EtlResult<u64> {
+        let position = self.len();
+        let mut end = position;
+        for part in parts {
+            if let Err(error) = self.file.write_all_at(part, end) {
+                // Half a record is no harm at the end of a file; without it the space is free again.
+                let _ = self.file.set_len(position);
+                return Err(failed("write a relay segment", &self.path, error));
+            }
+            end += part.len() as u64;
+        }
+        self.len.store(end, Ordering::Relaxed);
+        self.segments.bytes.fetch_add(end - position, Ordering::Relaxed);
         Ok(position)
     }
 }
 
 impl Drop for Segment {
     fn drop(&mut self) {
-        self.segments.bytes.fetch_sub(self.len.load(Ordering::Relaxed), Ordering::Relaxed);
-        if let Err(error) = fs::remove_file(&self.path) {
-            tracing::debug!(path = %self.path.display(), %error, "could not delete a relay segment");
+        self.segments.bytes.fetch_sub(self.len(), Ordering::Relaxed);
+        if self.segments.ended.load(Ordering::Relaxed) {
+            return;
+        }
+        let path = std::mem::take(&mut self.path);
+        let delete = move || {
+            if let Err(error) = fs::remove_file(&path) {
+                tracing::debug!(path = %path.display(), %error, "could not delete a relay segment");
+            }
+        };
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(delete)),
+            Err(_) => delete(),
         }
     }
 }
@@ -149,35 +180,35 @@ impl Record {
         Arc::ptr_eq(&self.segment, &other.segment) && self.position == other.position
     }
 
-    /// Reads the block that was written for this log offset. Blocks the thread.
-    pub(super) fn load(&self, offset: u64) -> EtlResult<Bytes> {
-        let mut record = vec![0; HEADER + self.len];
+    pub(super) fn block_len(&self) -> usize {
+        self.block
+    }
+
+    /// Reads the block, and what is said of it. Blocks the thread.
+    pub(super) fn load(&self) -> EtlResult<(Description, Bytes)> {
+        let mut record = vec![0; HEADER + self.description + self.block];
         let read = self.segment.file.read_exact_at(&mut record, self.position);
         read.map_err(|e| failed("read a relay segment", &self.segment.path, e))?;
-        let mut header = Bytes::from(record);
-        let block = header.split_off(HEADER);
-        let mut expected = Vec::with_capacity(HEADER);
-        expected.extend(u32::try_from(self.len).unwrap_or(u32::MAX).to_be_bytes());
-        expected.extend(checksum(offset, &block).to_be_bytes());
-        expected.extend(offset.to_be_bytes());
-        if header == expected {
-            return Ok(block);
+        let mut body = Bytes::from(record);
+        let header = Header::decode(&body.split_to(HEADER));
+        if header.is_some_and(|header| header.fits(&body) && header.block == self.block) {
+            let block = body.split_off(self.description);
+            if let Some(description) = Description::decode(&body) {
+                return Ok((description, block));
+            }
         }
-        Err(EtlError::new(ErrorKind::Relay, "a relay segment is damaged")
-            .with("path", self.segment.path.display())
-            .with("position", self.position)
-            .hint("Check the disk; the tables that needed it are copied again after a restart"))
+        Err(damaged(&self.segment.path, self.position))
     }
 }
 
-fn checksum(offset: u64, bytes: &[u8]) -> u32 {
-    let mut crc = crc32fast::Hasher::new();
-    crc.update(&offset.to_be_bytes());
-    crc.update(bytes);
-    crc.finalize()
+pub(super) fn damaged(path: &Path, position: u64) -> EtlError {
+    EtlError::new(ErrorKind::Relay, "a relay segment is damaged")
+        .with("path", path.display())
+        .with("position", position)
+        .hint("Check the disk; remove the relay's directory, and the tables that need it are copied again")
 }
 
-fn failed(doing: &str, path: &Path, error: io::Error) -> EtlError {
+pub(super) fn failed(doing: &str, path: &Path, error: io::Error) -> EtlError {
     let hint = match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "Free some space, or lower relay.max_bytes",
         _ => "Check the directory's owner and mode, and the disk",

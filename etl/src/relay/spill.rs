@@ -1,0 +1,154 @@
+//! How do blocks get to disk: the oldest when memory is full, and those that must survive before they are confirmed?
+
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
+
+use super::Inner;
+use super::log::Picked;
+use super::record::{Description, Synced};
+use super::segment::{Record, Segment, Segments};
+use crate::error::{ErrorKind, EtlError, EtlResult};
+use crate::lsn::Lsn;
+
+/// What writes the segments, one call at a time and never on an async thread.
+#[derive(Debug, Default)]
+pub(super) struct Pen {
+    /// The segment to go on with.
+    current: Option<Arc<Segment>>,
+    /// What was written to since the last sync.
+    unsynced: Vec<Weak<Segment>>,
+    has_new_names: bool,
+    /// A log that is recovered from disk reaches up to here.
+    recorded: Lsn,
+    /// The same, after a power failure.
+    synced: Lsn,
+    /// The end of what is synced, in files.
+    synced_place: Synced,
+    /// A sync failed: what was written before may be lost without another error.
+    is_unsafe: bool,
+}
+
+/// What became of an attempt to record a part of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Recorded {
+    /// It is synced already.
+    Synced,
+    /// It is written.
+    Written,
+    /// There is no room for all of it.
+    NoRoom,
+}
+
+impl Pen {
+    /// Goes on behind what was recovered, all of which is synced.
+    pub(super) fn behind(last: Option<Arc<Segment>>, end: Lsn) -> Self {
+        let synced_place = last.as_deref().map(place).unwrap_or_default();
+        let end = if last.is_some() { end } else { Lsn::ZERO };
+        Self { current: last, recorded: end, synced: end, synced_place, ..Self::default() }
+    }
+
+    #[cfg(test)]
+    pub(super) fn synced_place(&self) -> Synced {
+        self.synced_place
+    }
+
+    /// Lets go of a segment in which nothing is needed.
+    pub(super) fn let_go(&mut self) {
+        if self.current.as_ref().is_some_and(Segment::is_idle) {
+            self.current = None;
+            (self.recorded, self.synced) = (Lsn::ZERO, Lsn::ZERO);
+        }
+    }
+
+    /// Moves the oldest blocks out of memory until at most `keep` bytes stay; false when nothing could be moved.
+    pub(super) fn spill(&mut self, inner: &Inner, keep: u64, is_unlimited: bool) -> EtlResult<bool> {
+        let room = if is_unlimited { u64::MAX } else { inner.segments.room() };
+        let (was_freed, picked) = inner.log().spill(keep, room);
+        if picked.is_empty() {
+            return Ok(was_freed);
+        }
+        self.write(inner, picked)?;
+        inner.log().spill(keep, 0);
+        Ok(true)
+    }
+
+    /// Writes what a reader still needs of all that committed before `end`.
+    pub(super) fn record(&mut self, inner: &Inner, end: Lsn) -> EtlResult<Recorded> {
+        if self.is_unsafe {
+            return Err(EtlError::new(ErrorKind::Disk, "the relay could not be synced before")
+                .with("path", inner.segments.dir.display())
+                .hint("Check the disk, and start again"));
+        }
+        if self.synced >= end {
+            return Ok(Recorded::Synced);
+        }
+        while self.recorded < end {
+            let (fits, picked) = inner.log().unrecorded(end, inner.segments.room());
+            self.write(inner, picked)?;
+            if !fits {
+                return Ok(Recorded::NoRoom);
+            }
+            // Without one, blocks came in the meantime.
+            let note = if self.recorded < end { inner.log().note() } else { None };
+            if let Some(note) = note {
+                let end_lsn = note.before.end_lsn;
+                self.put(&inner.segments, note, &Bytes::new())?;
+                self.recorded = self.recorded.max(end_lsn);
+                break;
+            }
+        }
+        Ok(Recorded::Written)
+    }
+
+    /// Syncs all that is written.
+    pub(super) fn sync(&mut self, segments: &Segments) -> EtlResult<()> {
+        self.is_unsafe = true;
+        for segment in self.unsynced.drain(..).filter_map(|segment| segment.upgrade()) {
+            segment.sync()?;
+        }
+        if std::mem::take(&mut self.has_new_names) {
+            segments.sync_names()?;
+        }
+        self.is_unsafe = false;
+        self.synced = self.recorded;
+        if let Some(current) = &self.current {
+            self.synced_place = place(current);
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, inner: &Inner, picked: Vec<Picked>) -> EtlResult<()> {
+        for Picked { id, description, bytes, end_lsn } in picked {
+            let record = self.put(&inner.segments, description, &bytes)?;
+            inner.log().recorded(id, record);
+            self.recorded = self.recorded.max(end_lsn);
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, segments: &Arc<Segments>, description: Description, block: &Bytes) -> EtlResult<Record> {
+        let current = match self.current.take().filter(|current| !current.is_full()) {
+            Some(current) => current,
+            None => {
+                let created = segments.create()?;
+                self.has_new_names = true;
+                created
+            }
+        };
+        let description = Description { synced: self.synced_place, ..description };
+        // After an error the next record begins another file.
+        let record = current.write(&description, block)?;
+        let weak = Arc::downgrade(&current);
+        if !self.unsynced.iter().any(|segment| segment.ptr_eq(&weak)) {
+            self.unsynced.retain(|segment| segment.strong_count() > 0);
+            self.unsynced.push(weak);
+        }
+        self.current = Some(current);
+        Ok(record)
+    }
+}
+
+fn place(segment: &Segment) -> Synced {
+    Synced { segment: segment.number, position: segment.len() }
+}
