@@ -3,3 +3,4 @@
 mod copy_and_stream;
 mod rules;
 mod running;
+mod watched;

@@ -11,21 +11,26 @@ use etl::store::{MemoryStore, SharedStore};
 use etl::{ByteSize, ErrorKind};
 use tokio_postgres::{Client, SimpleQueryMessage};
 
+use crate::watched::Watched;
+
 /// What outlives a run: the destination, the store, and the directory.
 pub(crate) struct World {
     pub(crate) id: String,
     pub(crate) url: String,
     pub(crate) memory: MemoryDestination,
+    pub(crate) destination: Watched,
     pub(crate) store: SharedStore,
     dir: tempfile::TempDir,
 }
 
 impl World {
     pub(crate) fn new(id: &str, url: &str) -> Self {
+        let memory = MemoryDestination::new();
         Self {
             id: id.to_owned(),
             url: url.to_owned(),
-            memory: MemoryDestination::new(),
+            destination: Watched::new(memory.clone(), true),
+            memory,
             store: Arc::new(MemoryStore::new()),
             dir: tempfile::tempdir().unwrap(),
         }
@@ -46,7 +51,7 @@ impl World {
             .settings(settings)
             .data_dir(self.dir.path())
             .store(Arc::clone(&self.store))
-            .destination(self.memory.clone())
+            .destination(self.destination.clone())
             .build()
             .unwrap()
     }

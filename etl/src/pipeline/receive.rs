@@ -9,20 +9,22 @@ use tokio::task::JoinHandle;
 
 use super::control::Stop;
 use super::run::Run;
+use crate::clock;
 use crate::error::{ErrorKind, EtlError, EtlResult, RetryClass};
 use crate::lsn::Lsn;
 use crate::postgres::{Reporter, StreamReader};
 use crate::relay::{Mark, RelayWriter, Transaction};
 use crate::retry::{RetryPolicy, Waits};
-use crate::source::{Marked, StreamRequest, marks, open_stream};
+use crate::source::{Marked, StreamRequest, Suspicion, marks, open_stream, until_shutdown};
 
-/// A server that asks twice and sends nothing for so long may be trying to shut down (`SOURCE.md` R16).
-const SUSPICIOUS: Duration = Duration::from_secs(2);
+/// How long the last word may take to reach the server.
+const GOODBYE: Duration = Duration::from_secs(2);
 
 /// Receives until the pipeline ends; `over` says that everything is written and confirmed.
 pub(super) async fn receive(run: Arc<Run>, relay: RelayWriter, over: watch::Receiver<bool>) -> EtlResult<()> {
     let mut waits = RetryPolicy::default().waits();
-    let mut receiver = Receiver { run, relay, over, resent: None, in_transaction: false };
+    let suspicion = watch::Sender::new(Suspicion::new(clock::monotonic()));
+    let mut receiver = Receiver { run, relay, over, suspicion, resent: None, in_transaction: false };
     loop {
         let error = match Box::pin(receiver.connection(&mut waits)).await {
             Ok(()) => return Ok(()),
@@ -47,6 +49,8 @@ struct Receiver {
     run: Arc<Run>,
     relay: RelayWriter,
     over: watch::Receiver<bool>,
+    /// Whether the server may be waiting for us to let it stop (`SOURCE.md` R16).
+    suspicion: watch::Sender<Suspicion>,
     /// Within a transaction that came before: its frames are dropped.
     resent: Option<Lsn>,
     in_transaction: bool,
@@ -78,22 +82,34 @@ impl Receiver {
         run.board.update(|status| status.streaming = true);
         let reporter = Reporter::new(confirmed);
         let feedback = reporter.clone().run(stream.writer, run.progress.confirmed(), self.over.clone());
-        let mut feedback = Feedback(tokio::spawn(feedback));
-        let mut reader = stream.reader;
-        let mut stop = run.stop.subscribe();
+        let feedback = Feedback(tokio::spawn(feedback));
+        self.suspicion.send_replace(Suspicion::new(clock::monotonic()));
+        let suspicion = self.suspicion.clone();
+        let received = || reporter.last_received();
+        let shutdown = until_shutdown(&run.source.connect, &suspicion, received, run.progress.confirmed());
+        tokio::select! {
+            ended = self.stream(stream.reader, feedback, &reporter) => ended,
+            // The connection goes with the stream, and the server's walsender with the connection.
+            error = shutdown => Err(error),
+        }
+    }
+
+    /// Reads until the connection is lost or the pipeline ends.
+    async fn stream(&mut self, mut reader: StreamReader, mut feedback: Feedback, reporter: &Reporter) -> EtlResult<()> {
+        let mut stop = self.run.stop.subscribe();
         loop {
             let block = tokio::select! {
                 block = reader.next_block() => block?,
                 _ = stop.wait_for(|stop| *stop != Stop::No) => break,
                 ended = &mut feedback.0 => return feedback_ended(ended),
             };
-            self.block(block, &reporter).await?;
+            self.block(block, reporter).await?;
         }
         self.last_word(&mut reader, feedback).await
     }
 
     /// Stays for the last confirmations, then lets the feedback say goodbye.
-    async fn last_word(&mut self, reader: &mut StreamReader, mut feedback: Feedback) -> EtlResult<()> {
+    async fn last_word(&self, reader: &mut StreamReader, mut feedback: Feedback) -> EtlResult<()> {
         if *self.run.stop.borrow() == Stop::Abort {
             return Ok(());
         }
@@ -101,17 +117,30 @@ impl Receiver {
         loop {
             tokio::select! {
                 // What comes now is for the next run; it is read so that the server's questions are no dead end.
-                block = reader.next_block() => if block.is_err() { return Ok(()) },
+                block = reader.next_block() => match block {
+                    Ok(block) => self.listen(&marks(&block)?),
+                    Err(_) => return Ok(()),
+                },
                 _ = &mut feedback.0 => return Ok(()),
                 _ = stop.wait_for(|stop| *stop == Stop::Abort) => return Ok(()),
-                () = crate::retry::pause(SUSPICIOUS), if *self.over.borrow() => return Ok(()),
+                () = crate::retry::pause(GOODBYE), if *self.over.borrow() => return Ok(()),
             }
         }
+    }
+
+    /// Notes what speaks for a shutdown of the server, and what against it.
+    fn listen(&self, found: &[Marked]) {
+        let is_question = |marked: &Marked| matches!(marked, Marked::KeepAlive { wants_reply: true, .. });
+        // A block of rows alone has no marks.
+        let has_changes = found.is_empty() || found.iter().any(|m| !matches!(m, Marked::KeepAlive { .. }));
+        let questions = u32::try_from(found.iter().filter(|marked| is_question(marked)).count()).unwrap_or(u32::MAX);
+        self.suspicion.send_modify(|suspicion| suspicion.heard(has_changes, questions, clock::monotonic()));
     }
 
     /// Appends what is new of a block.
     async fn block(&mut self, block: Bytes, reporter: &Reporter) -> EtlResult<()> {
         let found = marks(&block)?;
+        self.listen(&found);
         let mut from = 0;
         let mut kept: Vec<Mark> = Vec::with_capacity(found.len());
         for marked in found {
@@ -154,14 +183,16 @@ impl Receiver {
 
     async fn append(&mut self, bytes: Bytes, marks: &mut Vec<Mark>) -> EtlResult<()> {
         if !bytes.is_empty() {
+            self.suspicion.send_modify(|suspicion| suspicion.set_deaf(true));
             self.relay.append(bytes, marks).await?;
+            self.suspicion.send_modify(|suspicion| suspicion.set_deaf(false));
         }
         marks.clear();
         Ok(())
     }
 
     /// R9: whether the relay has this transaction. One at the same place that is another is a divergence.
-    fn is_known(&self, commit: Lsn, xid: u32, at: crate::clock::Timestamp) -> EtlResult<bool> {
+    fn is_known(&self, commit: Lsn, xid: u32, at: clock::Timestamp) -> EtlResult<bool> {
         let head = self.run.relay.head();
         if head.last.is_none_or(|last| commit > last.commit) {
             return Ok(false);

@@ -37,6 +37,11 @@ impl Reporter {
         });
     }
 
+    /// Everything before this was received, as far as the server will be told.
+    pub fn last_received(&self) -> Lsn {
+        *self.received.borrow()
+    }
+
     /// The server wants to hear from us at once.
     pub fn reply(&self) {
         self.asked.notify_one();

@@ -1,0 +1,141 @@
+//! Where does the engine stand now? A destination in memory that can be held, and remembers what it was told.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use etl::data::{Change, Event, Op, RawValue, TableRow};
+use etl::destination::{Batch, Capabilities, CopyChunk, Destination, MemoryDestination, TextRow};
+use etl::schema::TableId;
+use etl::{CursorId, EtlResult, Position};
+use tokio::sync::watch;
+
+/// What a destination is called for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Call {
+    /// A table is emptied: its cursor is fixed, its snapshot is not yet taken.
+    Truncate,
+    /// The first call of a copy, without rows: the snapshot is taken, nothing is read.
+    CopyBegins,
+    /// Copied rows.
+    CopyRows,
+    /// Changes.
+    Batch,
+}
+
+/// A change as it came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Told {
+    pub(crate) cursor: CursorId,
+    pub(crate) table: TableId,
+    pub(crate) position: Position,
+    /// `insert`, `update` or `delete`.
+    pub(crate) op: &'static str,
+    /// The new row, or the old one of a delete; what is unknown reads `<unchanged>`.
+    pub(crate) row: TextRow,
+}
+
+/// Clones are the same one.
+#[derive(Debug, Clone)]
+pub(crate) struct Watched {
+    memory: MemoryDestination,
+    /// The calls that wait.
+    hold: watch::Sender<Vec<Call>>,
+    /// The call that waits now.
+    waiting: watch::Sender<Option<Call>>,
+    told: Arc<Mutex<Vec<Told>>>,
+    atomic: bool,
+}
+
+impl Watched {
+    pub(crate) fn new(memory: MemoryDestination, atomic: bool) -> Self {
+        let (hold, waiting) = (watch::Sender::new(Vec::new()), watch::Sender::new(None));
+        Self { memory, hold, waiting, told: Arc::default(), atomic }
+    }
+
+    /// From now on, calls for this wait.
+    pub(crate) fn hold(&self, call: Call) {
+        self.hold.send_modify(|hold| hold.push(call));
+    }
+
+    /// Every call goes on.
+    pub(crate) fn release(&self) {
+        self.hold.send_modify(Vec::clear);
+        self.waiting.send_replace(None);
+    }
+
+    /// Waits until such a call waits.
+    pub(crate) async fn is_held(&self, call: Call) {
+        let mut waiting = self.waiting.subscribe();
+        let held = waiting.wait_for(|waiting| *waiting == Some(call));
+        let held = tokio::time::timeout(std::time::Duration::from_secs(30), held).await;
+        held.unwrap_or_else(|_| panic!("no call for {call:?}")).unwrap();
+    }
+
+    /// All changes so far, repeated ones too.
+    pub(crate) fn told(&self) -> Vec<Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    async fn pass(&self, call: Call) {
+        let mut hold = self.hold.subscribe();
+        if hold.borrow().contains(&call) {
+            self.waiting.send_replace(Some(call));
+            let _ = hold.wait_for(|hold| !hold.contains(&call)).await;
+        }
+    }
+
+    fn note(&self, cursor: CursorId, events: &[Event]) {
+        let changes = events.iter().filter_map(|event| match event {
+            Event::Change(change) => Some(told(cursor, change)),
+            _ => None,
+        });
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).extend(changes);
+    }
+}
+
+fn told(cursor: CursorId, change: &Change) -> Told {
+    let (op, row) = match &change.op {
+        Op::Insert { new } => ("insert", new),
+        Op::Update { new, .. } => ("update", new),
+        Op::Delete { old } => ("delete", old.row()),
+    };
+    let value = |column| match row.raw(column) {
+        RawValue::Unchanged => Some("<unchanged>".to_owned()),
+        _ => row.text(column).unwrap().map(Into::into),
+    };
+    let row = (0..row.schema().columns.len()).map(value).collect();
+    Told { cursor, table: change.table_id, position: change.position, op, row }
+}
+
+impl Destination for Watched {
+    async fn truncate_table(&self, table_id: TableId) -> EtlResult<()> {
+        self.pass(Call::Truncate).await;
+        self.memory.truncate_table(table_id).await
+    }
+
+    async fn write_table_rows(&self, table_id: TableId, table_rows: Vec<TableRow>) -> EtlResult<()> {
+        self.memory.write_table_rows(table_id, table_rows).await
+    }
+
+    async fn write_events(&self, events: Vec<Event>) -> EtlResult<()> {
+        self.memory.write_events(events).await
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        if self.atomic { self.memory.capabilities() } else { Capabilities::default() }
+    }
+
+    async fn write_copy_chunk(&self, table_id: TableId, chunk: CopyChunk, table_rows: Vec<TableRow>) -> EtlResult<()> {
+        self.pass(if table_rows.is_empty() { Call::CopyBegins } else { Call::CopyRows }).await;
+        self.memory.write_copy_chunk(table_id, chunk, table_rows).await
+    }
+
+    async fn write_batch(&self, batch: Batch, events: Vec<Event>) -> EtlResult<()> {
+        self.note(batch.cursor, &events);
+        self.pass(Call::Batch).await;
+        self.memory.write_batch(batch, events).await
+    }
+
+    async fn durable_position(&self, cursor: CursorId) -> EtlResult<Option<Position>> {
+        if self.atomic { self.memory.durable_position(cursor).await } else { Ok(None) }
+    }
+}
