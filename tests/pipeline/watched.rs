@@ -1,5 +1,6 @@
 //! Where does the engine stand now? A destination in memory that can be held, and remembers what it was told.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use etl::data::{Change, Event, Op, RawValue, TableRow};
@@ -42,13 +43,14 @@ pub(crate) struct Watched {
     /// The call that waits now.
     waiting: watch::Sender<Option<Call>>,
     told: Arc<Mutex<Vec<Told>>>,
+    copied: Arc<AtomicUsize>,
     atomic: bool,
 }
 
 impl Watched {
     pub(crate) fn new(memory: MemoryDestination, atomic: bool) -> Self {
         let (hold, waiting) = (watch::Sender::new(Vec::new()), watch::Sender::new(None));
-        Self { memory, hold, waiting, told: Arc::default(), atomic }
+        Self { memory, hold, waiting, told: Arc::default(), copied: Arc::default(), atomic }
     }
 
     /// From now on, calls for this wait.
@@ -62,12 +64,22 @@ impl Watched {
         self.waiting.send_replace(None);
     }
 
+    /// Calls for this go on.
+    pub(crate) fn release_one(&self, call: Call) {
+        self.hold.send_modify(|hold| hold.retain(|held| *held != call));
+    }
+
     /// Waits until such a call waits.
     pub(crate) async fn is_held(&self, call: Call) {
         let mut waiting = self.waiting.subscribe();
         let held = waiting.wait_for(|waiting| *waiting == Some(call));
         let held = tokio::time::timeout(std::time::Duration::from_secs(30), held).await;
         held.unwrap_or_else(|_| panic!("no call for {call:?}")).unwrap();
+    }
+
+    /// How many copied rows have come.
+    pub(crate) fn copied(&self) -> usize {
+        self.copied.load(Ordering::SeqCst)
     }
 
     /// All changes so far, repeated ones too.
@@ -125,6 +137,7 @@ impl Destination for Watched {
     }
 
     async fn write_copy_chunk(&self, table_id: TableId, chunk: CopyChunk, table_rows: Vec<TableRow>) -> EtlResult<()> {
+        self.copied.fetch_add(table_rows.len(), Ordering::SeqCst);
         self.pass(if table_rows.is_empty() { Call::CopyBegins } else { Call::CopyRows }).await;
         self.memory.write_copy_chunk(table_id, chunk, table_rows).await
     }

@@ -20,22 +20,33 @@ use crate::source::{Marked, StreamRequest, Suspicion, marks, open_stream, until_
 /// How long the last word may take to reach the server.
 const GOODBYE: Duration = Duration::from_secs(2);
 
+/// What the server says when it is to send a value in binary whose type has no function for it.
+const NO_SUCH_FUNCTION: &str = "42883";
+
 /// Receives until the pipeline ends; `over` says that everything is written and confirmed.
 pub(super) async fn receive(run: Arc<Run>, relay: RelayWriter, over: watch::Receiver<bool>) -> EtlResult<()> {
     let mut waits = RetryPolicy::default().waits();
     let suspicion = watch::Sender::new(Suspicion::new(clock::monotonic()));
-    let mut receiver = Receiver { run, relay, over, suspicion, resent: None, in_transaction: false };
+    let is_binary = run.is_binary();
+    let mut receiver = Receiver { run, relay, over, suspicion, is_binary, resent: None, in_transaction: false };
     loop {
         let error = match Box::pin(receiver.connection(&mut waits)).await {
             Ok(()) => return Ok(()),
             Err(error) => error,
         };
         receiver.run.board.update(|status| status.streaming = false);
-        if error.retry_class() != RetryClass::Transient {
+        let is_unsendable = receiver.is_binary && error.context("sqlstate") == Some(NO_SUCH_FUNCTION);
+        if error.retry_class() != RetryClass::Transient && !is_unsendable {
             return Err(error);
         }
         receiver.run.board.failed(&error);
         receiver.relay.rewind();
+        if is_unsendable {
+            // The walsender dies at the same place again, unless it is asked for text (`SOURCE.md` R15).
+            tracing::warn!(%error, "a type has no binary form: the stream goes on as text");
+            receiver.is_binary = false;
+            continue;
+        }
         let mut stop = receiver.run.stop.subscribe();
         tokio::select! {
             waited = waits.after(error) => waited?,
@@ -51,6 +62,8 @@ struct Receiver {
     over: watch::Receiver<bool>,
     /// Whether the server may be waiting for us to let it stop (`SOURCE.md` R16).
     suspicion: watch::Sender<Suspicion>,
+    /// Whether the stream is asked for in binary.
+    is_binary: bool,
     /// Within a transaction that came before: its frames are dropped.
     resent: Option<Lsn>,
     in_transaction: bool,
@@ -73,7 +86,7 @@ impl Receiver {
             options: &run.source.connect,
             slot: &run.slot,
             publication: &run.publication,
-            is_binary: run.is_binary(),
+            is_binary: self.is_binary,
         };
         let (stream, confirmed) = open_stream(request, &run.store).await?;
         waits.reset();

@@ -50,6 +50,7 @@ pub(super) async fn start(mut pipeline: Pipeline) -> EtlResult<RunningPipeline> 
     let stop = Arc::new(watch::Sender::new(Stop::No));
     let (joins, main_ear) = mpsc::channel(16);
     let confirmed = store.progress().await?.confirmed.unwrap_or_default();
+    board.update(|status| status.confirmed = confirmed);
     let run = Arc::new(Run {
         source: pipeline.source,
         settings: pipeline.settings,

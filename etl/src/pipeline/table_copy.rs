@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::memory_budget::CopyBudget;
@@ -30,6 +31,8 @@ struct Job {
     token: CopyChunk,
     budget: CopyBudget,
     left: Mutex<VecDeque<Chunk>>,
+    /// Whether all chunks are given out.
+    is_given_out: watch::Sender<bool>,
 }
 
 /// Copies a table whose cursor P is fixed and whose destination table is empty; returns what was seen.
@@ -58,6 +61,7 @@ pub(super) async fn copy_table(
         token,
         budget: budget.clone(),
         left: Mutex::new(found.into()),
+        is_given_out: watch::Sender::new(false),
     });
     let mut tasks = JoinSet::new();
     // The connection that exported the snapshot reads too; it is the last to go.
@@ -75,24 +79,36 @@ pub(super) async fn copy_table(
 }
 
 /// Reads chunks until there are none left.
-async fn work(job: Arc<Job>, exporter: Option<Connection>) -> EtlResult<Connection> {
+async fn work(job: Arc<Job>, exporter: Option<Connection>) -> EtlResult<Option<Connection>> {
     let mut connection = match exporter {
         Some(connection) => connection,
         None => {
-            let mut connection = Connection::connect(&job.run.source.connect).await?;
-            join_snapshot(&mut connection, &job.table, &job.snapshot).await?;
-            connection
+            let mut given_out = job.is_given_out.subscribe();
+            tokio::select! {
+                joined = joined(&job) => joined?,
+                // Behind somebody who waits for the exporter to let go of the table: nothing is left to help with.
+                _ = given_out.wait_for(|given_out| *given_out) => return Ok(None),
+            }
         }
     };
     let mut writes = JoinSet::new();
     loop {
         let next = job.left.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-        let Some(chunk) = next else { break };
+        let Some(chunk) = next else {
+            job.is_given_out.send_replace(true);
+            break;
+        };
         read_chunk(&job, &mut connection, &chunk, &mut writes).await?;
     }
     while let Some(written) = writes.join_next().await {
         settle(written)?;
     }
+    Ok(Some(connection))
+}
+
+async fn joined(job: &Job) -> EtlResult<Connection> {
+    let mut connection = Connection::connect(&job.run.source.connect).await?;
+    join_snapshot(&mut connection, &job.table, &job.snapshot).await?;
     Ok(connection)
 }
 

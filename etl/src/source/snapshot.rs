@@ -103,8 +103,9 @@ impl Snapshot {
                 return Ok(());
             }
             if !was_nudged {
-                // A commit of its own flushes all that came before it.
-                let nudge = "BEGIN; SET LOCAL synchronous_commit = local; SELECT pg_current_xact_id(); COMMIT";
+                // A commit flushes all that came before it, if its transaction has written something.
+                let nudge = "BEGIN; SET LOCAL synchronous_commit = local;
+                    SELECT pg_catalog.pg_logical_emit_message(true, 'etl', ''); COMMIT";
                 client.batch_execute(nudge).await.map_err(|e| query_error("flush the source's WAL", e))?;
                 was_nudged = true;
                 continue;

@@ -1,6 +1,10 @@
 //! Do the rules of the source hold on a real server? Each test makes a fault happen that loses rows without it.
 
 mod r14_row_security;
+mod r15_text;
 mod r16_shutdown;
 mod r1_writers;
+mod r2_rewrites;
+mod r3_flush;
+mod r8_identity;
 mod r9_guards;
