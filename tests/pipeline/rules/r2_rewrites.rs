@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use harness::postgres::{Database, database};
-use tokio_postgres::Client;
+use harness::postgres::database;
 
 use crate::running::{World, caught_up, stop};
 use crate::watched::Call;
@@ -11,18 +10,13 @@ use crate::watched::Call;
 /// Writes every row anew, in a new file.
 const REWRITE: &str = "ALTER TABLE t ALTER v TYPE text USING v || '!'";
 
-async fn table() -> Option<(Database, Client)> {
-    let database = database().await?;
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r2_a_rewrite_between_the_snapshot_and_the_first_read_waits_for_the_copy() {
+    let Some(database) = database().await else { return };
     let client = database.client().await;
     let rows = "CREATE TABLE t (id int PRIMARY KEY, v text);
          INSERT INTO t SELECT g, repeat('v', 300) FROM generate_series(1, 3000) g; CREATE PUBLICATION p FOR TABLE t";
     client.batch_execute(rows).await.unwrap();
-    Some((database, client))
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn r2_a_rewrite_between_the_snapshot_and_the_first_read_waits_for_the_copy() {
-    let Some((database, client)) = table().await else { return };
     let world = World::new(database.name(), &database.url());
     world.destination.hold(Call::CopyBegins);
     let running = world.start().await;
@@ -41,22 +35,4 @@ async fn r2_a_rewrite_between_the_snapshot_and_the_first_read_waits_for_the_copy
     stop(running).await;
     let rows = client.query_one("SELECT count(*) FROM t WHERE v LIKE '%!'", &[]).await.unwrap();
     assert_eq!(rows.get::<_, i64>(0), 3000, "the rewrite came in the end");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn r2_a_rewrite_that_is_under_way_is_waited_for() {
-    let Some((database, client)) = table().await else { return };
-    client.batch_execute(&format!("BEGIN; {REWRITE}")).await.unwrap();
-    let world = World::new(database.name(), &database.url());
-    // Even to look at the table is to wait for whoever rewrites it.
-    let committing = tokio::spawn(async move {
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        client.batch_execute("COMMIT").await.unwrap();
-        client
-    });
-    let running = world.start().await;
-    let client = committing.await.unwrap();
-    caught_up(&running).await;
-    world.assert_equal(&client, &["t"]).await;
-    stop(running).await;
 }
