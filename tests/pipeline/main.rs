@@ -1,5 +1,6 @@
 //! Does everything that is in Postgres arrive, whatever happens meanwhile?
 
+mod catch_up;
 mod copy_and_stream;
 mod rules;
 mod running;

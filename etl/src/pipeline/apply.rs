@@ -90,7 +90,9 @@ impl Applier {
         assembler: Assembler,
         joins: mpsc::Receiver<JoinRequest>,
     ) -> EtlResult<Self> {
-        let reader = run.relay.reader(start_after(durable))?;
+        let mut reader = run.relay.reader(start_after(durable))?;
+        // When the run ends before the cursor does, the next one reads on from here.
+        reader.stay();
         let writes = run.destination.capabilities().writes_in_flight;
         let (arrive, arrivals) = mpsc::channel(16);
         Ok(Self {
@@ -112,6 +114,11 @@ impl Applier {
     /// The last commit of which anything was read.
     pub(super) fn begun(&self) -> Lsn {
         self.assembler.begun()
+    }
+
+    /// Ends for good: what it has not read comes with another cursor.
+    pub(super) fn leave(self) {
+        self.reader.leave();
     }
 
     /// How far the reader is behind the relay's end, in bytes.
@@ -266,7 +273,8 @@ impl Applier {
     /// Fixes where a table's changes come over: after everything that either cursor has begun to read.
     fn join(&mut self, request: JoinRequest) {
         let JoinRequest { table, begun, follow, answer, arrived } = request;
-        let at = begun.max(self.assembler.begun());
+        // What is durable is not read again after a restart.
+        let at = begun.max(self.assembler.begun()).max(self.durable.commit);
         let after = follow.after.max(Position::after(at));
         self.assembler.follow(table, Follow { after, ..follow });
         self.state.expect(table, at);
@@ -296,7 +304,9 @@ impl Applier {
                 return Err(EtlError::new(ErrorKind::Cancelled, "the pipeline was aborted"));
             }
         }
-        self.reader = self.run.relay.reader(start_after(self.durable))?;
+        let mut reader = self.run.relay.reader(start_after(self.durable))?;
+        reader.stay();
+        std::mem::replace(&mut self.reader, reader).leave();
         self.assembler.restart(self.durable);
         self.state.restart(self.durable);
         Ok(())

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -10,6 +11,9 @@ use super::run::Run;
 use crate::error::EtlResult;
 use crate::failpoint;
 use crate::lsn::Lsn;
+
+/// How long the last confirmation may take once everything is written.
+const LAST_SYNC: Duration = Duration::from_secs(5);
 
 /// What the main cursor has reached, and what the slot has been told.
 #[derive(Debug)]
@@ -46,12 +50,12 @@ impl Progress {
         self.confirmed.subscribe()
     }
 
-    /// A table has a cursor of its own from here on; says whether it is the only one.
-    pub(super) fn own_cursor_opened(&self) -> bool {
-        self.own_cursors.fetch_add(1, Ordering::SeqCst) == 0
+    /// A table has a cursor of its own from here on.
+    pub(super) fn own_cursor_opened(&self) {
+        self.own_cursors.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// A table's own cursor is gone; says whether it was the last one.
+    /// A table that had its own cursor shares the main one, durably; says whether it was the last one.
     pub(super) fn own_cursor_closed(&self) -> bool {
         self.own_cursors.fetch_sub(1, Ordering::SeqCst) == 1
     }
@@ -68,7 +72,13 @@ pub(super) async fn confirm(run: Arc<Run>, mut over: watch::Receiver<bool>) -> E
     loop {
         let end = *reached.borrow_and_update();
         if end > *run.progress.confirmed.borrow() {
-            confirm_one(&run, end).await?;
+            tokio::select! {
+                biased;
+                done = confirm_one(&run, end) => done?,
+                // The relay may wait for room that nobody makes any more.
+                _ = stop.wait_for(|stop| *stop == Stop::Abort) => return Ok(()),
+                () = too_late(over.clone()) => return Ok(()),
+            }
             continue;
         }
         tokio::select! {
@@ -78,6 +88,11 @@ pub(super) async fn confirm(run: Arc<Run>, mut over: watch::Receiver<bool>) -> E
             _ = over.wait_for(|over| *over) => return Ok(()),
         }
     }
+}
+
+async fn too_late(mut over: watch::Receiver<bool>) {
+    let _ = over.wait_for(|over| *over).await;
+    crate::retry::pause(LAST_SYNC).await;
 }
 
 /// R9: what separate cursors still need is fsynced, then the position is stored, then the slot is told.

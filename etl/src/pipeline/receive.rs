@@ -116,7 +116,11 @@ impl Receiver {
                 _ = stop.wait_for(|stop| *stop != Stop::No) => break,
                 ended = &mut feedback.0 => return feedback_ended(ended),
             };
-            self.block(block, reporter).await?;
+            tokio::select! {
+                done = self.block(block, reporter) => done?,
+                // A full relay waits for readers that may be gone.
+                _ = stop.wait_for(|stop| *stop != Stop::No) => break,
+            }
         }
         self.last_word(&mut reader, feedback).await
     }

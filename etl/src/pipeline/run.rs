@@ -44,6 +44,9 @@ impl Run {
     pub(super) async fn table_is_ready(&self, table: TableId) -> EtlResult<()> {
         self.set_phase(table, Phase::Ready).await?;
         self.store.forget_cursor(CursorId::Table(table)).await?;
+        if self.progress.own_cursor_closed() {
+            self.relay.require_durable(false);
+        }
         tracing::info!(table = %self.name(table), "the table is ready");
         Ok(())
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
-use super::apply::Applier;
+use super::apply::{Applier, start_after};
 use super::builder::Pipeline;
 use super::control::{Board, PipelineHandle, Stop, Target};
 use super::data_dir::DataDir;
@@ -22,7 +22,7 @@ use crate::destination::Destination;
 use crate::error::{ErrorKind, EtlError, EtlResult};
 use crate::lsn::{Lsn, Position};
 use crate::postgres::{Connection, Session, query_error};
-use crate::relay::{Relay, RelayWriter};
+use crate::relay::{Reader, Relay, RelayWriter};
 use crate::retry::{RetryPolicy, retry};
 use crate::schema::{TableId, TableSchema};
 use crate::source::{
@@ -44,7 +44,8 @@ pub(super) async fn start(mut pipeline: Pipeline) -> EtlResult<RunningPipeline> 
     let main = main_position(&store, &pipeline.destination, &states).await?;
 
     let shares = Shares::of(&pipeline.settings);
-    let (relay, writer, plan) = open_relay(&pipeline, &store, &data_dir, &states, main, shares.relay).await?;
+    let found = Found { states: &states, main, begins: source.begins };
+    let Opened { relay, writer, plan, holds } = open_relay(&pipeline, &store, &data_dir, found, shares.relay).await?;
     let board = Arc::new(Board::new(&pipeline.id, &slot));
     board.update(|status| status.tables = table_statuses(&source.tables, &states));
     let stop = Arc::new(watch::Sender::new(Stop::No));
@@ -72,7 +73,7 @@ pub(super) async fn start(mut pipeline: Pipeline) -> EtlResult<RunningPipeline> 
     let follows = shared_tables(&run, &plan);
     let assembler = Assembler::new(Arc::clone(&run.schemas), follows);
     let applier = Applier::open(&run, CursorId::Main, main, assembler, main_ear)?;
-    let task = tokio::spawn(supervise(run, applier, writer, plan));
+    let task = tokio::spawn(supervise(run, applier, writer, plan, holds));
     Ok(RunningPipeline { handle, task })
 }
 
@@ -80,6 +81,8 @@ pub(super) async fn start(mut pipeline: Pipeline) -> EtlResult<RunningPipeline> 
 struct Source {
     publication: String,
     tables: Vec<PublishedTable>,
+    /// Where the stream will begin.
+    begins: Lsn,
 }
 
 impl Source {
@@ -106,7 +109,7 @@ impl Source {
         let stored = store.progress().await?.confirmed.unwrap_or(found.confirmed);
         // A slot that was created just now confirms what the server flushed a moment later.
         check_start(stored, found.confirmed, identity.flushed.max(found.confirmed))?;
-        Ok(Self { publication, tables })
+        Ok(Self { publication, tables, begins: found.confirmed })
     }
 }
 
@@ -190,17 +193,33 @@ async fn main_position(
 
 type Plan = HashMap<TableId, Begin>;
 
+/// Readers of the tables that go on catching up.
+type Holds = HashMap<TableId, Reader>;
+
+/// What is known when the relay is opened.
+struct Found<'a> {
+    states: &'a HashMap<TableId, TableState>,
+    main: Position,
+    begins: Lsn,
+}
+
+struct Opened {
+    relay: Relay,
+    writer: RelayWriter,
+    plan: Plan,
+    holds: Holds,
+}
+
 /// Opens the relay with what the tables still need of it, and decides what each table begins with.
 async fn open_relay(
     pipeline: &Pipeline,
     store: &SharedStore,
     data_dir: &DataDir,
-    states: &HashMap<TableId, TableState>,
-    main: Position,
+    found: Found<'_>,
     tail_bytes: usize,
-) -> EtlResult<(Relay, RelayWriter, Plan)> {
+) -> EtlResult<Opened> {
     let open = || Relay::open(data_dir.relay(), pipeline.settings.relay.clone(), tail_bytes);
-    let (relay, writer) = match open().await {
+    let (relay, mut writer) = match open().await {
         Err(error) if error.kind() == ErrorKind::Relay => {
             tracing::warn!(%error, "the relay is damaged: tables that have not caught up are copied again");
             Relay::remove(data_dir.relay()).await?;
@@ -208,10 +227,11 @@ async fn open_relay(
         }
         opened => opened?,
     };
-    let holds = |position: Position| relay.holds(super::apply::start_after(position));
+    writer.begin_at(found.begins);
     let progress = store.progress().await?;
     let mut plan = Plan::new();
-    for (id, state) in states {
+    let mut holds = HashMap::new();
+    for (id, state) in found.states {
         let own = match pipeline.destination.durable_position(CursorId::Table(*id)).await? {
             Some(own) => Some(own),
             None => progress.cursor(CursorId::Table(*id)),
@@ -220,17 +240,30 @@ async fn open_relay(
             (Phase::CatchingUp { cursor, .. }, own) => own.unwrap_or(*cursor),
             _ => Position::ZERO,
         };
-        let relay_holds = holds(from) && holds(main);
-        plan.insert(*id, begin(state, Known { main, own, relay_holds }));
+        let relay_holds = relay.holds(start_after(from));
+        let begin = begin(state, Known { main: found.main, own, relay_holds });
+        match (&state.phase, &begin) {
+            (Phase::CatchingUp { .. }, Begin::Copy { .. }) => {
+                tracing::warn!(table = %id, "the relay does not hold what the table has to catch up: it is copied again");
+            }
+            // Nothing is freed before the table reads: its reader is there before any other.
+            (_, Begin::CatchUp { from, .. }) => {
+                let mut hold = relay.reader(start_after(*from))?;
+                hold.stay();
+                holds.insert(*id, hold);
+            }
+            _ => {}
+        }
+        plan.insert(*id, begin);
     }
-    let needs_relay = plan.values().any(|begin| matches!(begin, Begin::CatchUp { .. }));
-    if needs_relay {
-        return Ok((relay, writer, plan));
+    if plan.values().any(Begin::needs_relay) {
+        return Ok(Opened { relay, writer, plan, holds });
     }
     drop((relay, writer));
     Relay::remove(data_dir.relay()).await?;
-    let (relay, writer) = open().await?;
-    Ok((relay, writer, plan))
+    let (relay, mut writer) = open().await?;
+    writer.begin_at(found.begins);
+    Ok(Opened { relay, writer, plan, holds })
 }
 
 fn shared_tables(run: &Run, plan: &Plan) -> Vec<(TableId, Follow)> {
@@ -262,7 +295,13 @@ fn table_statuses(tables: &[PublishedTable], states: &HashMap<TableId, TableStat
 }
 
 /// Runs all parts until one fails or all are told to stop; the first error ends them all.
-async fn supervise(run: Arc<Run>, mut main: Applier, writer: RelayWriter, mut plan: Plan) -> EtlResult<Finished> {
+async fn supervise(
+    run: Arc<Run>,
+    mut main: Applier,
+    writer: RelayWriter,
+    mut plan: Plan,
+    mut holds: Holds,
+) -> EtlResult<Finished> {
     let (over, is_over) = watch::channel(false);
     let mut writers = JoinSet::new();
     let mut keepers = JoinSet::new();
@@ -271,15 +310,18 @@ async fn supervise(run: Arc<Run>, mut main: Applier, writer: RelayWriter, mut pl
     let turns = Arc::new(Semaphore::new(run.settings.copy.tables_in_parallel));
     for id in run.tables.keys().copied() {
         let begin = plan.remove(&id).unwrap_or(Begin::Copy { generation: 1 });
-        if matches!(begin, Begin::Copy { .. } | Begin::CatchUp { .. }) {
+        if begin.has_own_cursor() {
             run.progress.own_cursor_opened();
             run.relay.require_durable(true);
-            let table = Table { run: Arc::clone(&run), id, budget: budget.clone(), turns: Arc::clone(&turns) };
-            writers.spawn(Box::pin(table.bring(begin)));
-        } else if let Begin::Share { after, .. } = &begin
-            && *after > Position::ZERO
-        {
-            main.joins_after(id, after.commit);
+        }
+        match begin {
+            Begin::Share { after, .. } if after > Position::ZERO => main.joins_after(id, after.commit),
+            Begin::Share { .. } | Begin::Rest => {}
+            Begin::Copy { .. } | Begin::CatchUp { .. } => {
+                let (run, budget, turns) = (Arc::clone(&run), budget.clone(), Arc::clone(&turns));
+                let table = Table { run, id, budget, turns, hold: holds.remove(&id) };
+                writers.spawn(Box::pin(table.bring(begin)));
+            }
         }
     }
     writers.spawn(Box::pin(async move { main.work().await }));

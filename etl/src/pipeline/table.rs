@@ -30,6 +30,8 @@ pub(super) struct Table {
     pub(super) budget: CopyBudget,
     /// How many tables are copied at a time.
     pub(super) turns: Arc<Semaphore>,
+    /// Keeps in the relay what a table that goes on catching up has to read.
+    pub(super) hold: Option<Reader>,
 }
 
 /// Where catching up begins.
@@ -45,17 +47,16 @@ impl Table {
     ///
     /// # Errors
     /// What trying again does not help against.
-    pub(super) async fn bring(self, begin: Begin) -> EtlResult<()> {
+    pub(super) async fn bring(mut self, begin: Begin) -> EtlResult<()> {
         let catch_up = match begin {
             Begin::Share { .. } | Begin::Rest => return Ok(()),
-            Begin::CatchUp { from, snapshot, .. } => CatchUp { from, snapshot, hold: None },
+            Begin::CatchUp { from, snapshot, .. } => {
+                tracing::info!(table = %self.run.name(self.id), %from, "the table goes on catching up from the relay");
+                CatchUp { from, snapshot, hold: self.hold.take() }
+            }
             Begin::Copy { .. } => self.copy().await?,
         };
-        let done = self.catch_up(catch_up).await;
-        if self.run.progress.own_cursor_closed() {
-            self.run.relay.require_durable(false);
-        }
-        done
+        self.catch_up(catch_up).await
     }
 
     async fn copy(&self) -> EtlResult<CatchUp> {
@@ -99,7 +100,9 @@ impl Table {
         let assembler = Assembler::new(Arc::clone(&run.schemas), [(self.id, follow.clone())]);
         let (_nobody, joins) = mpsc::channel(1);
         let mut applier = Applier::open(run, CursorId::Table(self.id), from, assembler, joins)?;
-        drop(hold);
+        if let Some(hold) = hold {
+            hold.leave();
+        }
         while applier.behind() > NEAR_BYTES {
             if !applier.step().await? {
                 return Ok(());
@@ -118,6 +121,7 @@ impl Table {
             failpoint::visit("catch_up.joined").await?;
             // The main cursor is gone when the pipeline ends.
             let _ = arrive.send(());
+            applier.leave();
         }
         Ok(())
     }

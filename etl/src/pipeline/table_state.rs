@@ -31,6 +31,22 @@ pub(super) enum Begin {
     Rest,
 }
 
+impl Begin {
+    /// Whether the table shares the main cursor only once it has joined it.
+    pub(super) fn has_own_cursor(&self) -> bool {
+        matches!(self, Self::Copy { .. }) || self.needs_relay()
+    }
+
+    /// Whether it goes on with what an earlier run has left in the relay.
+    pub(super) fn needs_relay(&self) -> bool {
+        match self {
+            Self::CatchUp { .. } => true,
+            Self::Share { after, .. } => *after > Position::ZERO,
+            Self::Copy { .. } | Self::Rest => false,
+        }
+    }
+}
+
 /// What is known besides the stored state.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Known {
@@ -43,14 +59,15 @@ pub(super) struct Known {
 }
 
 /// Decides. A table whose copy was cut short is copied anew; one that was catching up goes on where the relay
-/// still holds what it needs, and is done where it had reached the main cursor.
+/// still holds what it needs, and is done where it had reached the main cursor. The source may have been told to
+/// forget what lies beyond either position, so nothing goes on without the relay.
 pub(super) fn begin(state: &TableState, known: Known) -> Begin {
     let copy = Begin::Copy { generation: state.generation + 1 };
     match &state.phase {
         Phase::Ready => Begin::Share { after: Position::ZERO, snapshot: None },
         Phase::CatchingUp { cursor, snapshot } => match known.own {
             // A destination that stores positions says the main one for a table that has joined it.
-            Some(own) if own >= known.main && own > *cursor => {
+            Some(own) if own >= known.main && own > *cursor && known.relay_holds => {
                 Begin::Share { after: own, snapshot: Some(snapshot.clone()) }
             }
             own if known.relay_holds => {
@@ -91,8 +108,9 @@ mod tests {
             (Phase::Ready, known(50, None, false), Begin::Share { after: Position::ZERO, snapshot: None }),
             (catching(), known(50, Some(30), true), on(Position::after(Lsn(30)))),
             (catching(), known(50, None, true), on(cursor)),
-            (catching(), known(50, Some(30), false), again),
-            (catching(), known(50, Some(50), false), shared(50)),
+            (catching(), known(50, Some(30), false), again.clone()),
+            (catching(), known(50, Some(50), false), again),
+            (catching(), known(50, Some(50), true), shared(50)),
             (catching(), known(50, Some(60), true), shared(60)),
         ] {
             assert_eq!(begin(&state(phase), known), expected);

@@ -4,16 +4,17 @@ use super::log::Found;
 use super::{Read, Relay, blocking};
 use crate::error::EtlResult;
 
-/// One reader's place in the log. Dropping it releases everything it held.
+/// One reader's place in the log. Dropping it releases everything it held, unless it [stays](Reader::stay).
 #[derive(Debug)]
 pub struct Reader {
     relay: Relay,
     id: u64,
+    stays: bool,
 }
 
 impl Reader {
     pub(super) fn new(relay: Relay, id: u64) -> Self {
-        Self { relay, id }
+        Self { relay, id, stays: false }
     }
 
     /// The next bytes, or that they are void; waits for them. Cancel-safe: nothing is lost.
@@ -54,6 +55,16 @@ impl Reader {
         self.relay.0.freed.notify_waiters();
     }
 
+    /// What it holds stays when it is dropped: somebody goes on from there in the log that is opened next.
+    pub fn stay(&mut self) {
+        self.stays = true;
+    }
+
+    /// Takes [`Reader::stay`] back: nobody needs what it holds.
+    pub fn leave(mut self) {
+        self.stays = false;
+    }
+
     /// The bytes between what [`Reader::next`] has returned and the end.
     pub fn behind(&self) -> u64 {
         self.relay.0.log().behind(self.id)
@@ -62,6 +73,9 @@ impl Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
+        if self.stays {
+            return;
+        }
         self.relay.0.log().remove_reader(self.id);
         self.relay.0.freed.notify_waiters();
     }
