@@ -6,5 +6,6 @@ mod r16_shutdown;
 mod r1_writers;
 mod r2_rewrites;
 mod r3_flush;
+mod r4_positions;
 mod r8_identity;
 mod r9_guards;
