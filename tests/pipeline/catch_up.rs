@@ -8,7 +8,8 @@ use etl::pipeline::RunningPipeline;
 use harness::postgres::{Database, database};
 use tokio_postgres::Client;
 
-use crate::running::{Gates, World, caught_up, stop};
+use crate::running::{World, caught_up, stop};
+use crate::watched::Call;
 
 const TABLES: &[&str] = &["t", "other"];
 
@@ -23,11 +24,10 @@ async fn cut_short(database: &Database, client: &Client) -> World {
         .await
         .unwrap();
     let world = World::new(database.name(), &database.url());
-    world.gates.send_replace(Gates { holds_copies: true, holds_own_cursors: true });
+    world.destination.hold(Call::CopyRows);
     let running = world.start().await;
     reaches(&running, "other", "ready").await;
-    // The copy of `t` has its snapshot once its table is there.
-    until(async || has_table(&world, client).await).await.expect("the snapshot");
+    world.destination.is_held(Call::CopyRows).await;
     client
         .batch_execute(
             "UPDATE t SET v = 'updated' WHERE id % 2 = 0; DELETE FROM t WHERE id % 5 = 0;
@@ -41,14 +41,16 @@ async fn cut_short(database: &Database, client: &Client) -> World {
     let has_passed = async || client.query_one(query, &[&slot, &passed]).await.unwrap().get(0);
     until(has_passed).await.expect("the slot moves on");
     // The main cursor has passed it, so `t` cannot join before it has caught up by itself.
-    world.gates.send_modify(|gates| gates.holds_copies = false);
+    world.destination.hold(Call::Batch);
+    world.destination.release_one(Call::CopyRows);
     reaches(&running, "t", "catching_up").await;
+    world.destination.is_held(Call::Batch).await;
     // What comes now, neither has.
     client.batch_execute("INSERT INTO t VALUES (200, 'late'); INSERT INTO other VALUES (2)").await.unwrap();
     drop(running);
     tokio::time::sleep(Duration::from_millis(200)).await;
     client.batch_execute("UPDATE t SET v = 'meanwhile' WHERE id % 7 = 0; INSERT INTO other VALUES (3)").await.unwrap();
-    world.gates.send_replace(Gates::default());
+    world.destination.release();
     world
 }
 
@@ -70,10 +72,6 @@ async fn reaches(running: &RunningPipeline, table: &str, phase: &str) {
 
 async fn oid(client: &Client) -> etl::schema::TableId {
     etl::schema::TableId(client.query_one("SELECT 't'::regclass::oid", &[]).await.unwrap().get(0))
-}
-
-async fn has_table(world: &World, client: &Client) -> bool {
-    world.memory.rows(oid(client).await).is_some()
 }
 
 /// How often `t` was begun to be copied.

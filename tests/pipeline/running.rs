@@ -4,14 +4,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use etl::data::{Event, TableRow};
-use etl::destination::{Batch, Capabilities, CopyChunk, Destination, MemoryDestination, TextRow};
+use etl::destination::{MemoryDestination, TextRow};
 use etl::pipeline::{BatchSettings, CopySettings, Pipeline, RunningPipeline, Settings};
 use etl::schema::TableId;
 use etl::source::SourceConfig;
 use etl::store::{MemoryStore, SharedStore};
-use etl::{ByteSize, CursorId, ErrorKind, EtlResult, Position};
-use tokio::sync::watch;
+use etl::{ByteSize, ErrorKind};
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 use crate::watched::Watched;
@@ -23,66 +21,7 @@ pub(crate) struct World {
     pub(crate) memory: MemoryDestination,
     pub(crate) destination: Watched,
     pub(crate) store: SharedStore,
-    /// What the destination lets pass.
-    pub(crate) gates: watch::Sender<Gates>,
     dir: tempfile::TempDir,
-}
-
-/// Which writes the destination holds back.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Gates {
-    pub(crate) holds_copies: bool,
-    /// The changes of tables that catch up.
-    pub(crate) holds_own_cursors: bool,
-}
-
-/// The destination behind gates.
-struct Gated {
-    inner: Watched,
-    gates: watch::Receiver<Gates>,
-}
-
-impl Gated {
-    async fn pass(&self, is_held: impl Fn(&Gates) -> bool) {
-        let mut gates = self.gates.clone();
-        let _ = gates.wait_for(|gates| !is_held(gates)).await;
-    }
-}
-
-impl Destination for Gated {
-    async fn truncate_table(&self, table_id: TableId) -> EtlResult<()> {
-        self.inner.truncate_table(table_id).await
-    }
-
-    async fn write_table_rows(&self, table_id: TableId, table_rows: Vec<TableRow>) -> EtlResult<()> {
-        self.inner.write_table_rows(table_id, table_rows).await
-    }
-
-    async fn write_events(&self, events: Vec<Event>) -> EtlResult<()> {
-        self.inner.write_events(events).await
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
-    }
-
-    async fn write_copy_chunk(&self, table_id: TableId, chunk: CopyChunk, table_rows: Vec<TableRow>) -> EtlResult<()> {
-        if !table_rows.is_empty() {
-            self.pass(|gates| gates.holds_copies).await;
-        }
-        self.inner.write_copy_chunk(table_id, chunk, table_rows).await
-    }
-
-    async fn write_batch(&self, batch: Batch, events: Vec<Event>) -> EtlResult<()> {
-        if batch.cursor != CursorId::Main {
-            self.pass(|gates| gates.holds_own_cursors).await;
-        }
-        self.inner.write_batch(batch, events).await
-    }
-
-    async fn durable_position(&self, cursor: CursorId) -> EtlResult<Option<Position>> {
-        self.inner.durable_position(cursor).await
-    }
 }
 
 impl World {
@@ -94,7 +33,6 @@ impl World {
             destination: Watched::new(memory.clone(), true),
             memory,
             store: Arc::new(MemoryStore::new()),
-            gates: watch::Sender::new(Gates::default()),
             dir: tempfile::tempdir().unwrap(),
         }
     }
@@ -114,7 +52,7 @@ impl World {
             .settings(settings)
             .data_dir(self.dir.path())
             .store(Arc::clone(&self.store))
-            .destination(Gated { inner: self.destination.clone(), gates: self.gates.subscribe() })
+            .destination(self.destination.clone())
             .build()
             .unwrap()
     }
