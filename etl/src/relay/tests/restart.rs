@@ -200,3 +200,24 @@ async fn a_sync_at_the_limit_waits_for_the_slowest_reader_or_stops() {
         sync.await.unwrap();
     }
 }
+
+#[tokio::test]
+async fn what_a_reader_held_that_stays_is_there_again_and_of_one_that_left_it_is_not() {
+    for stays in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let (relay, mut writer, mut reader) = synced(dir.path()).await;
+        reader.stay();
+        if stays {
+            drop(reader);
+        } else {
+            reader.leave();
+        }
+        whole(&mut writer, "ddd", 40).await;
+        relay.sync_upto(Lsn(45)).await.unwrap();
+        drop((relay, writer));
+        let (relay, mut writer) = reopen(dir.path()).await;
+        writer.begin_at(Lsn(45));
+        assert_eq!(relay.holds(after(5)), stays);
+        assert!(relay.holds(after(40)));
+    }
+}
