@@ -2,3 +2,4 @@
 
 mod duckdb;
 mod memory;
+mod wrong;

@@ -88,3 +88,6 @@ forward! {
     write_batch(batch: Batch, events: Vec<Event>) -> ();
     durable_position(cursor: CursorId) -> Option<Position>;
 }
+
+#[cfg(test)]
+mod tests;

@@ -76,36 +76,68 @@ fn full(row: &TableRow) -> EtlResult<TextRow> {
     (0..row.schema().columns.len()).map(|column| Ok(row.text(column)?.map(Into::into))).collect()
 }
 
-impl Table {
-    fn write(&mut self, change: &Change) -> EtlResult<()> {
-        self.expect_shape(match &change.op {
-            Op::Insert { new } | Op::Update { new, .. } => new.schema(),
-            Op::Delete { old } => old.row().schema(),
-        })?;
-        match &change.op {
-            Op::Insert { new } if new.schema().has_key() => self.put(key_of(new)?, full(new)?, change.position),
-            Op::Insert { new } => self.keyless.push(full(new)?),
-            Op::Update { old, new } if new.schema().has_key() => self.update(old.as_ref(), new, change.position)?,
-            Op::Update { old: Some(OldRow::Full(old)), new } => {
-                self.take_one(old)?;
-                self.keyless.push(full(new)?);
+/// What is done to a table, with all values read: nothing can fail once writing begins.
+enum Write {
+    Put { key: TextRow, row: TextRow },
+    Update { from: TextRow, key: TextRow, sent: Vec<Sent> },
+    Remove { key: TextRow },
+    Append { row: TextRow },
+    TakeOne { old: TextRow },
+    Replace { old: TextRow, new: TextRow },
+    Truncate,
+}
+
+/// A value of an update.
+enum Sent {
+    Value(Option<String>),
+    Unchanged,
+}
+
+impl Write {
+    fn of(change: &Change) -> EtlResult<Self> {
+        Ok(match &change.op {
+            Op::Insert { new } => Self::row(new)?,
+            Op::Update { old, new } if new.schema().has_key() => {
+                let key = key_of(new)?;
+                let from = old.as_ref().map(|old| key_of(old.row())).transpose()?.unwrap_or_else(|| key.clone());
+                let sent = |column| match new.raw(column) {
+                    RawValue::Unchanged => Ok(Sent::Unchanged),
+                    _ => Ok(Sent::Value(new.text(column)?.map(Into::into))),
+                };
+                let sent = (0..new.schema().columns.len()).map(sent).collect::<EtlResult<_>>()?;
+                Self::Update { from, key, sent }
             }
-            Op::Delete { old } if old.row().schema().has_key() => self.remove(key_of(old.row())?, change.position),
-            Op::Delete { old: OldRow::Full(old) } => self.take_one(old)?,
+            Op::Update { old: Some(OldRow::Full(old)), new } => Self::Replace { old: full(old)?, new: full(new)? },
+            Op::Delete { old } if old.row().schema().has_key() => Self::Remove { key: key_of(old.row())? },
+            Op::Delete { old: OldRow::Full(old) } => Self::TakeOne { old: full(old)? },
             Op::Update { .. } | Op::Delete { .. } => return Err(no_identity(change)),
-        }
-        Ok(())
+        })
     }
 
-    /// Rows are kept as they came, so all of them must have one shape.
-    fn expect_shape(&mut self, shape: &Arc<TableSchema>) -> EtlResult<()> {
-        let known = self.shape.get_or_insert_with(|| Arc::clone(shape));
-        if Arc::ptr_eq(known, shape) || changes(known, shape).is_empty() {
-            return Ok(());
+    fn row(row: &TableRow) -> EtlResult<Self> {
+        let values = full(row)?;
+        Ok(if row.schema().has_key() {
+            Self::Put { key: key_of(row)?, row: values }
+        } else {
+            Self::Append { row: values }
+        })
+    }
+}
+
+impl Table {
+    fn write(&mut self, write: Write, position: Position) {
+        match write {
+            Write::Put { key, row } => self.put(key, row, position),
+            Write::Update { from, key, sent } => self.update(from, key, sent, position),
+            Write::Remove { key } => self.remove(key, position),
+            Write::Append { row } => self.keyless.push(row),
+            Write::TakeOne { old } => self.take_one(&old),
+            Write::Replace { old, new } => {
+                self.take_one(&old);
+                self.keyless.push(new);
+            }
+            Write::Truncate => self.truncate(position),
         }
-        Err(EtlError::new(ErrorKind::DestinationUnsupported, "`memory` does not follow schema changes")
-            .with("table", &shape.name)
-            .hint("Copy the table again, or use another destination"))
     }
 
     fn put(&mut self, key: TextRow, row: TextRow, position: Position) {
@@ -123,33 +155,28 @@ impl Table {
     }
 
     /// What was not sent is what the row before had; an older update never reads a newer row.
-    fn update(&mut self, old: Option<&OldRow>, new: &TableRow, position: Position) -> EtlResult<()> {
-        let key = key_of(new)?;
-        let old_key = old.map(|old| key_of(old.row())).transpose()?.unwrap_or_else(|| key.clone());
-        let before = self.keyed.get(&old_key).filter(|(at, _)| *at <= position).and_then(|(_, row)| row.clone());
-        let mut row = TextRow::with_capacity(new.schema().columns.len());
-        for column in 0..new.schema().columns.len() {
-            row.push(match (new.raw(column), &before) {
-                (RawValue::Unchanged, Some(before)) => before.get(column).cloned().flatten(),
+    fn update(&mut self, from: TextRow, key: TextRow, sent: Vec<Sent>, position: Position) {
+        let before = self.keyed.get(&from).filter(|(at, _)| *at <= position).and_then(|(_, row)| row.clone());
+        let mut row = TextRow::with_capacity(sent.len());
+        for (column, sent) in sent.into_iter().enumerate() {
+            row.push(match (sent, &before) {
+                (Sent::Value(value), _) => value,
+                (Sent::Unchanged, Some(before)) => before.get(column).cloned().flatten(),
                 // The row is newer than this update, or was deleted later: there is nothing to do.
-                (RawValue::Unchanged, None) => return Ok(()),
-                _ => new.text(column)?.map(Into::into),
+                (Sent::Unchanged, None) => return,
             });
         }
-        if old_key != key {
-            self.remove(old_key, position);
+        if from != key {
+            self.remove(from, position);
         }
         self.put(key, row, position);
-        Ok(())
     }
 
     /// Removes exactly one row that equals the old image.
-    fn take_one(&mut self, old: &TableRow) -> EtlResult<()> {
-        let old = full(old)?;
-        if let Some(place) = self.keyless.iter().position(|row| *row == old) {
+    fn take_one(&mut self, old: &TextRow) {
+        if let Some(place) = self.keyless.iter().position(|row| row == old) {
             self.keyless.swap_remove(place);
         }
-        Ok(())
     }
 
     fn truncate(&mut self, position: Position) {
@@ -166,26 +193,73 @@ fn no_identity(change: &Change) -> EtlError {
         .hint("Give the table a primary key, or REPLICA IDENTITY FULL")
 }
 
-impl Content {
-    fn events(&mut self, events: &[Event], after: Option<Position>) -> EtlResult<()> {
+/// What a batch or a chunk does, in order, and the shapes that its rows have.
+#[derive(Default)]
+struct Plan {
+    writes: Vec<(TableId, Position, Write)>,
+    shapes: HashMap<TableId, Arc<TableSchema>>,
+}
+
+impl Plan {
+    /// Rows are kept as they came, so all of a table must have one shape.
+    fn expect_shape(&mut self, content: &Content, shape: &Arc<TableSchema>) -> EtlResult<()> {
+        let known = self.shapes.entry(shape.id).or_insert_with(|| {
+            let stored = content.tables.get(&shape.id).and_then(|table| table.shape.as_ref());
+            Arc::clone(stored.unwrap_or(shape))
+        });
+        if Arc::ptr_eq(known, shape) || changes(known, shape).is_empty() {
+            return Ok(());
+        }
+        Err(EtlError::new(ErrorKind::DestinationUnsupported, "`memory` does not follow schema changes")
+            .with("table", &shape.name)
+            .hint("Copy the table again, or use another destination"))
+    }
+
+    /// The events after the position.
+    fn of_events(content: &Content, events: &[Event], after: Option<Position>) -> EtlResult<Self> {
         let is_new = |position: Position| after.is_none_or(|after| position > after);
+        let mut plan = Self::default();
         for event in events {
             match event {
                 Event::Change(change) if is_new(change.position) => {
-                    self.tables.entry(change.table_id).or_default().write(change)?;
+                    plan.expect_shape(
+                        content,
+                        match &change.op {
+                            Op::Insert { new } | Op::Update { new, .. } => new.schema(),
+                            Op::Delete { old } => old.row().schema(),
+                        },
+                    )?;
+                    plan.writes.push((change.table_id, change.position, Write::of(change)?));
                 }
-                Event::Relation { new, position } if is_new(*position) => {
-                    self.tables.entry(new.id).or_default().expect_shape(new)?;
-                }
+                Event::Relation { new, position } if is_new(*position) => plan.expect_shape(content, new)?,
                 Event::Truncate { tables, positions, .. } => {
-                    for (table, position) in tables.iter().zip(positions).filter(|(_, position)| is_new(**position)) {
-                        self.tables.entry(*table).or_default().truncate(*position);
-                    }
+                    let new = tables.iter().zip(positions).filter(|(_, position)| is_new(**position));
+                    plan.writes.extend(new.map(|(table, position)| (*table, *position, Write::Truncate)));
                 }
                 _ => {}
             }
         }
-        Ok(())
+        Ok(plan)
+    }
+
+    fn of_copy(content: &Content, table: TableId, position: Position, rows: &[TableRow]) -> EtlResult<Self> {
+        let mut plan = Self::default();
+        for row in rows {
+            plan.expect_shape(content, row.schema())?;
+            plan.writes.push((table, position, Write::row(row)?));
+        }
+        Ok(plan)
+    }
+}
+
+impl Content {
+    fn apply(&mut self, plan: Plan) {
+        for (id, shape) in plan.shapes {
+            self.tables.entry(id).or_default().shape = Some(shape);
+        }
+        for (table, position, write) in plan.writes {
+            self.tables.entry(table).or_default().write(write, position);
+        }
     }
 
     fn position(&self, cursor: CursorId) -> Option<Position> {
@@ -207,13 +281,18 @@ impl Destination for MemoryDestination {
     }
 
     async fn write_table_rows(&self, table_id: TableId, table_rows: Vec<TableRow>) -> EtlResult<()> {
-        let chunk = CopyChunk { generation: 0, index: 0, position: Position::ZERO, read_at: crate::clock::now() };
         let mut content = self.content();
-        content.tables.entry(table_id).or_default().copied(chunk, &table_rows)
+        let plan = Plan::of_copy(&content, table_id, Position::ZERO, &table_rows)?;
+        content.tables.entry(table_id).or_default();
+        content.apply(plan);
+        Ok(())
     }
 
     async fn write_events(&self, events: Vec<Event>) -> EtlResult<()> {
-        self.content().events(&events, None)
+        let mut content = self.content();
+        let plan = Plan::of_events(&content, &events, None)?;
+        content.apply(plan);
+        Ok(())
     }
 
     fn name(&self) -> &'static str {
@@ -226,17 +305,18 @@ impl Destination for MemoryDestination {
 
     async fn write_copy_chunk(&self, table_id: TableId, chunk: CopyChunk, table_rows: Vec<TableRow>) -> EtlResult<()> {
         let mut content = self.content();
-        let table = content.tables.entry(table_id).or_default();
-        if !table.chunks.insert((chunk.generation, chunk.index)) {
-            return Ok(());
+        let plan = Plan::of_copy(&content, table_id, chunk.position, &table_rows)?;
+        if content.tables.entry(table_id).or_default().chunks.insert((chunk.generation, chunk.index)) {
+            content.apply(plan);
         }
-        table.copied(chunk, &table_rows)
+        Ok(())
     }
 
     async fn write_batch(&self, batch: Batch, events: Vec<Event>) -> EtlResult<()> {
         let mut content = self.content();
         let stored = content.position(batch.cursor);
-        content.events(&events, stored)?;
+        let plan = Plan::of_events(&content, &events, stored)?;
+        content.apply(plan);
         let upto = batch.upto.max(stored.unwrap_or_default());
         match batch.cursor {
             CursorId::Main => content.main = Some(upto),
@@ -251,19 +331,5 @@ impl Destination for MemoryDestination {
 
     async fn durable_position(&self, cursor: CursorId) -> EtlResult<Option<Position>> {
         Ok(self.content().position(cursor))
-    }
-}
-
-impl Table {
-    fn copied(&mut self, chunk: CopyChunk, rows: &[TableRow]) -> EtlResult<()> {
-        for row in rows {
-            self.expect_shape(row.schema())?;
-            if row.schema().has_key() {
-                self.put(key_of(row)?, full(row)?, chunk.position);
-            } else {
-                self.keyless.push(full(row)?);
-            }
-        }
-        Ok(())
     }
 }

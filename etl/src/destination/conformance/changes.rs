@@ -57,12 +57,36 @@ pub(super) async fn odd_names_and_keys_are_kept(trial: &mut Trial<'_>) -> CaseRe
         [("select", 25, "text"), ("Größe \"x\"", 23, "integer"), ("a'b;--", 25, "text"), ("Key", 23, "integer")];
     let odd = table(1, "table", &columns, &[3, 0]);
     let odd = Arc::new(TableSchema { name: TableName::new("Odd \"schema\"", "Order; drop"), ..(*odd).clone() });
-    trial.copy(&odd, &[&["it's", "1", "x", "7"], &["\"q\"", "2", "\\", "7"]]).await?;
+    // Keys that are told apart by case, a space at the end, or how a letter is put together.
+    let copied: &[&[&str]] = &[
+        &["it's", "1", "x", "7"],
+        &["IT'S", "2", "y", "7"],
+        &["it's ", "3", "z", "7"],
+        &["\u{e9}", "4", "one", "7"],
+        &["e\u{301}", "5", "two", "7"],
+        &["\"q\"", "6", "\\", "7"],
+        &["it's", "7", "other", "8"],
+    ];
+    trial.copy(&odd, copied).await?;
+    trial.expect(&odd, copied).await?;
     let transaction = Transaction::at(100)
-        .update(&odd, &["it's", "3", UNCHANGED, "7"])
-        .insert(&odd, &["", "4", NULL, "-1"])
+        .update(&odd, &["it's", "11", UNCHANGED, "7"])
+        .update(&odd, &["e\u{301}", "15", UNCHANGED, "7"])
+        .insert(&odd, &["", "8", NULL, "-1"])
         .delete(&odd, &["\"q\"", NULL, NULL, "7"])
+        // One half of the key at a time.
+        .rekey(&odd, &["it's ", NULL, NULL, "7"], &["it's ", "3", UNCHANGED, "9"])
+        .rekey(&odd, &["it's", NULL, NULL, "8"], &["IT'S", "17", UNCHANGED, "8"])
         .end();
     trial.deliver(&[transaction]).await?;
-    trial.expect(&odd, &[&["it's", "3", "x", "7"], &["", "4", NULL, "-1"]]).await
+    let expected: &[&[&str]] = &[
+        &["it's", "11", "x", "7"],
+        &["IT'S", "2", "y", "7"],
+        &["it's ", "3", "z", "9"],
+        &["\u{e9}", "4", "one", "7"],
+        &["e\u{301}", "15", "two", "7"],
+        &["IT'S", "17", "other", "8"],
+        &["", "8", NULL, "-1"],
+    ];
+    trial.expect(&odd, expected).await
 }

@@ -42,5 +42,9 @@ pub(super) async fn a_new_copy_forgets_the_old_one(trial: &mut Trial<'_>) -> Cas
     promised(stored.is_none(), || format!("a new copy ends every position of the table, but {stored:?} is stored"))?;
     trial.chunk(&table, chunk(2, 0), &[]).await?;
     trial.chunk(&table, chunk(2, 1), &[&["4", "40", "d"]]).await?;
-    trial.expect(&table, &[&["4", "40", "d"]]).await
+    trial.expect(&table, &[&["4", "40", "d"]]).await?;
+    // The tokens are forgotten too: this one was written before, and now means other rows.
+    trial.destination().truncate_table(table.id).await?;
+    trial.chunk(&table, chunk(2, 1), &[&["5", "50", "e"]]).await?;
+    trial.expect(&table, &[&["5", "50", "e"]]).await
 }

@@ -6,6 +6,8 @@
 
 mod changes;
 mod copies;
+mod failures;
+mod history;
 mod keyless;
 mod keys;
 mod replay;
@@ -120,6 +122,10 @@ cases! {
     rows_without_a_key_are_kept_as_they_are in keyless;
     an_old_row_hits_exactly_one_equal_row in keyless;
     what_is_delivered_again_changes_nothing in replay;
+    an_older_event_changes_and_reads_nothing_newer in replay;
+    what_is_written_again_without_positions_changes_nothing in replay;
+    a_failed_write_leaves_nothing_behind in failures;
+    any_history_in_any_cut_ends_in_the_same_state in history;
     positions_and_moves_are_stored_with_the_data in replay;
     schema_changes_are_followed_within_a_batch in shapes;
 }

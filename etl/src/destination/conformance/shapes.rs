@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::trial::{CaseResult, NULL, Transaction, Trial, items, promised, table};
+use crate::error::{ErrorKind, EtlResult};
 use crate::lsn::{Lsn, Position};
 use crate::schema::{Column, Kind, TableSchema};
 
@@ -17,6 +18,18 @@ fn after(before: &TableSchema) -> Arc<TableSchema> {
     columns.push(Column { name: "n".into(), attnum: 4, ..columns[1].clone() });
     let since = Position::new(Lsn(100), 3);
     Arc::new(TableSchema { columns: columns.into(), since, ..before.clone() })
+}
+
+/// What cannot be done ends in an error that says so, names the table, and says what to do.
+fn refused(delivered: EtlResult<()>, table: &TableSchema) -> CaseResult {
+    let Err(error) = delivered else {
+        return promised(false, || "a schema change that is not followed must be an error".to_owned());
+    };
+    let kinds = [ErrorKind::DestinationUnsupported, ErrorKind::SchemaChanged];
+    promised(kinds.contains(&error.kind()), || format!("{kinds:?} would say what the matter is: {error:?}"))?;
+    let text = error.to_string();
+    promised(text.contains(&*table.name.name), || format!("the error does not name the table: {text}"))?;
+    promised(error.hint_text().is_some(), || format!("the error does not say what to do: {text}"))
 }
 
 pub(super) async fn schema_changes_are_followed_within_a_batch(trial: &mut Trial<'_>) -> CaseResult {
@@ -35,7 +48,7 @@ pub(super) async fn schema_changes_are_followed_within_a_batch(trial: &mut Trial
         .end();
     let delivered = trial.deliver(&[transaction]).await;
     if !trial.abilities().schema_changes {
-        return promised(delivered.is_err(), || "a schema change that is not followed must be an error".to_owned());
+        return refused(delivered, &before);
     }
     delivered?;
     let expected: &[&[&str]] =

@@ -19,6 +19,13 @@ pub type CaseResult = Result<(), Broken>;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Broken(pub(super) String);
 
+impl Broken {
+    /// Says where.
+    pub(super) fn within(self, place: &str) -> Self {
+        Self(format!("{place}: {}", self.0))
+    }
+}
+
 impl fmt::Display for Broken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -116,6 +123,12 @@ impl<'s> Trial<'s> {
         self.destination().write_batch(batch.clone(), events).await?;
         self.at = batch.upto;
         Ok(())
+    }
+
+    /// Delivers transactions by the required method alone, without cursor and positions.
+    pub(super) async fn write(&self, transactions: &[Transaction]) -> EtlResult<()> {
+        let (_, events) = self.batch(transactions);
+        self.destination().write_events(events).await
     }
 
     /// The batch that transactions make.

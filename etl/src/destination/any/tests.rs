@@ -1,0 +1,126 @@
+//! Does every call reach the destination behind, with what it was given, and does its answer come back?
+
+use std::sync::{Mutex, PoisonError};
+
+use super::*;
+use crate::clock::Timestamp;
+use crate::error::{ErrorKind, EtlError};
+use crate::lsn::Lsn;
+use crate::store::CursorId;
+
+/// Notes each call; `check_connection` fails, so that an error is seen to come back.
+#[derive(Clone, Default)]
+struct Noted(Arc<Mutex<Vec<String>>>);
+
+impl Noted {
+    fn note(&self, call: &str, given: impl fmt::Debug) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(format!("{call} {given:?}"));
+    }
+}
+
+impl Destination for Noted {
+    async fn truncate_table(&self, table_id: TableId) -> EtlResult<()> {
+        self.note("truncate_table", table_id);
+        Ok(())
+    }
+    async fn write_table_rows(&self, table_id: TableId, table_rows: Vec<TableRow>) -> EtlResult<()> {
+        self.note("write_table_rows", (table_id, table_rows.len()));
+        Ok(())
+    }
+    async fn write_events(&self, events: Vec<Event>) -> EtlResult<()> {
+        self.note("write_events", events);
+        Ok(())
+    }
+    fn name(&self) -> &'static str {
+        self.note("name", ());
+        "noted"
+    }
+    fn capabilities(&self) -> Capabilities {
+        self.note("capabilities", ());
+        Capabilities::default().with_atomic().with_writes_in_flight(7)
+    }
+    async fn check_connection(&self) -> EtlResult<()> {
+        self.note("check_connection", ());
+        Err(EtlError::new(ErrorKind::DestinationUnavailable, "nobody there"))
+    }
+    async fn startup(&self) -> EtlResult<()> {
+        self.note("startup", ());
+        Ok(())
+    }
+    async fn shutdown(&self) -> EtlResult<()> {
+        self.note("shutdown", ());
+        Ok(())
+    }
+    async fn begin_run(&self, run: &str) -> EtlResult<()> {
+        self.note("begin_run", run);
+        Ok(())
+    }
+    async fn finalize_run(&self, run: &str) -> EtlResult<()> {
+        self.note("finalize_run", run);
+        Ok(())
+    }
+    async fn write_copy_chunk(&self, table_id: TableId, chunk: CopyChunk, rows: Vec<TableRow>) -> EtlResult<()> {
+        self.note("write_copy_chunk", (table_id, chunk, rows.len()));
+        Ok(())
+    }
+    async fn write_batch(&self, batch: Batch, events: Vec<Event>) -> EtlResult<()> {
+        self.note("write_batch", (batch, events));
+        Ok(())
+    }
+    async fn durable_position(&self, cursor: CursorId) -> EtlResult<Option<Position>> {
+        self.note("durable_position", cursor);
+        Ok(Some(POSITION))
+    }
+}
+
+const POSITION: Position = Position { commit: Lsn(5), ordinal: 6 };
+
+/// Makes every call once, each with other arguments.
+async fn call_all(destination: &impl Destination) {
+    let events = || vec![Event::Begin { xid: 3, commit: Lsn(4) }];
+    let chunk = CopyChunk { generation: 1, index: 2, position: POSITION, read_at: Timestamp(8) };
+    let cursor = CursorId::Table(TableId(9));
+    let batch = Batch { cursor, from: Position::ZERO, upto: POSITION, moves: vec![(TableId(9), CursorId::Main)] };
+    assert_eq!(destination.name(), "noted");
+    assert_eq!(destination.capabilities(), Capabilities::default().with_atomic().with_writes_in_flight(7));
+    assert_eq!(destination.check_connection().await.unwrap_err().kind(), ErrorKind::DestinationUnavailable);
+    destination.startup().await.unwrap();
+    destination.begin_run("r1").await.unwrap();
+    destination.truncate_table(TableId(1)).await.unwrap();
+    destination.write_table_rows(TableId(2), Vec::new()).await.unwrap();
+    destination.write_copy_chunk(TableId(3), chunk, Vec::new()).await.unwrap();
+    destination.write_events(events()).await.unwrap();
+    destination.write_batch(batch, events()).await.unwrap();
+    assert_eq!(destination.durable_position(cursor).await.unwrap(), Some(POSITION));
+    destination.finalize_run("r2").await.unwrap();
+    destination.shutdown().await.unwrap();
+}
+
+/// The methods of the trait, as its file declares them.
+fn declared() -> Vec<&'static str> {
+    let file = include_str!("../mod.rs");
+    let (_, body) = file.split_once("pub trait Destination").expect("the trait is declared");
+    let (body, _) = body.split_once("\n}\n").expect("the trait ends");
+    body.lines().filter_map(|line| line.strip_prefix("    fn ")?.split_once('(')).map(|(name, _)| name).collect()
+}
+
+#[tokio::test]
+async fn every_method_reaches_the_destination_behind_as_it_was_called() {
+    let calls = |noted: &Noted| std::mem::take(&mut *noted.0.lock().unwrap_or_else(PoisonError::into_inner));
+    let noted = Noted::default();
+    call_all(&noted).await;
+    let directly = calls(&noted);
+    call_all(&AnyDestination::new(AnyDestination::new(noted.clone())).clone()).await;
+    assert_eq!(calls(&noted), directly);
+
+    let mut made: Vec<&str> = directly.iter().filter_map(|call| call.split(' ').next()).collect();
+    let mut declared = declared();
+    made.sort_unstable();
+    declared.sort_unstable();
+    assert_eq!(made, declared, "a method of the trait is not put to the test here");
+}
+
+#[test]
+fn its_debug_form_is_the_name() {
+    assert_eq!(format!("{:?}", AnyDestination::new(Noted::default())), "AnyDestination(\"noted\")");
+}
