@@ -1,6 +1,7 @@
 //! Does `duckdb` keep its promises, read by DuckDB's own Python package?
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use etl::conformance_tests;
 use etl::destination::conformance::Subject;
@@ -45,7 +46,7 @@ impl Subject for Duck {
 /// What was dropped a moment ago may still be finishing what it began.
 async fn open(file: PathBuf, store: SharedStore) -> EtlResult<impl etl::destination::Destination> {
     for _ in 0..200 {
-        match DuckDb::open(&file, store.clone()).await {
+        match DuckDb::open(&file, Arc::clone(&store)).await {
             Err(error) if error.kind() == ErrorKind::Locked => {
                 tokio::time::sleep(std::time::Duration::from_millis(10)).await;
             }
@@ -63,6 +64,10 @@ fn quoted(name: &str) -> String {
 fn text(name: &str, kind: &Kind) -> String {
     match kind {
         Kind::Bool => format!("CASE {name} WHEN true THEN 't' WHEN false THEN 'f' END"),
+        Kind::Float4 | Kind::Float8 => format!(
+            "CASE WHEN isnan({name}) THEN 'NaN' WHEN isinf({name}) THEN replace({name}::VARCHAR, 'inf', 'Infinity') \
+             ELSE {name}::VARCHAR END"
+        ),
         Kind::Bytea => format!("'\\x' || lower(hex({name}))"),
         Kind::TimestampTz => format!(
             "CASE WHEN isinf({name}) THEN {name}::VARCHAR ELSE ({name} AT TIME ZONE 'UTC')::VARCHAR || '+00' END"

@@ -1,6 +1,9 @@
 //! Does a row whose key changes move, with everything that was not sent?
 
-use super::trial::{CaseResult, NULL, Transaction, Trial, UNCHANGED, items};
+use std::sync::Arc;
+
+use super::trial::{CaseResult, NULL, Transaction, Trial, UNCHANGED, items, table};
+use crate::schema::TableSchema;
 
 pub(super) async fn a_key_change_moves_the_row(trial: &mut Trial<'_>) -> CaseResult {
     let table = items(1);
@@ -41,4 +44,60 @@ pub(super) async fn keys_can_be_swapped_in_one_transaction(trial: &mut Trial<'_>
     trial.expect(&table, &[&["1", "20", "two"], &["2", "10", "one"]]).await?;
     trial.deliver(&[swap(110, &|_| UNCHANGED, ("", ""))]).await?;
     trial.expect(&table, &[&["1", "20", "one"], &["2", "10", "two"]]).await
+}
+
+/// A type, and three keys of it.
+const KINDS: &[(u32, &str, [&str; 3])] = &[
+    (21, "smallint", ["-32768", "0", "32767"]),
+    (20, "bigint", ["-9223372036854775808", "9007199254740993", "9223372036854775807"]),
+    (26, "oid", ["0", "2147483648", "4294967295"]),
+    (700, "real", ["-1e-45", "NaN", "Infinity"]),
+    (701, "double precision", ["0.1", "NaN", "-Infinity"]),
+    (1700, "numeric(18,4)", ["-99999999999999.9999", "0.0001", "99999999999999.9999"]),
+    (1700, "numeric", ["0.1", "123456789012345678901234567890123456789012345.6", "NaN"]),
+    (25, "text", ["", "a", "A"]),
+    (17, "bytea", ["\\x", "\\x00", "\\xff00"]),
+    (1082, "date", ["0001-01-01", "2024-02-29", "9999-12-31"]),
+    (1083, "time without time zone", ["00:00:00", "12:34:56.789", "23:59:59.999999"]),
+    (1114, "timestamp without time zone", ["0001-01-01 00:00:00", "2024-02-29 12:34:56.000001", "infinity"]),
+    (1184, "timestamp with time zone", ["0001-01-01 00:00:00+00", "2024-02-29 12:34:56.000001+00", "infinity"]),
+    (
+        2950,
+        "uuid",
+        [
+            "00000000-0000-0000-0000-000000000000",
+            "6b1f2c3d-0000-4000-8000-00000000abcd",
+            "ffffffff-ffff-ffff-ffff-ffffffffffff",
+        ],
+    ),
+    (90001, "mood", ["happy", "", "a label"]),
+    (869, "inet", ["10.0.0.1", "10.0.0.1/8", "::1"]),
+];
+
+pub(super) async fn rows_are_found_by_keys_of_every_kind(trial: &mut Trial<'_>) -> CaseResult {
+    let tables: Vec<Arc<TableSchema>> = (1..)
+        .zip(KINDS)
+        .map(|(id, (oid, name, _))| table(id, &format!("by{id}"), &[("v", 25, "text"), ("k", *oid, name)], &[1]))
+        .collect();
+    let mut changes = Transaction::at(100);
+    for (table, (_, _, [one, two, three])) in tables.iter().zip(KINDS) {
+        trial.copy(table, &[&["first", one], &["second", two]]).await?;
+        changes = changes
+            .delete(table, &[NULL, two])
+            .rekey(table, &[NULL, one], &[UNCHANGED, three])
+            .insert(table, &["third", one]);
+    }
+    trial.deliver(&[changes.end()]).await?;
+    for (table, (_, name, [one, _, three])) in tables.iter().zip(KINDS) {
+        let rows: &[&[&str]] = &[&["first", three], &["third", one]];
+        trial.expect(table, rows).await.map_err(|broken| broken.within(name))?;
+    }
+    let update = |changes: Transaction, (table, (_, _, keys)): (&Arc<TableSchema>, &(u32, &str, [&str; 3]))| {
+        changes.update(table, &["again", keys[2]]).delete(table, &[NULL, keys[0]])
+    };
+    trial.deliver(&[tables.iter().zip(KINDS).fold(Transaction::at(110), update).end()]).await?;
+    for (table, (_, name, [_, _, three])) in tables.iter().zip(KINDS) {
+        trial.expect(table, &[&["again", three]]).await.map_err(|broken| broken.within(name))?;
+    }
+    Ok(())
 }

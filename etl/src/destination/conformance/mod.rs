@@ -113,12 +113,15 @@ cases! {
     a_copy_arrives_whole_and_a_repeated_chunk_changes_nothing in copies;
     a_new_copy_forgets_the_old_one in copies;
     every_kind_of_value_arrives_exactly in values;
+    every_kind_of_value_arrives_exactly_in_changes in values;
+    every_byte_and_odd_text_arrives_exactly in values;
     inserts_updates_and_deletes_end_in_the_current_state in changes;
     a_partial_update_keeps_what_was_not_sent in changes;
     a_truncate_removes_what_came_before_it in changes;
     odd_names_and_keys_are_kept in changes;
     a_key_change_moves_the_row in keys;
     keys_can_be_swapped_in_one_transaction in keys;
+    rows_are_found_by_keys_of_every_kind in keys;
     rows_without_a_key_are_kept_as_they_are in keyless;
     an_old_row_hits_exactly_one_equal_row in keyless;
     what_is_delivered_again_changes_nothing in replay;

@@ -242,6 +242,11 @@ impl Transaction {
         self.push(schema, 1, Op::Insert { new: row(schema, values) })
     }
 
+    pub(super) fn insert_row(self, new: TableRow) -> Self {
+        let schema = Arc::clone(new.schema());
+        self.push(&schema, 1, Op::Insert { new })
+    }
+
     pub(super) fn update(self, schema: &Arc<TableSchema>, values: &[&str]) -> Self {
         self.push(schema, 1, Op::Update { old: None, new: row(schema, values) })
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::trial::{CaseResult, NULL, Transaction, Trial, chunk, row, table};
+use super::trial::{CaseResult, NULL, Transaction, Trial, UNCHANGED, chunk, row, table};
 use crate::data::{Cell, RowBuilder};
 use crate::destination::Destination;
 use crate::schema::TableSchema;
@@ -125,6 +125,75 @@ pub(super) async fn every_kind_of_value_arrives_exactly(trial: &mut Trial<'_>) -
     changed[0] = "-3";
     trial.deliver(&[Transaction::at(100).update(&values, &changed).end()]).await?;
     trial.expect(&values, &[USUAL, GREATEST, &changed, &nulls]).await
+}
+
+/// Changes often go another way than copies: staged, merged, with some columns and without others.
+pub(super) async fn every_kind_of_value_arrives_exactly_in_changes(trial: &mut Trial<'_>) -> CaseResult {
+    let values = table(1, "values", COLUMNS, &[0]);
+    let mut nulls = vec![NULL; COLUMNS.len()];
+    nulls[0] = "4";
+    let rows: [&[&str]; 4] = [USUAL, GREATEST, LEAST, &nulls];
+    trial.copy(&values, &[]).await?;
+    let inserts = rows.iter().fold(Transaction::at(100), |transaction, row| transaction.insert(&values, row));
+    trial.deliver(&[inserts.end()]).await?;
+    trial.expect(&values, &rows).await?;
+
+    // Every second value becomes the one of the row after; the others are not sent.
+    for (round, commit) in [(1, 110), (2, 120)] {
+        let is_sent = |column: usize| column == 0 || column % 2 == round % 2;
+        let next = |row: usize| rows[(row + 1) % rows.len()];
+        let value = |row: usize, column: usize| if column == 0 { rows[row][0] } else { next(row)[column] };
+        let update = |transaction: Transaction, row: usize| {
+            let sent = |column| if is_sent(column) { value(row, column) } else { UNCHANGED };
+            transaction.update(&values, &(0..COLUMNS.len()).map(sent).collect::<Vec<_>>())
+        };
+        trial.deliver(&[(0..rows.len()).fold(Transaction::at(commit), update).end()]).await?;
+        let after = |row: usize| {
+            let is_new = |column| is_sent(column) || round == 2;
+            (0..COLUMNS.len())
+                .map(|column| if is_new(column) { value(row, column) } else { rows[row][column] })
+                .collect()
+        };
+        let after: Vec<Vec<&str>> = (0..rows.len()).map(after).collect();
+        trial.expect(&values, &after.iter().map(|row| &row[..]).collect::<Vec<_>>()).await?;
+    }
+
+    // Once more in the binary form, with the deletes in one batch.
+    let deletes = rows.iter().fold(Transaction::at(130), |transaction, row| {
+        let mut key = vec![NULL; COLUMNS.len()];
+        key[0] = row[0];
+        transaction.delete(&values, &key)
+    });
+    let inserts =
+        rows.iter().fold(Transaction::at(140), |transaction, row| transaction.insert_row(again(&values, row)));
+    trial.deliver(&[deletes.end(), inserts.end()]).await?;
+    trial.expect(&values, &rows).await
+}
+
+/// No byte and no character means anything on the way.
+pub(super) async fn every_byte_and_odd_text_arrives_exactly(trial: &mut Trial<'_>) -> CaseResult {
+    let texts = table(1, "texts", &[("id", 23, "integer"), ("words", 25, "text"), ("bytes", 17, "bytea")], &[0]);
+    let bytes: String = (0..=255u8).map(|byte| format!("{byte:02x}")).collect();
+    let bytes = format!("\\x{bytes}");
+    let ascii: String = (1..=127u8).map(char::from).collect();
+    // Everything outside the first plane, both ends of the second, and marks that join, turn or have no width.
+    let wide = "\u{80}\u{7ff}\u{800}\u{fffd}\u{ffff}\u{10000}\u{10ffff}\u{202e}\u{200d}\u{feff}e\u{301}\u{e9}";
+    let long = "long ".repeat(20_000);
+    let odd = ["NULL", "null", "\\N", "\\.", "''; DROP TABLE texts; --", "\r\n", " ", "\"", "$$", "%s", "{}", "\\x41"];
+    let ids: Vec<String> = (0..odd.len() + 3).map(|id| id.to_string()).collect();
+    let words = [&*ascii, wide, &long].into_iter().chain(odd);
+    let rows: Vec<[&str; 3]> = ids.iter().zip(words).map(|(id, words)| [&**id, words, &*bytes]).collect();
+    let rows: Vec<&[&str]> = rows.iter().map(|row| &row[..]).collect();
+    trial.copy(&texts, &rows).await?;
+    trial.expect(&texts, &rows).await?;
+    trial.deliver(&[Transaction::at(100).truncate(&[&texts]).end()]).await?;
+    let inserts = rows.iter().fold(Transaction::at(110), |transaction, row| transaction.insert(&texts, row));
+    let updates = rows
+        .iter()
+        .fold(Transaction::at(120), |transaction, row| transaction.update(&texts, &[row[0], row[1], UNCHANGED]));
+    trial.deliver(&[inserts.end()]).await?;
+    trial.deliver(&[updates.end()]).await?;
+    trial.expect(&texts, &rows).await
 }
 
 /// The row, decoded into cells and encoded again.
