@@ -4,12 +4,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use etl::destination::{MemoryDestination, TextRow};
+use etl::destination::{Destination, MemoryDestination, TextRow};
 use etl::pipeline::{BatchSettings, CopySettings, Pipeline, RunningPipeline, Settings};
 use etl::schema::TableId;
 use etl::source::SourceConfig;
 use etl::store::{MemoryStore, SharedStore};
-use etl::{ByteSize, ErrorKind};
+use etl::{ByteSize, ErrorKind, Lsn};
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 use crate::watched::Watched;
@@ -38,6 +38,10 @@ impl World {
     }
 
     pub(crate) fn pipeline(&self) -> Pipeline {
+        self.pipeline_into(self.destination.clone())
+    }
+
+    fn pipeline_into(&self, destination: impl Destination) -> Pipeline {
         let settings = Settings {
             batch: BatchSettings { max_age: Duration::from_millis(20), max_rows: 500, ..BatchSettings::default() },
             copy: CopySettings {
@@ -52,21 +56,26 @@ impl World {
             .settings(settings)
             .data_dir(self.dir.path())
             .store(Arc::clone(&self.store))
-            .destination(self.destination.clone())
+            .destination(destination)
             .build()
             .unwrap()
     }
 
-    /// Starts; what was dropped a moment ago may still hold the directory.
-    pub(crate) async fn start(&self) -> RunningPipeline {
+    /// Starts into another destination.
+    pub(crate) async fn start_into(&self, destination: impl Destination + Clone) -> RunningPipeline {
         for _ in 0..100 {
-            match self.pipeline().start().await {
+            match self.pipeline_into(destination.clone()).start().await {
                 Ok(running) => return running,
                 Err(error) if error.kind() == ErrorKind::Locked => tokio::time::sleep(Duration::from_millis(50)).await,
                 Err(error) => panic!("{error}"),
             }
         }
         panic!("the directory stays locked");
+    }
+
+    /// Starts; what was dropped a moment ago may still hold the directory.
+    pub(crate) async fn start(&self) -> RunningPipeline {
+        self.start_into(self.destination.clone()).await
     }
 
     /// Where the relay keeps its segments.
@@ -93,6 +102,24 @@ pub(crate) async fn caught_up(running: &RunningPipeline) {
     let waited = tokio::time::timeout(Duration::from_secs(60), handle.caught_up()).await;
     let Ok(done) = waited else { panic!("not caught up: {:#?}", handle.status()) };
     done.unwrap_or_else(|error| panic!("{error}: {:#?}", handle.status()));
+}
+
+/// Waits until everything that the source has flushed by now is in the relay.
+pub(crate) async fn received(running: &RunningPipeline, client: &Client) {
+    let row = client.query_one("SELECT pg_current_wal_flush_lsn()::text", &[]).await.unwrap();
+    let flushed: Lsn = row.get::<_, String>(0).parse().unwrap();
+    let handle = running.handle();
+    while handle.status().received < flushed {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Waits until the server has noticed that nobody reads the slot any more.
+pub(crate) async fn slot_is_free(client: &Client) {
+    let query = "SELECT count(*) FROM pg_replication_slots WHERE database = current_database() AND active";
+    while client.query_one(query, &[]).await.unwrap().get::<_, i64>(0) > 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 pub(crate) async fn stop(running: RunningPipeline) {

@@ -250,7 +250,7 @@ impl Applier {
         self.durable = write.upto;
         self.run.store.advance(self.cursor, write.upto).await?;
         for join in &write.joins {
-            self.run.table_is_ready(join.table).await?;
+            self.run.table_joined(join.table, self.assembler.seen_until(join.table)).await?;
         }
         self.run.board.count_changes(write.events);
         if self.cursor == CursorId::Main {

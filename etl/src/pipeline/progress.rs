@@ -105,5 +105,5 @@ async fn confirm_one(run: &Run, end: Lsn) -> EtlResult<()> {
     failpoint::visit("progress.before_confirm").await?;
     run.progress.confirmed.send_replace(end);
     run.board.update(|status| status.confirmed = end);
-    Ok(())
+    run.settle().await
 }

@@ -1,7 +1,7 @@
 //! What do the parts of a run have in common?
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{mpsc, watch};
 
@@ -12,6 +12,7 @@ use super::progress::Progress;
 use super::settings::Settings;
 use crate::destination::AnyDestination;
 use crate::error::{ErrorKind, EtlError, EtlResult};
+use crate::lsn::Lsn;
 use crate::relay::Relay;
 use crate::schema::{TableId, TableSchema};
 use crate::source::{PublishedTable, SourceConfig};
@@ -33,6 +34,8 @@ pub(super) struct Run {
     pub(super) tables: HashMap<TableId, PublishedTable>,
     pub(super) schemas: Arc<HashMap<TableId, Arc<TableSchema>>>,
     pub(super) states: States,
+    /// Tables that share the main cursor but may still need their snapshots, and what those have seen at most.
+    pub(super) settling: Mutex<Vec<(TableId, Lsn)>>,
     pub(super) publication: String,
     pub(super) slot: String,
     /// Held for as long as anything runs.
@@ -40,8 +43,28 @@ pub(super) struct Run {
 }
 
 impl Run {
-    /// The table shares the main cursor from now on, durably.
-    pub(super) async fn table_is_ready(&self, table: TableId) -> EtlResult<()> {
+    /// The table shares the main cursor from now on, durably. It is ready once all that its copy may have seen is
+    /// confirmed: only then no restart reads it again and needs the snapshot to tell (R4).
+    pub(super) async fn table_joined(&self, table: TableId, seen_until: Lsn) -> EtlResult<()> {
+        self.settling().push((table, seen_until));
+        self.settle().await
+    }
+
+    /// Makes the tables ready that need their snapshots no more.
+    pub(super) async fn settle(&self) -> EtlResult<()> {
+        let confirmed = *self.progress.confirmed().borrow();
+        let settled: Vec<(TableId, Lsn)> = self.settling().extract_if(.., |(_, until)| confirmed >= *until).collect();
+        for (table, _) in settled {
+            self.table_is_ready(table).await?;
+        }
+        Ok(())
+    }
+
+    fn settling(&self) -> MutexGuard<'_, Vec<(TableId, Lsn)>> {
+        self.settling.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn table_is_ready(&self, table: TableId) -> EtlResult<()> {
         self.set_phase(table, Phase::Ready).await?;
         self.store.forget_cursor(CursorId::Table(table)).await?;
         if self.progress.own_cursor_closed() {

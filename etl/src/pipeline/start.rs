@@ -1,7 +1,7 @@
 //! How does a pipeline begin? It finds out what is there, decides for each table, and sets everything to work.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
@@ -65,12 +65,13 @@ pub(super) async fn start(mut pipeline: Pipeline) -> EtlResult<RunningPipeline> 
         tables: source.tables.into_iter().map(|table| (table.schema.id, table)).collect(),
         schemas: Arc::new(schemas),
         states: States::new(states),
+        settling: Mutex::default(),
         publication: source.publication,
         slot,
         _data_dir: data_dir,
     });
     let handle = PipelineHandle { stop, board };
-    let follows = shared_tables(&run, &plan);
+    let follows = shared_tables(&run, &plan, main);
     let assembler = Assembler::new(Arc::clone(&run.schemas), follows);
     let applier = Applier::open(&run, CursorId::Main, main, assembler, main_ear)?;
     let task = tokio::spawn(supervise(run, applier, writer, plan, holds));
@@ -266,11 +267,14 @@ async fn open_relay(
     Ok(Opened { relay, writer, plan, holds })
 }
 
-fn shared_tables(run: &Run, plan: &Plan) -> Vec<(TableId, Follow)> {
+/// What the main cursor follows from the start. What was confirmed may come again, but is durable.
+fn shared_tables(run: &Run, plan: &Plan, main: Position) -> Vec<(TableId, Follow)> {
+    let confirmed = Position::new(*run.progress.confirmed().borrow(), 0);
     let shared = plan.iter().filter_map(|(id, begin)| match begin {
         Begin::Share { after, snapshot } => {
             let schema = Arc::clone(run.schemas.get(id)?);
-            Some((*id, Follow { schema, after: *after, seen: snapshot.clone() }))
+            let after = if snapshot.is_none() { main.max(confirmed) } else { *after };
+            Some((*id, Follow { schema, after, seen: snapshot.clone() }))
         }
         _ => None,
     });

@@ -102,6 +102,12 @@ impl Assembler {
         self.follows.insert(table, follow);
     }
 
+    /// The end of what the table's copy may have seen.
+    pub(crate) fn seen_until(&self, table: TableId) -> Lsn {
+        let seen = self.follows.get(&table).and_then(|follow| follow.seen.as_ref());
+        seen.map_or(Lsn::ZERO, |seen| seen.until)
+    }
+
     /// The commit LSN of the last transaction of which a frame was read.
     pub(crate) fn begun(&self) -> Lsn {
         self.begun

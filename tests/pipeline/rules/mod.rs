@@ -3,6 +3,7 @@
 mod r14_row_security;
 mod r15_text;
 mod r16_shutdown;
+mod r17_joins;
 mod r1_writers;
 mod r2_rewrites;
 mod r3_flush;

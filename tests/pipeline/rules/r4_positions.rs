@@ -6,7 +6,7 @@ use etl::CursorId;
 use harness::postgres::database;
 use tokio_postgres::Client;
 
-use crate::running::{World, caught_up, stop};
+use crate::running::{World, caught_up, received, stop};
 use crate::watched::{Call, Told, Watched};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -78,6 +78,7 @@ async fn r4_a_change_has_the_same_ordinal_on_every_replay_and_for_every_cursor()
     // The other copies are as far; their locks would hold up a truncate.
     tokio::time::sleep(Duration::from_millis(500)).await;
     client.batch_execute(&transaction.replace("TRUNCATE c", "INSERT INTO c VALUES (0)")).await.unwrap();
+    received(&running, &client).await;
     // By the tables' own cursors: their snapshots have not seen it, or they would not be told.
     world.destination.hold(Call::Batch);
     world.destination.release_one(Call::CopyBegins);

@@ -3,7 +3,7 @@
 use etl::ErrorKind;
 use harness::postgres::database;
 
-use crate::running::{World, caught_up, stop};
+use crate::running::{World, caught_up, slot_is_free, stop};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r9_a_slot_that_somebody_moved_on_is_a_gap() {
@@ -14,6 +14,7 @@ async fn r9_a_slot_that_somebody_moved_on_is_a_gap() {
     let running = world.start().await;
     caught_up(&running).await;
     stop(running).await;
+    slot_is_free(&client).await;
     client.batch_execute("INSERT INTO t VALUES (1)").await.unwrap();
     let slot = format!("etl_{}", database.name());
     client.query("SELECT pg_replication_slot_advance($1::text::name, pg_current_wal_lsn())", &[&slot]).await.unwrap();
@@ -37,6 +38,7 @@ async fn r9_a_slot_that_is_gone_and_one_that_is_foreign_are_refused() {
     let running = world.start().await;
     caught_up(&running).await;
     stop(running).await;
+    slot_is_free(&client).await;
     client.query("SELECT pg_drop_replication_slot($1::text::name)", &[&slot]).await.unwrap();
     let error = world.pipeline().start().await.unwrap_err();
     assert!(error.to_string().contains("slot is gone"), "{error}");

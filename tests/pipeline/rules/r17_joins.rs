@@ -1,0 +1,180 @@
+//! Is every row there exactly once, wherever a run is cut off while its table joins the main cursor?
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use etl::data::{Event, TableRow};
+use etl::destination::{Batch, Capabilities, CopyChunk, Destination, MemoryDestination};
+use etl::schema::{TableId, TableSchema};
+use etl::store::{BoxFuture, MemoryStore, Progress, SchemaStore, StateStore, TableState};
+use etl::{CursorId, EtlResult, Lsn, Position};
+use harness::postgres::database;
+use tokio::sync::watch;
+
+use crate::running::{World, caught_up, stop};
+
+/// How many times destination or store are changed until a table shares the main cursor, and some more.
+const MOMENTS: u64 = 26;
+
+/// Counts what is made durable, and lets nothing more pass after so many times.
+#[derive(Debug, Clone)]
+struct Steps(watch::Sender<u64>);
+
+impl Steps {
+    async fn next(&self) {
+        let mut is_last = false;
+        self.0.send_modify(|left| {
+            is_last = *left == 0;
+            *left = left.saturating_sub(1);
+        });
+        if is_last {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// A destination that hangs before its changes are made.
+#[derive(Debug, Clone)]
+struct Cut(MemoryDestination, Steps);
+
+impl Destination for Cut {
+    async fn truncate_table(&self, table_id: TableId) -> EtlResult<()> {
+        self.1.next().await;
+        self.0.truncate_table(table_id).await
+    }
+    async fn write_table_rows(&self, table_id: TableId, table_rows: Vec<TableRow>) -> EtlResult<()> {
+        self.0.write_table_rows(table_id, table_rows).await
+    }
+    async fn write_events(&self, events: Vec<Event>) -> EtlResult<()> {
+        self.0.write_events(events).await
+    }
+    fn capabilities(&self) -> Capabilities {
+        self.0.capabilities()
+    }
+    async fn write_copy_chunk(&self, table_id: TableId, chunk: CopyChunk, table_rows: Vec<TableRow>) -> EtlResult<()> {
+        self.1.next().await;
+        self.0.write_copy_chunk(table_id, chunk, table_rows).await
+    }
+    async fn write_batch(&self, batch: Batch, events: Vec<Event>) -> EtlResult<()> {
+        self.1.next().await;
+        self.0.write_batch(batch, events).await
+    }
+    async fn durable_position(&self, cursor: CursorId) -> EtlResult<Option<Position>> {
+        self.0.durable_position(cursor).await
+    }
+}
+
+/// A store that does.
+struct CutStore(Arc<MemoryStore>, Steps);
+
+impl StateStore for CutStore {
+    fn table_states(&self) -> BoxFuture<'_, EtlResult<Vec<(TableId, TableState)>>> {
+        self.0.table_states()
+    }
+    fn set_table_state(&self, table: TableId, expect: Option<u64>, state: TableState) -> BoxFuture<'_, EtlResult<u64>> {
+        Box::pin(async move {
+            self.1.next().await;
+            self.0.set_table_state(table, expect, state).await
+        })
+    }
+    fn advance(&self, cursor: CursorId, to: Position) -> BoxFuture<'_, EtlResult<()>> {
+        Box::pin(async move {
+            self.1.next().await;
+            self.0.advance(cursor, to).await
+        })
+    }
+    fn forget_cursor(&self, cursor: CursorId) -> BoxFuture<'_, EtlResult<()>> {
+        Box::pin(async move {
+            self.1.next().await;
+            self.0.forget_cursor(cursor).await
+        })
+    }
+    fn confirm(&self, end: Lsn) -> BoxFuture<'_, EtlResult<()>> {
+        Box::pin(async move {
+            self.1.next().await;
+            self.0.confirm(end).await
+        })
+    }
+    fn progress(&self) -> BoxFuture<'_, EtlResult<Progress>> {
+        self.0.progress()
+    }
+    fn fact(&self, name: &'static str) -> BoxFuture<'_, EtlResult<Option<String>>> {
+        self.0.fact(name)
+    }
+    fn set_fact(&self, name: &'static str, value: String) -> BoxFuture<'_, EtlResult<()>> {
+        self.0.set_fact(name, value)
+    }
+}
+
+impl SchemaStore for CutStore {
+    fn schema_at(&self, table: TableId, at: Position) -> BoxFuture<'_, EtlResult<Option<Arc<TableSchema>>>> {
+        self.0.schema_at(table, at)
+    }
+    fn put_schema(&self, schema: Arc<TableSchema>) -> BoxFuture<'_, EtlResult<()>> {
+        self.0.put_schema(schema)
+    }
+    fn prune_schemas(&self, table: TableId, before: Position) -> BoxFuture<'_, EtlResult<()>> {
+        self.0.prune_schemas(table, before)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r17_a_table_without_a_key_has_every_row_once_wherever_its_joining_is_cut_off() {
+    let Some(database) = database().await else { return };
+    let client = database.client().await;
+    client
+        .batch_execute(
+            "CREATE TABLE t (n bigserial, v text); INSERT INTO t (v) SELECT 'old' FROM generate_series(1, 50);
+             CREATE TABLE u (n bigserial, v text); CREATE PUBLICATION p FOR TABLE t, u",
+        )
+        .await
+        .unwrap();
+    let (enough, is_enough) = watch::channel(false);
+    let writer = database.client().await;
+    let writing = tokio::spawn(async move {
+        while !*is_enough.borrow() {
+            writer.batch_execute("INSERT INTO t (v) VALUES ('t'); INSERT INTO u (v) VALUES ('u')").await.unwrap();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    let turns = Arc::new(tokio::sync::Semaphore::new(6));
+    let runs = (1..MOMENTS).map(|moment| {
+        let (name, url, turns) = (format!("{}_{moment}", database.name()), database.url(), Arc::clone(&turns));
+        tokio::spawn(async move {
+            let _turn = turns.acquire_owned().await.unwrap();
+            let steps = Steps(watch::Sender::new(moment));
+            let mut world = World::new(&name, &url);
+            let store = Arc::new(MemoryStore::new());
+            world.store = Arc::new(CutStore(Arc::clone(&store), steps.clone()));
+            let cut = Cut(world.memory.clone(), steps.clone());
+            let reached = async {
+                let _ = steps.0.subscribe().wait_for(|left| *left == 0).await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            };
+            let run = async {
+                let _running = world.start_into(cut.clone()).await;
+                std::future::pending::<()>().await;
+            };
+            let cut_off = async {
+                tokio::select! { () = run => {}, () = reached => {} }
+            };
+            tokio::time::timeout(Duration::from_secs(20), cut_off).await.unwrap_or_else(|_| panic!("moment {moment}"));
+            // Nothing of the first run passes any more.
+            world.store = store;
+            let running = world.start_into(world.memory.clone()).await;
+            (world, running)
+        })
+    });
+    let runs: Vec<_> = runs.collect();
+    let mut cut_off = Vec::new();
+    for run in runs {
+        cut_off.push(run.await.unwrap());
+    }
+    enough.send_replace(true);
+    writing.await.unwrap();
+    for (world, running) in cut_off {
+        caught_up(&running).await;
+        world.assert_equal(&client, &["t", "u"]).await;
+        stop(running).await;
+    }
+}
