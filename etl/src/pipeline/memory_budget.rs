@@ -12,7 +12,7 @@ const UNIT: usize = 1 << 10;
 
 /// Rows of a copy go to the destination in pieces between these sizes.
 const SMALLEST_PIECE: usize = 1 << 20;
-const LARGEST_PIECE: usize = 8 << 20;
+const LARGEST_PIECE: usize = 2 << 20;
 
 /// The memory that copies may hold together.
 #[derive(Debug, Clone)]

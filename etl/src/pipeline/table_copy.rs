@@ -139,7 +139,7 @@ async fn read_chunk(job: &Arc<Job>, connection: &mut Connection, chunk: &Chunk, 
     Ok(())
 }
 
-/// Sends a piece on its way as soon as the budget has room for it.
+/// Sends a piece on its way once the one before it is written and the budget has room for it.
 async fn write(
     job: &Arc<Job>,
     chunk: &Chunk,
@@ -149,7 +149,8 @@ async fn write(
     writes: &mut Writes,
 ) -> EtlResult<()> {
     let permit = job.budget.take(bytes).await?;
-    while let Some(written) = writes.try_join_next() {
+    // One piece is written while the next is read: what a destination makes of a piece needs memory too.
+    if let Some(written) = writes.join_next().await {
         settle(written)?;
     }
     let job = Arc::clone(job);
