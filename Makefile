@@ -36,4 +36,5 @@ bench: setup
 soak: setup
 	cargo build --workspace --bins
 	ETL_SOAK=1 tests/setup/record soak cargo test --workspace -- --include-ignored
+	tests/setup/record mutants tests/setup/mutants
 	cargo build -p etl-cli --no-default-features --features duckdb-bundled
