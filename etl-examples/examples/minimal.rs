@@ -1,4 +1,4 @@
-//! How is a pipeline embedded? This one keeps the current rows of a Postgres database in memory until Ctrl-C.
+//! How is a pipeline embedded? This one keeps a Postgres database live in a DuckDB file until Ctrl-C.
 //!
 //! `cargo run -p etl-examples --example minimal -- postgres://etl@localhost/shop shop_pub`
 
@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use etl::EtlResult;
-use etl::destination::MemoryDestination;
 use etl::pipeline::Pipeline;
 use etl::source::SourceConfig;
-use etl::store::MemoryStore;
+use etl::store::{SharedStore, SqliteStore};
+use etl_destinations::duckdb::DuckDb;
 
 #[tokio::main]
 async fn main() -> EtlResult<()> {
@@ -18,10 +18,11 @@ async fn main() -> EtlResult<()> {
         println!("usage: minimal URL PUBLICATION");
         return Ok(());
     };
+    let store: SharedStore = Arc::new(SqliteStore::open("./etl-data").await?);
     let running = Pipeline::builder("minimal", SourceConfig::from_url(&url)?.publication(publication))
         .data_dir("./etl-data")
-        .store(Arc::new(MemoryStore::new()))
-        .destination(MemoryDestination::new())
+        .store(Arc::clone(&store))
+        .destination(DuckDb::open("./minimal.duckdb", store).await?)
         .build()?
         .start()
         .await?;
