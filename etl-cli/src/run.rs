@@ -64,6 +64,10 @@ async fn end_when_caught_up(handle: &PipelineHandle, wanted: bool) -> std::conve
 }
 
 fn exit_code(finished: &Finished, status: &PipelineStatus) -> ExitCode {
+    if finished.aborted {
+        complain("error: ended before everything was written; the next run goes on from the last durable position");
+        return ExitCode::FAILURE;
+    }
     if finished.quarantined.is_empty() {
         return ExitCode::SUCCESS;
     }

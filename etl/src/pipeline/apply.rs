@@ -175,11 +175,11 @@ impl Applier {
     }
 
     async fn input(&mut self, read: bool, until: Option<Instant>) -> Input {
+        let is_draining = self.state.is_draining();
+        let is_news = |stop: &Stop| if is_draining { *stop == Stop::Abort } else { *stop != Stop::No };
         tokio::select! {
             biased;
-            stop = self.stop.wait_for(|stop| *stop != Stop::No), if !self.state.is_draining() => {
-                Input::Stop(stop.map_or(Stop::Abort, |stop| *stop))
-            }
+            stop = self.stop.wait_for(is_news) => Input::Stop(stop.map_or(Stop::Abort, |stop| *stop)),
             Some(join) = self.joins.recv() => Input::Join(join),
             Some((table, has_arrived)) = self.arrivals.recv() => Input::Arrived(table, has_arrived),
             written = front(&mut self.in_flight), if !self.in_flight.is_empty() => Input::Written(written),

@@ -17,6 +17,10 @@ use crate::relay::{Mark, RelayWriter, Transaction};
 use crate::retry::{RetryPolicy, Waits};
 use crate::source::{Marked, StreamRequest, Suspicion, marks, open_stream, until_shutdown};
 
+/// How long a slot that another connection holds is waited for before the stream has begun: a server notices late
+/// that its client was killed, but a pipeline that runs elsewhere goes on holding it.
+const SLOT_PATIENCE: Duration = Duration::from_secs(10);
+
 /// How long the last word may take to reach the server.
 const GOODBYE: Duration = Duration::from_secs(2);
 
@@ -26,9 +30,11 @@ const NO_SUCH_FUNCTION: &str = "42883";
 /// Receives until the pipeline ends; `over` says that everything is written and confirmed.
 pub(super) async fn receive(run: Arc<Run>, relay: RelayWriter, over: watch::Receiver<bool>) -> EtlResult<()> {
     let mut waits = RetryPolicy::default().waits();
+    let began = clock::monotonic();
     let suspicion = watch::Sender::new(Suspicion::new(clock::monotonic()));
     let is_binary = run.is_binary();
-    let mut receiver = Receiver { run, relay, over, suspicion, is_binary, resent: None, in_transaction: false };
+    let mut receiver =
+        Receiver { run, relay, over, suspicion, is_binary, has_streamed: false, resent: None, in_transaction: false };
     loop {
         let error = match Box::pin(receiver.connection(&mut waits)).await {
             Ok(()) => return Ok(()),
@@ -36,7 +42,10 @@ pub(super) async fn receive(run: Arc<Run>, relay: RelayWriter, over: watch::Rece
         };
         receiver.run.board.update(|status| status.streaming = false);
         let is_unsendable = receiver.is_binary && error.context("sqlstate") == Some(NO_SUCH_FUNCTION);
-        if error.retry_class() != RetryClass::Transient && !is_unsendable {
+        let is_held = error.kind() == ErrorKind::SlotBusy
+            && !receiver.has_streamed
+            && clock::monotonic().saturating_duration_since(began) >= SLOT_PATIENCE;
+        if is_held || (error.retry_class() != RetryClass::Transient && !is_unsendable) {
             return Err(error);
         }
         receiver.run.board.failed(&error);
@@ -64,6 +73,8 @@ struct Receiver {
     suspicion: watch::Sender<Suspicion>,
     /// Whether the stream is asked for in binary.
     is_binary: bool,
+    /// Whether there was a stream in this run.
+    has_streamed: bool,
     /// Within a transaction that came before: its frames are dropped.
     resent: Option<Lsn>,
     in_transaction: bool,
@@ -92,6 +103,7 @@ impl Receiver {
         waits.reset();
         self.relay.begin_at(confirmed);
         (self.resent, self.in_transaction) = (None, false);
+        self.has_streamed = true;
         run.board.update(|status| status.streaming = true);
         let reporter = Reporter::new(confirmed);
         let feedback = reporter.clone().run(stream.writer, run.progress.confirmed(), self.over.clone());

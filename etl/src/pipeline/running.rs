@@ -14,6 +14,8 @@ use crate::schema::TableId;
 pub struct Finished {
     /// Tables that wait for somebody.
     pub quarantined: Vec<TableId>,
+    /// It was aborted: what was under way is left to the next run.
+    pub aborted: bool,
 }
 
 /// A pipeline at work. Dropping it ends it at once; nothing that it has acknowledged is lost.
@@ -60,7 +62,7 @@ impl Drop for RunningPipeline {
 
 fn ended(done: Result<EtlResult<Finished>, tokio::task::JoinError>) -> EtlResult<Finished> {
     match done {
-        Ok(Err(error)) if error.kind() == ErrorKind::Cancelled => Ok(Finished::default()),
+        Ok(Err(error)) if error.kind() == ErrorKind::Cancelled => Ok(Finished { aborted: true, ..Finished::default() }),
         Ok(done) => done,
         Err(error) => Err(EtlError::new(ErrorKind::Internal, "the pipeline was cut short").because(error)),
     }

@@ -72,6 +72,8 @@ pub(crate) struct Assembler {
     transaction: Option<Transaction>,
     /// The last commit that was begun; everything up to its end was or will be handed out.
     begun: Lsn,
+    /// The last commit whose end was read.
+    ended: Lsn,
     /// No change of a later commit is handed out.
     limit: Option<Lsn>,
 }
@@ -94,7 +96,14 @@ impl Assembler {
         schemas: Arc<HashMap<TableId, Arc<TableSchema>>>,
         follows: impl IntoIterator<Item = (TableId, Follow)>,
     ) -> Self {
-        Self { schemas, follows: follows.into_iter().collect(), transaction: None, begun: Lsn::ZERO, limit: None }
+        Self {
+            schemas,
+            follows: follows.into_iter().collect(),
+            transaction: None,
+            begun: Lsn::ZERO,
+            ended: Lsn::ZERO,
+            limit: None,
+        }
     }
 
     /// Follows one more table.
@@ -122,6 +131,7 @@ impl Assembler {
     /// skipped then, up to `durable_or_handed_out`.
     pub(crate) fn rewind(&mut self, handed_out: Position) {
         self.transaction = None;
+        self.begun = self.ended;
         for follow in self.follows.values_mut() {
             follow.after = follow.after.max(handed_out);
         }
@@ -129,8 +139,8 @@ impl Assembler {
 
     /// Begins again with the transaction after `durable`, or within it.
     pub(crate) fn restart(&mut self, durable: Position) {
+        self.ended = if durable.ordinal == Position::WHOLE { durable.commit } else { Lsn::ZERO };
         self.rewind(durable);
-        self.begun = if durable.ordinal == Position::WHOLE { durable.commit } else { Lsn::ZERO };
     }
 
     /// Reads a block of whole frames that begins at this offset of the relay.
@@ -142,7 +152,7 @@ impl Assembler {
             let (frame, after) = frame?;
             match frame {
                 ReplicationFrame::KeepAlive { end, .. } if self.transaction.is_none() => {
-                    let position = self.within_limit(self.begun);
+                    let position = self.within_limit(self.ended);
                     let boundary = Boundary { position, end, offset: offset + after as u64 };
                     assembly.boundary = Some((drafts.len(), boundary));
                 }
@@ -169,7 +179,7 @@ impl Assembler {
     fn position(&self) -> Option<Position> {
         match &self.transaction {
             Some(transaction) => Some(Position::new(transaction.commit, transaction.ordinal)),
-            None => Some(Position::after(self.begun)),
+            None => Some(Position::after(self.ended)),
         }
     }
 }
@@ -196,6 +206,7 @@ impl Assembler {
             }
             Message::Commit(commit) => {
                 let transaction = self.transaction.take().ok_or_else(stray)?;
+                self.ended = transaction.commit;
                 if transaction.is_begun {
                     drafts.push(Draft::Ready(Event::Commit { end: commit.end, at: transaction.at }));
                 }
@@ -377,4 +388,55 @@ impl Draft {
 
 fn stray() -> EtlError {
     EtlError::new(ErrorKind::Protocol, "a message came outside of a transaction")
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::{BufMut, BytesMut};
+
+    use super::*;
+
+    fn frame(content: &[u8], out: &mut BytesMut) {
+        out.put_u8(b'd');
+        out.put_u32(content.len() as u32 + 4);
+        out.put_slice(content);
+    }
+
+    fn message(content: &[u8], out: &mut BytesMut) {
+        frame(&[&b"w"[..], &[0; 24], content].concat(), out);
+    }
+
+    fn begin(commit: u64) -> Vec<u8> {
+        [&b"B"[..], &commit.to_be_bytes(), &[0; 8], &[0, 0, 0, 1]].concat()
+    }
+
+    fn commit(lsn: u64) -> Vec<u8> {
+        [&b"C\0"[..], &lsn.to_be_bytes(), &(lsn + 8).to_be_bytes(), &[0; 8]].concat()
+    }
+
+    fn keepalive(end: u64) -> Vec<u8> {
+        [&b"k"[..], &end.to_be_bytes(), &[0; 9]].concat()
+    }
+
+    #[test]
+    fn a_transaction_that_was_cut_off_is_not_passed_by_a_keepalive() {
+        let mut assembler = Assembler::new(Arc::default(), []);
+        let mut block = BytesMut::new();
+        message(&begin(10), &mut block);
+        message(&commit(10), &mut block);
+        message(&begin(20), &mut block);
+        let first = assembler.read(&block.split().freeze(), 0).unwrap();
+        assert_eq!(first.boundary.unwrap().1.position, Position::after(Lsn(10)));
+        assert_eq!(assembler.begun(), Lsn(20));
+
+        // The connection is lost; the next one begins with a keepalive, and sends the transaction again.
+        assembler.rewind(Position::after(Lsn(10)));
+        frame(&keepalive(19), &mut block);
+        let quiet = assembler.read(&block.split().freeze(), 0).unwrap();
+        assert_eq!(quiet.boundary.unwrap().1.position, Position::after(Lsn(10)));
+        message(&begin(20), &mut block);
+        message(&commit(20), &mut block);
+        let again = assembler.read(&block.freeze(), 0).unwrap();
+        assert_eq!(again.boundary.unwrap().1.position, Position::after(Lsn(20)));
+    }
 }

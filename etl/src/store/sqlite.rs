@@ -104,7 +104,9 @@ fn failed(error: rusqlite::Error, doing: &'static str, path: &Path) -> EtlError 
     let (kind, hint) = match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => (ErrorKind::Disk, "Free some space on the disk"),
         Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => (ErrorKind::Disk, WRITABLE),
-        Some(ErrorCode::SystemIoFailure) => (ErrorKind::Disk, "Look at the system's log: the disk may be failing"),
+        Some(ErrorCode::SystemIoFailure) => {
+            (ErrorKind::Disk, "Look whether the disk is full, and at the system's log: it may be failing")
+        }
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
             (ErrorKind::Locked, "Another process is using the file: stop it")
         }
