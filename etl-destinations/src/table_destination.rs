@@ -146,8 +146,13 @@ impl<W: TableWriter> TableDestination<W> {
             None => None,
         };
         let Planned { steps, tables } = plan(events, stored, &self.tables(), schemas)?;
-        let covers = |batch: &Batch| batch.moves.is_empty() && stored.is_some_and(|stored| stored >= batch.upto);
-        if batch.map_or(steps.is_empty(), covers) {
+        let covers = |batch: &Batch| stored.is_some_and(|stored| stored >= batch.upto);
+        if batch.is_some_and(covers) && !steps.is_empty() {
+            return Err(EtlError::new(ErrorKind::Internal, "a batch holds changes beyond its own end")
+                .with("upto", batch.map_or(Position::ZERO, |batch| batch.upto))
+                .hint("This is a defect of the engine; please report it"));
+        }
+        if batch.map_or(steps.is_empty(), |batch| covers(batch) && batch.moves.is_empty()) {
             return Ok(());
         }
         self.writer.apply(WriteUnit { steps, batch: batch.cloned(), stored, chunk: None }).await?;

@@ -215,7 +215,10 @@ impl Applier {
                 let assembly = self.assembler.read(&bytes, offset)?;
                 self.state.add(assembly, clock::monotonic());
             }
-            Read::Rewound => self.assembler.rewind(self.state.handed_out()),
+            Read::Rewound => {
+                self.state.rewind();
+                self.assembler.rewind(self.state.handed_out());
+            }
         }
         Ok(())
     }

@@ -81,6 +81,11 @@ impl ApplyState {
         self.filling.position()
     }
 
+    /// The incomplete transaction will come again.
+    pub(super) fn rewind(&mut self) {
+        self.filling.rewind();
+    }
+
     /// A table will join after this commit.
     pub(super) fn expect(&mut self, table: TableId, at: Lsn) {
         self.joins.push(Join { table, at: Position::after(at), has_arrived: false });

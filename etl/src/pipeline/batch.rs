@@ -51,6 +51,18 @@ impl Filling {
         }
     }
 
+    /// The incomplete transaction will come again: what is held of it is dropped. A piece of it that was taken out
+    /// already is not.
+    pub(super) fn rewind(&mut self) {
+        let (kept, position) = self.boundary.map_or((0, self.from), |(count, boundary)| (count, boundary.position));
+        self.bytes = self.bytes.checked_div(self.events.len()).unwrap_or(0) * kept;
+        self.events.truncate(kept);
+        self.position = position.max(self.from);
+        if self.events.is_empty() {
+            self.since = None;
+        }
+    }
+
     /// Whether it holds as much as it may.
     pub(super) fn is_full(&self, limits: &BatchSettings) -> bool {
         self.bytes >= limits.max_bytes.as_usize() || self.events.len() >= limits.max_rows
@@ -169,5 +181,23 @@ mod tests {
         assert!(batch.deadline(&limits()).is_none());
         let sealed = batch.seal(&limits(), now).unwrap();
         assert_eq!((sealed.events.len(), sealed.boundary), (0, Some(boundary(30))));
+    }
+
+    #[test]
+    fn p1_a_transaction_that_was_cut_off_leaves_nothing_behind_that_a_keepalive_would_cover() {
+        let now = clock::monotonic();
+        let mut filling = Filling::new(Position::after(Lsn(5)));
+        filling.add(assembly(3, Some((1, 10)), Position::new(Lsn(20), 2)), now);
+        filling.rewind();
+        assert_eq!(filling.position(), Position::after(Lsn(10)));
+        filling.add(Assembly { boundary: Some((0, boundary(10))), ..Assembly::default() }, now);
+        let sealed = filling.seal(&limits(), now).unwrap();
+        assert_eq!((sealed.events.len(), sealed.upto), (1, Position::after(Lsn(10))));
+        // A piece that was written stays written.
+        filling.add(assembly(4, None, Position::new(Lsn(20), 4)), now);
+        assert_eq!(filling.seal(&limits(), now).unwrap().upto, Position::new(Lsn(20), 4));
+        filling.add(assembly(1, None, Position::new(Lsn(20), 5)), now);
+        filling.rewind();
+        assert_eq!(filling.position(), Position::new(Lsn(20), 4));
     }
 }

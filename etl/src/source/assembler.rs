@@ -131,7 +131,6 @@ impl Assembler {
     /// skipped then, up to `durable_or_handed_out`.
     pub(crate) fn rewind(&mut self, handed_out: Position) {
         self.transaction = None;
-        self.begun = self.ended;
         for follow in self.follows.values_mut() {
             follow.after = follow.after.max(handed_out);
         }
@@ -139,8 +138,9 @@ impl Assembler {
 
     /// Begins again with the transaction after `durable`, or within it.
     pub(crate) fn restart(&mut self, durable: Position) {
-        self.ended = if durable.ordinal == Position::WHOLE { durable.commit } else { Lsn::ZERO };
         self.rewind(durable);
+        self.ended = if durable.ordinal == Position::WHOLE { durable.commit } else { Lsn::ZERO };
+        self.begun = self.ended;
     }
 
     /// Reads a block of whole frames that begins at this offset of the relay.
