@@ -72,9 +72,8 @@ impl Reader {
         command
     }
 
-    /// Writes a file by SQL, for tests of the comparison itself.
-    #[cfg(test)]
-    pub(crate) async fn write(&self, file: &Path, sql: &str) {
+    /// Writes a file by SQL: what somebody else has put there.
+    pub async fn write(&self, file: &Path, sql: &str) {
         let script = "import duckdb, sys; duckdb.connect(sys.argv[1]).execute(sys.argv[2])";
         let output = self.python().args(["-c", script]).arg(file).arg(sql).output().await.expect("python");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
