@@ -1,12 +1,14 @@
 //! How is a DuckDB file written to? By connections of one process, each used by one unit at a time.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use duckdb::{Config, Connection};
 use etl::destination::Capabilities;
 use etl::error::{ErrorKind, EtlError, EtlResult, ResultExt};
+use etl::schema::TableId;
 use etl::store::SharedStore;
 use etl::{CursorId, Position};
 use tokio::sync::OnceCell;
@@ -35,8 +37,11 @@ struct File {
     /// The first connection; others are made from it.
     first: Mutex<Connection>,
     idle: Mutex<Vec<Connection>>,
-    /// Held while tables are made, changed or emptied: DuckDB lets only one transaction do that at a time.
-    shapes: Mutex<()>,
+    /// Taken alone while tables are made, changed or emptied: DuckDB lets only one transaction do that at a time,
+    /// and whatever was begun before is over then.
+    shapes: RwLock<()>,
+    /// How often each table was emptied. A write that was begun before does not come after.
+    emptied: Mutex<HashMap<TableId, u64>>,
 }
 
 impl fmt::Debug for DuckDb {
@@ -85,7 +90,13 @@ impl DuckDb {
                 owner
             }
         };
-        Ok(Arc::new(File { owner, first: Mutex::new(connection), idle: Mutex::default(), shapes: Mutex::default() }))
+        Ok(Arc::new(File {
+            owner,
+            first: Mutex::new(connection),
+            idle: Mutex::default(),
+            shapes: RwLock::default(),
+            emptied: Mutex::default(),
+        }))
     }
 
     /// Runs the work in a transaction, on a connection of its own; alone where it changes `shapes`. Dropping the
@@ -97,7 +108,10 @@ impl DuckDb {
     ) -> EtlResult<T> {
         let file = Arc::clone(self.file().await?);
         let done = blocking(move || {
-            let _alone = shapes.then(|| lock(&file.shapes));
+            let (_alone, _together) = match shapes {
+                true => (Some(file.shapes.write().unwrap_or_else(PoisonError::into_inner)), None),
+                false => (None, Some(file.shapes.read().unwrap_or_else(PoisonError::into_inner))),
+            };
             let connection = file.connection()?;
             let done = unit::in_transaction(&connection, |connection| work(connection, &file.owner));
             if done.is_ok() {
@@ -110,6 +124,10 @@ impl DuckDb {
 }
 
 impl File {
+    fn times_emptied(&self, table: TableId) -> u64 {
+        lock(&self.emptied).get(&table).copied().unwrap_or_default()
+    }
+
     fn connection(&self) -> EtlResult<Connection> {
         if let Some(connection) = lock(&self.idle).pop() {
             return Ok(connection);
@@ -171,12 +189,25 @@ impl TableWriter for DuckDb {
     }
 
     async fn apply(&self, unit: WriteUnit) -> EtlResult<()> {
+        let file = Arc::clone(self.file().await?);
+        let table = unit.chunk.map(|(table, _)| table);
+        let begun = table.map(|table| file.times_emptied(table));
         let shapes = unit.steps.iter().any(|step| matches!(step, Step::Ensure(_) | Step::Alter(..)));
-        self.run(shapes, move |connection, owner| unit::apply(connection, owner, &unit)).await
+        self.run(shapes, move |connection, owner| {
+            if table.map(|table| file.times_emptied(table)) != begun {
+                return Err(EtlError::new(
+                    ErrorKind::Cancelled,
+                    "the table is copied anew: this chunk belongs to the copy before",
+                ));
+            }
+            unit::apply(connection, owner, &unit)
+        })
+        .await
     }
 
     async fn reset(&self, table: &Arc<TargetTable>) -> EtlResult<()> {
         let table = Arc::clone(table);
+        *lock(&self.file().await?.emptied).entry(table.id).or_default() += 1;
         self.run(true, move |connection, owner| unit::reset(connection, owner, &table)).await
     }
 
