@@ -14,6 +14,9 @@ use crate::target_tables::TargetTables;
 use crate::write_mode::{OnSchemaChange, WriteMode};
 use crate::writer::{StampedRow, Step, TableBatch, TargetTable, Truncated};
 
+#[cfg(test)]
+mod tests;
+
 /// What to do, and what the tables look like once it is done.
 #[derive(Debug)]
 pub(crate) struct Planned {

@@ -3,6 +3,8 @@
 mod arrow_schema;
 mod column;
 mod record_batch;
+#[cfg(test)]
+mod tests;
 
 pub use arrow_schema::{ArrowLimits, Infinities, POSTGRES_TYPE, arrow_field};
 pub use record_batch::ArrowTable;
