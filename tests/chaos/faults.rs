@@ -85,7 +85,9 @@ pub(crate) async fn cut_until<T>(program: &Program, proxy: &Control, seed: u64, 
         }
     };
     let done = harm_until(program, work, harm).await;
+    // The server must not keep what is half gone.
     proxy.forward();
+    proxy.cut(Cut::Reset);
     done
 }
 

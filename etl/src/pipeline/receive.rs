@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::control::Stop;
 use super::run::Run;
@@ -15,11 +16,13 @@ use crate::lsn::Lsn;
 use crate::postgres::{Reporter, StreamReader};
 use crate::relay::{Mark, RelayWriter, Transaction};
 use crate::retry::{RetryPolicy, Waits};
-use crate::source::{Marked, StreamRequest, Suspicion, marks, open_stream, until_shutdown};
+use crate::source::{Marked, StreamRequest, Suspicion, marks, open_stream, reader_replied, until_shutdown};
 
-/// How long a slot that another connection holds is waited for before the stream has begun: a server notices late
-/// that its client was killed, but a pipeline that runs elsewhere goes on holding it.
+/// How long a slot that another connection holds is waited for before the stream has begun.
 const SLOT_PATIENCE: Duration = Duration::from_secs(10);
+
+/// The same where the server hears nothing of whoever holds it: it lets go of a dead client after `wal_sender_timeout`.
+const DEAD_PATIENCE: Duration = Duration::from_secs(75);
 
 /// How long the last word may take to reach the server.
 const GOODBYE: Duration = Duration::from_secs(2);
@@ -30,7 +33,7 @@ const NO_SUCH_FUNCTION: &str = "42883";
 /// Receives until the pipeline ends; `over` says that everything is written and confirmed.
 pub(super) async fn receive(run: Arc<Run>, relay: RelayWriter, over: watch::Receiver<bool>) -> EtlResult<()> {
     let mut waits = RetryPolicy::default().waits();
-    let began = clock::monotonic();
+    let mut holder = Holder { since: clock::monotonic(), replied: None };
     let suspicion = watch::Sender::new(Suspicion::new(clock::monotonic()));
     let is_binary = run.is_binary();
     let mut receiver =
@@ -42,9 +45,8 @@ pub(super) async fn receive(run: Arc<Run>, relay: RelayWriter, over: watch::Rece
         };
         receiver.run.board.update(|status| status.streaming = false);
         let is_unsendable = receiver.is_binary && error.context("sqlstate") == Some(NO_SUCH_FUNCTION);
-        let is_held = error.kind() == ErrorKind::SlotBusy
-            && !receiver.has_streamed
-            && clock::monotonic().saturating_duration_since(began) >= SLOT_PATIENCE;
+        let is_held =
+            error.kind() == ErrorKind::SlotBusy && !receiver.has_streamed && holder.keeps_it(&receiver.run).await;
         if is_held || (error.retry_class() != RetryClass::Transient && !is_unsendable) {
             return Err(error);
         }
@@ -61,6 +63,25 @@ pub(super) async fn receive(run: Arc<Run>, relay: RelayWriter, over: watch::Rece
             waited = waits.after(error) => waited?,
             _ = stop.wait_for(|stop| *stop != Stop::No) => return Ok(()),
         }
+    }
+}
+
+/// Somebody else who reads the slot, dead or alive.
+struct Holder {
+    since: Instant,
+    /// When it was heard of first.
+    replied: Option<String>,
+}
+
+impl Holder {
+    /// Whether there is no sense in waiting: it is alive, or should be gone by now.
+    async fn keeps_it(&mut self, run: &Run) -> bool {
+        // The next attempt says what is wrong where the server cannot be asked.
+        let replied = reader_replied(&run.source.connect, &run.slot).await.ok().flatten();
+        let waited = clock::monotonic().saturating_duration_since(self.since);
+        let first = self.replied.get_or_insert_with(|| replied.clone().unwrap_or_default());
+        let is_alive = replied.is_some_and(|replied| replied != *first);
+        waited >= DEAD_PATIENCE || (is_alive && waited >= SLOT_PATIENCE)
     }
 }
 

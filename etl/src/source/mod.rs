@@ -22,6 +22,6 @@ pub(crate) use copy::{Chunk, ChunkReader, chunks};
 pub(crate) use identity::{SystemIdentity, check_history, check_start};
 pub(crate) use publication::ensure_publication;
 pub(crate) use shutdown_probe::{Suspicion, until_shutdown};
-pub(crate) use slot::ensure_slot;
+pub(crate) use slot::{ensure_slot, reader_replied};
 pub(crate) use snapshot::{Snapshot, SnapshotId, join as join_snapshot, wait_for_writers};
 pub(crate) use stream::{Marked, StreamRequest, marks, open_stream};

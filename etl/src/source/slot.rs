@@ -4,7 +4,7 @@ use tokio_postgres::Client;
 
 use crate::error::{ErrorKind, EtlError, EtlResult};
 use crate::lsn::Lsn;
-use crate::postgres::{Connection, query_error, quote_ident};
+use crate::postgres::{ConnectOptions, Connection, Session, query_error, quote_ident};
 use crate::store::SharedStore;
 
 /// Says in the store that a slot is being created, so that a crash in between is told from a foreign slot.
@@ -54,6 +54,17 @@ pub(crate) async fn ensure_slot(
                 .hint("Remove the pipeline's data_dir and the destination's tables to copy everything again"))
         }
     }
+}
+
+/// When the client that reads the slot was last heard of by the server, as the server tells it; `None` where nobody
+/// reads it or this user may not see that. A client that is dead is not heard of again.
+pub(crate) async fn reader_replied(options: &ConnectOptions, name: &str) -> EtlResult<Option<String>> {
+    let session = Session::connect(options).await?;
+    let query = "SELECT r.reply_time::text FROM pg_catalog.pg_stat_replication r
+                   JOIN pg_catalog.pg_replication_slots s ON s.active_pid = r.pid WHERE s.slot_name = $1";
+    let row =
+        session.client().query_opt(query, &[&name]).await.map_err(|e| query_error("ask who reads the slot", e))?;
+    Ok(row.and_then(|row| row.get(0)))
 }
 
 async fn create(replication: &mut Connection, store: &SharedStore, name: &str) -> EtlResult<Slot> {
