@@ -4,24 +4,31 @@ use std::future::Future;
 use std::time::Duration;
 
 use etl_local_postgres::LocalPostgres;
-use harness::kill::{KillStorm, Program};
+use harness::kill::Program;
 use harness::proxy::{Control, Cut, Direction};
 use harness::seed::numbers;
 use rand::RngExt;
 use rand::rngs::StdRng;
 
-/// Kills the program every now and then until the work is done; the last life is ended.
+/// Starts and kills the program again and again until the work is done; nothing of it is left then.
 pub(crate) async fn kill_until<T>(program: &Program, seed: u64, work: impl Future<Output = T>) -> T {
-    let mut storm = KillStorm::new(seed, Duration::from_millis(300), Duration::from_millis(2500));
-    let storm = async {
-        loop {
-            let mut running = storm.rage(program, 1).await.unwrap_or_else(|error| panic!("{error}"));
-            running.kill().await;
+    println!("kills from seed {seed}");
+    let mut rng = numbers(seed, 3);
+    let mut work = std::pin::pin!(work);
+    loop {
+        let mut running = program.start().unwrap();
+        let life = Duration::from_millis(rng.random_range(300..2500));
+        let done = tokio::select! {
+            done = &mut work => Some(done),
+            ended = running.end(life) => match ended {
+                Ok(status) if status.code().is_some() => panic!("etl gave up: {status}\n{}", running.output()),
+                _ => None,
+            },
+        };
+        running.kill().await;
+        if let Some(done) = done {
+            return done;
         }
-    };
-    tokio::select! {
-        done = work => done,
-        () = storm => unreachable!("a storm does not end by itself"),
     }
 }
 
