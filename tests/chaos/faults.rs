@@ -39,6 +39,8 @@ async fn harm_until<T>(
     harm: impl Future<Output = std::convert::Infallible>,
 ) -> T {
     let mut running = program.start().unwrap();
+    // A start that is disturbed is refused; what runs goes on.
+    running.line("progress", Duration::from_secs(30)).await.unwrap();
     let done = tokio::select! {
         done = work => done,
         ended = running.end(Duration::from_secs(3600)) => panic!("etl gave up: {ended:?}\n{}", running.output()),
@@ -58,13 +60,21 @@ pub(crate) async fn restart_until<T>(
     work: impl Future<Output = T>,
 ) -> T {
     let mut rng = numbers(seed, 1);
+    let restarting = tokio::sync::Mutex::new(());
     let harm = async {
         loop {
             wait(&mut rng, 1500..4000).await;
+            let _alone = restarting.lock().await;
             server.restart_immediate().await.unwrap();
         }
     };
-    harm_until(program, work, harm).await
+    // The work is done only between two restarts: one that is cancelled leaves no server behind.
+    let restarted = async {
+        let done = work.await;
+        let _whole = restarting.lock().await;
+        done
+    };
+    harm_until(program, restarted, harm).await
 }
 
 /// Cuts connections, and lets half of them vanish without a word.

@@ -10,6 +10,8 @@ const KINDS: &[(&str, ErrorKind)] = &[
     ("28", ErrorKind::SourceAuthentication),
     ("42501", ErrorKind::SourcePermission),
     ("55006", ErrorKind::SlotBusy),
+    // What the server did not expect itself, such as a catalog that changed under it: the next attempt sees it whole.
+    ("XX000", ErrorKind::SourceUnavailable),
     ("57P01", ErrorKind::SourceUnavailable),
     ("57P02", ErrorKind::SourceUnavailable),
     ("57P03", ErrorKind::SourceUnavailable),
@@ -19,7 +21,6 @@ const KINDS: &[(&str, ErrorKind)] = &[
     ("40", ErrorKind::SourceUnavailable),
     ("55P03", ErrorKind::SourceUnavailable),
     ("58P01", ErrorKind::SourceUnavailable),
-    ("XX000", ErrorKind::SourceQuery),
     ("3D000", ErrorKind::SourceSetup),
     ("42704", ErrorKind::SourceSetup),
     ("55000", ErrorKind::SourceSetup),
