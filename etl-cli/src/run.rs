@@ -72,7 +72,7 @@ fn exit_code(finished: &Finished, status: &PipelineStatus) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     for table in status.tables.iter().filter(|table| finished.quarantined.contains(&table.id)) {
-        let reason = table.error.as_deref().unwrap_or("no reason was kept");
+        let reason = table.error.as_ref().map_or("no reason was kept", |error| error.message.as_str());
         complain(&format!("error: table {} is in quarantine: {reason}", table.name));
     }
     ExitCode::from(QUARANTINED)

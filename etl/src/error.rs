@@ -83,6 +83,60 @@ pub enum RetryClass {
 }
 
 impl ErrorKind {
+    /// Every kind.
+    pub const ALL: &[Self] = &[
+        Self::Config,
+        Self::SourceUnavailable,
+        Self::SlotBusy,
+        Self::SourceAuthentication,
+        Self::SourcePermission,
+        Self::SourceSetup,
+        Self::SourceIdentity,
+        Self::Tls,
+        Self::Protocol,
+        Self::SourceQuery,
+        Self::Value,
+        Self::SchemaChanged,
+        Self::DestinationUnavailable,
+        Self::DestinationRejected,
+        Self::DestinationUnsupported,
+        Self::Store,
+        Self::StoreConflict,
+        Self::Relay,
+        Self::Disk,
+        Self::Locked,
+        Self::Cancelled,
+        Self::Internal,
+    ];
+
+    /// The kind's name in logs, metrics and status pages.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Config => "config",
+            Self::SourceUnavailable => "source_unavailable",
+            Self::SlotBusy => "slot_busy",
+            Self::SourceAuthentication => "source_authentication",
+            Self::SourcePermission => "source_permission",
+            Self::SourceSetup => "source_setup",
+            Self::SourceIdentity => "source_identity",
+            Self::Tls => "tls",
+            Self::Protocol => "protocol",
+            Self::SourceQuery => "source_query",
+            Self::Value => "value",
+            Self::SchemaChanged => "schema_changed",
+            Self::DestinationUnavailable => "destination_unavailable",
+            Self::DestinationRejected => "destination_rejected",
+            Self::DestinationUnsupported => "destination_unsupported",
+            Self::Store => "store",
+            Self::StoreConflict => "store_conflict",
+            Self::Relay => "relay",
+            Self::Disk => "disk",
+            Self::Locked => "locked",
+            Self::Cancelled => "cancelled",
+            Self::Internal => "internal",
+        }
+    }
+
     /// What helps against an error of this kind.
     pub const fn retry_class(self) -> RetryClass {
         match self {

@@ -5,3 +5,4 @@ mod copy_and_stream;
 mod rules;
 mod running;
 mod watched;
+mod wishes;

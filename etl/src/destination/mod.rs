@@ -4,11 +4,13 @@ mod any;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod memory;
+mod metered;
 
 use std::future::Future;
 
 pub use any::AnyDestination;
 pub use memory::{MemoryDestination, TextRow};
+pub(crate) use metered::Metered;
 
 use crate::clock::Timestamp;
 use crate::data::{Event, TableRow};

@@ -7,11 +7,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::apply_state::{ApplyState, Decision, Join};
-use super::batch::Sealed;
+use super::apply_state::{ApplyState, Decision, Join, Taken};
+use super::batch::{Sealed, committed_at};
+use super::board::CursorMeter;
 use super::control::Stop;
 use super::run::Run;
-use crate::clock;
+use crate::clock::{self, Timestamp};
 use crate::destination::{Batch, Destination};
 use crate::error::{ErrorKind, EtlError, EtlResult, RetryClass};
 use crate::failpoint;
@@ -35,11 +36,45 @@ pub(super) struct JoinRequest {
     pub(super) arrived: oneshot::Receiver<()>,
 }
 
+/// A table is to leave the main cursor.
+#[derive(Debug)]
+pub(super) struct LeaveRequest {
+    pub(super) table: TableId,
+    pub(super) why: Leave,
+    /// Answers once that is durable.
+    pub(super) answer: oneshot::Sender<EtlResult<Left>>,
+}
+
+/// Why a table leaves the main cursor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Leave {
+    /// It goes on later.
+    Pause,
+    /// It is copied anew.
+    Resync,
+}
+
+/// A table that has left.
+#[derive(Debug)]
+pub(super) struct Left {
+    /// Everything up to here is durable.
+    pub(super) upto: Position,
+    /// Keeps what comes after.
+    pub(super) hold: Reader,
+}
+
+/// What tables ask of the main cursor.
+#[derive(Debug)]
+pub(super) enum MainRequest {
+    Join(JoinRequest),
+    Leave(LeaveRequest),
+}
+
 /// What happened while a cursor waited.
 enum Input {
     Read(EtlResult<Read>),
     Written(EtlResult<()>),
-    Join(JoinRequest),
+    Request(MainRequest),
     Arrived(TableId, bool),
     Time,
     Stop(Stop),
@@ -60,7 +95,12 @@ struct InFlight {
     upto: Position,
     boundary: Option<Boundary>,
     joins: Vec<Join>,
+    leaves: Vec<(LeaveRequest, Follow)>,
     events: usize,
+    bytes: u64,
+    /// When its oldest change was committed.
+    oldest: Option<Timestamp>,
+    begun: Instant,
 }
 
 /// One cursor.
@@ -73,12 +113,15 @@ pub(super) struct Applier {
     in_flight: VecDeque<InFlight>,
     /// Everything up to here is durable.
     durable: Position,
-    joins: mpsc::Receiver<JoinRequest>,
+    requests: mpsc::Receiver<MainRequest>,
+    leaves: Vec<LeaveRequest>,
     /// Tables that were to join, and whether they have arrived.
     arrivals: mpsc::Receiver<(TableId, bool)>,
     arrive: mpsc::Sender<(TableId, bool)>,
     stop: watch::Receiver<Stop>,
     waits: Waits,
+    /// Where a status page looks.
+    meter: Arc<CursorMeter>,
 }
 
 impl Applier {
@@ -88,7 +131,7 @@ impl Applier {
         cursor: CursorId,
         durable: Position,
         assembler: Assembler,
-        joins: mpsc::Receiver<JoinRequest>,
+        requests: mpsc::Receiver<MainRequest>,
     ) -> EtlResult<Self> {
         let mut reader = run.relay.reader(start_after(durable))?;
         // When the run ends before the cursor does, the next one reads on from here.
@@ -102,11 +145,13 @@ impl Applier {
             state: ApplyState::new(durable, run.settings.batch.clone(), writes),
             in_flight: VecDeque::new(),
             durable,
-            joins,
+            requests,
+            leaves: Vec::new(),
             arrivals,
             arrive,
             stop: run.stop.subscribe(),
             waits: RetryPolicy::default().waits(),
+            meter: run.board.meter(cursor),
             run: Arc::clone(run),
         })
     }
@@ -118,7 +163,22 @@ impl Applier {
 
     /// Ends for good: what it has not read comes with another cursor.
     pub(super) fn leave(self) {
+        self.run.board.forget_meter(self.cursor);
         self.reader.leave();
+    }
+
+    /// Writes what is complete and stops there; returns where that is, with what keeps the rest.
+    ///
+    /// # Errors
+    /// What trying again does not help against.
+    pub(super) async fn rest(mut self) -> EtlResult<Left> {
+        self.state.drain();
+        self.work().await?;
+        self.run.board.forget_meter(self.cursor);
+        let mut hold = self.run.relay.reader(start_after(self.durable))?;
+        hold.stay();
+        self.reader.leave();
+        Ok(Left { upto: self.durable, hold })
     }
 
     /// How far the reader is behind the relay's end, in bytes.
@@ -154,6 +214,7 @@ impl Applier {
 
     /// One decision and what it leads to; `false` once there is nothing left to do.
     pub(super) async fn step(&mut self) -> EtlResult<bool> {
+        self.publish();
         let done = match self.state.decide(clock::monotonic()) {
             Decision::Finish => return Ok(false),
             Decision::Write => self.write(),
@@ -174,13 +235,20 @@ impl Applier {
         }
     }
 
+    /// Shows what waits to become durable.
+    fn publish(&self) {
+        let in_flight = self.in_flight.iter().find_map(|write| write.oldest);
+        let bytes = self.in_flight.iter().map(|write| write.bytes).sum::<u64>() + self.state.bytes() as u64;
+        self.meter.show(in_flight.or_else(|| self.state.oldest()), bytes, self.reader.behind());
+    }
+
     async fn input(&mut self, read: bool, until: Option<Instant>) -> Input {
         let is_draining = self.state.is_draining();
         let is_news = |stop: &Stop| if is_draining { *stop == Stop::Abort } else { *stop != Stop::No };
         tokio::select! {
             biased;
             stop = self.stop.wait_for(is_news) => Input::Stop(stop.map_or(Stop::Abort, |stop| *stop)),
-            Some(join) = self.joins.recv() => Input::Join(join),
+            Some(request) = self.requests.recv() => Input::Request(request),
             Some((table, has_arrived)) = self.arrivals.recv() => Input::Arrived(table, has_arrived),
             written = front(&mut self.in_flight), if !self.in_flight.is_empty() => Input::Written(written),
             () = retry_until(until), if until.is_some() => Input::Time,
@@ -192,8 +260,13 @@ impl Applier {
         match input {
             Input::Read(read) => self.read(read?),
             Input::Written(written) => self.written(written).await,
-            Input::Join(join) => {
+            Input::Request(MainRequest::Join(join)) => {
                 self.join(join);
+                Ok(())
+            }
+            Input::Request(MainRequest::Leave(leave)) => {
+                self.state.leave(leave.table);
+                self.leaves.push(leave);
                 Ok(())
             }
             Input::Arrived(table, has_arrived) => {
@@ -225,27 +298,66 @@ impl Applier {
 
     /// Sends the batch on its way, in a task of its own, so that the next one fills meanwhile.
     fn write(&mut self) -> EtlResult<()> {
-        let Some((Sealed { events, from, upto, boundary }, joins)) = self.state.take(clock::monotonic()) else {
+        let now = clock::monotonic();
+        let Some(Taken { sealed, joining, leaving }) = self.state.take(now) else {
             return Err(EtlError::new(ErrorKind::Internal, "there was nothing to write"));
         };
-        let moves = joins.iter().map(|join| (join.table, CursorId::Main)).collect();
-        let batch = Batch { cursor: self.cursor, from, upto, moves };
+        let Sealed { events, bytes, from, upto, boundary } = sealed;
+        let leaves = self.part(&leaving);
+        let joined = joining.iter().map(|join| (join.table, CursorId::Main));
+        let left = leaves.iter().map(|(leave, _)| (leave.table, CursorId::Table(leave.table)));
+        let batch = Batch { cursor: self.cursor, from, upto, moves: joined.chain(left).collect() };
         let destination = self.run.destination.clone();
-        let count = events.len();
+        let (count, oldest) = (events.len(), events.iter().find_map(committed_at));
         let task = tokio::spawn(async move {
             failpoint::visit("apply.before_write").await?;
             destination.write_batch(batch, events).await?;
             failpoint::visit("apply.after_write").await
         });
-        self.in_flight.push_back(InFlight { task: Write(task), upto, boundary, joins, events: count });
+        self.in_flight.push_back(InFlight {
+            task: Write(task),
+            upto,
+            boundary,
+            joins: joining,
+            leaves,
+            events: count,
+            bytes: bytes as u64,
+            oldest,
+            begun: now,
+        });
         Ok(())
+    }
+
+    /// Follows these tables no more.
+    fn part(&mut self, leaving: &[TableId]) -> Vec<(LeaveRequest, Follow)> {
+        let mut parted = Vec::new();
+        for request in self.leaves.extract_if(.., |leave| leaving.contains(&leave.table)) {
+            match self.assembler.unfollow(request.table) {
+                Some(follow) => parted.push((request, follow)),
+                None => {
+                    let stray = EtlError::new(ErrorKind::Internal, "the table does not share the main cursor");
+                    // Whoever asked may be gone.
+                    let _ = request.answer.send(Err(stray));
+                }
+            }
+        }
+        parted
+    }
+
+    /// The write has failed: its tables neither joined nor left.
+    fn take_back(&mut self, joins: Vec<Join>, leaves: Vec<(LeaveRequest, Follow)>) {
+        self.state.expect_again(joins, leaves.iter().map(|(leave, _)| leave.table));
+        for (leave, follow) in leaves {
+            self.assembler.follow(leave.table, follow);
+            self.leaves.push(leave);
+        }
     }
 
     /// The oldest write has ended: what it covers is durable, or everything after `durable` is read again.
     async fn written(&mut self, written: EtlResult<()>) -> EtlResult<()> {
         let Some(write) = self.in_flight.pop_front() else { return Ok(()) };
         if let Err(error) = written {
-            self.state.expect_again(write.joins);
+            self.take_back(write.joins, write.leaves);
             return Err(error);
         }
         self.state.written();
@@ -255,10 +367,15 @@ impl Applier {
         for join in &write.joins {
             self.run.table_joined(join.table, self.assembler.seen_until(join.table)).await?;
         }
-        self.run.board.count_changes(write.events);
-        if self.cursor == CursorId::Main {
-            self.run.board.durable(write.upto);
+        for (leave, follow) in write.leaves {
+            let mut hold = self.run.relay.reader(start_after(write.upto))?;
+            hold.stay();
+            self.run.table_left(leave.table, leave.why, write.upto, follow.seen).await?;
+            // Whoever asked may be gone.
+            let _ = leave.answer.send(Ok(Left { upto: write.upto, hold }));
         }
+        let took = clock::monotonic().saturating_duration_since(write.begun);
+        self.run.board.batch_written(self.cursor, write.upto, write.events, write.oldest, took);
         if let Some(boundary) = write.boundary {
             self.reached(boundary);
         }
@@ -270,6 +387,7 @@ impl Applier {
         self.reader.release(boundary.offset);
         if self.cursor == CursorId::Main {
             self.run.progress.reached(boundary.end);
+            self.run.board.reached(boundary.end);
         }
     }
 
@@ -295,12 +413,14 @@ impl Applier {
     /// Waits, then reads again what is not durable.
     async fn begin_again(&mut self, error: EtlError) -> EtlResult<()> {
         self.run.board.failed(&error);
+        let mut failed = Vec::new();
         for mut write in self.in_flight.drain(..) {
             write.task.0.abort();
             // Whether it ended by itself or by the abort, nothing of it goes on after this.
             let _ = (&mut write.task.0).await;
-            self.state.expect_again(write.joins);
+            failed.push((write.joins, write.leaves));
         }
+        failed.into_iter().for_each(|(joins, leaves)| self.take_back(joins, leaves));
         tokio::select! {
             waited = self.waits.after(error) => waited?,
             _ = self.stop.wait_for(|stop| *stop == Stop::Abort) => {

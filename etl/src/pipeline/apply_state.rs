@@ -4,6 +4,7 @@ use tokio::time::Instant;
 
 use super::batch::{Filling, Sealed};
 use super::settings::BatchSettings;
+use crate::clock::Timestamp;
 use crate::lsn::{Lsn, Position};
 use crate::schema::TableId;
 use crate::source::{Assembly, Boundary};
@@ -29,6 +30,16 @@ pub(super) struct Join {
     has_arrived: bool,
 }
 
+/// What is written next.
+#[derive(Debug)]
+pub(super) struct Taken {
+    pub(super) sealed: Sealed,
+    /// Tables that share the cursor from then on.
+    pub(super) joining: Vec<Join>,
+    /// Tables that share it no more.
+    pub(super) leaving: Vec<TableId>,
+}
+
 /// What a cursor holds.
 #[derive(Debug)]
 pub(super) struct ApplyState {
@@ -37,8 +48,14 @@ pub(super) struct ApplyState {
     filling: Filling,
     in_flight: usize,
     joins: Vec<Join>,
+    /// Tables that leave the cursor with the next write.
+    leaving: Vec<TableId>,
+    /// Whether the write under way is the last one with a table: until it is durable, nothing else is written.
+    is_parting: bool,
     /// Everything up to here was taken out to be written, or needs no write.
     taken: Position,
+    /// Everything that was committed before this is among it.
+    end: Lsn,
     /// Reads no further than this commit, then finishes.
     finish_at: Option<Lsn>,
     is_draining: bool,
@@ -53,7 +70,10 @@ impl ApplyState {
             filling: Filling::new(from),
             in_flight: 0,
             joins: Vec::new(),
+            leaving: Vec::new(),
+            is_parting: false,
             taken: from,
+            end: Lsn::ZERO,
             finish_at: None,
             is_draining: false,
         }
@@ -63,12 +83,35 @@ impl ApplyState {
     pub(super) fn restart(&mut self, durable: Position) {
         self.filling = Filling::new(durable);
         self.taken = durable;
+        self.end = Lsn::ZERO;
         self.in_flight = 0;
+        self.is_parting = false;
     }
 
-    /// The write that tables would have joined by has failed.
-    pub(super) fn expect_again(&mut self, joins: Vec<Join>) {
+    /// The write that tables would have joined or left by has failed.
+    pub(super) fn expect_again(&mut self, joins: Vec<Join>, leaving: impl IntoIterator<Item = TableId>) {
         self.joins.extend(joins);
+        self.leaving.extend(leaving);
+    }
+
+    /// The table's changes come with another cursor after the next write.
+    pub(super) fn leave(&mut self, table: TableId) {
+        self.leaving.push(table);
+    }
+
+    /// What waits to be written weighs this.
+    pub(super) fn bytes(&self) -> usize {
+        self.filling.bytes()
+    }
+
+    /// Whether the table has joined; before, there is no place at which it could leave.
+    fn shares(&self, table: TableId) -> bool {
+        self.joins.iter().all(|join| join.table != table)
+    }
+
+    /// When the oldest change that waits to be written was committed.
+    pub(super) fn oldest(&self) -> Option<Timestamp> {
+        self.filling.oldest()
     }
 
     /// A block was read.
@@ -123,6 +166,7 @@ impl ApplyState {
     /// The oldest write under way is durable.
     pub(super) fn written(&mut self) {
         self.in_flight = self.in_flight.saturating_sub(1);
+        self.is_parting = false;
     }
 
     /// What to do next.
@@ -138,6 +182,14 @@ impl ApplyState {
         let can_join = self.joins.iter().any(|join| join.has_arrived && reach >= join.at);
         let has_batch = self.filling.has_events_before_boundary();
 
+        if self.is_parting {
+            return Decision::Wait { read: !is_full && !is_ending, until: None };
+        }
+        if self.leaving.iter().any(|table| self.shares(*table)) && !is_ending {
+            // Alone, so that it is known where the table leaves.
+            let can_leave = self.in_flight == 0 && !is_held;
+            return if can_leave { Decision::Write } else { Decision::Wait { read: false, until: None } };
+        }
         let wants_write =
             can_join || (has_batch && (is_full || is_old || is_ending)) || (is_full && boundary.is_none());
         if wants_write && !is_held && self.in_flight < self.writes_in_flight {
@@ -157,26 +209,39 @@ impl ApplyState {
         Decision::Wait { read: !is_full && !is_ending, until }
     }
 
-    /// Takes out what [`Decision::Write`] is about, with the tables that join by it.
-    pub(super) fn take(&mut self, now: Instant) -> Option<(Sealed, Vec<Join>)> {
-        let empty = Sealed { events: Vec::new(), from: self.taken, upto: self.taken, boundary: None };
+    /// Takes out what [`Decision::Write`] is about, with the tables that join and leave by it.
+    pub(super) fn take(&mut self, now: Instant) -> Option<Taken> {
+        let empty = Sealed { events: Vec::new(), bytes: 0, from: self.taken, upto: self.taken, boundary: None };
         let sealed = self.filling.seal(&self.limits, now);
-        if sealed.is_none() && !self.joins.iter().any(|join| join.has_arrived && self.taken >= join.at) {
+        let can_join = self.joins.iter().any(|join| join.has_arrived && self.taken >= join.at);
+        let (leaving, staying) = std::mem::take(&mut self.leaving).into_iter().partition(|table| self.shares(*table));
+        self.leaving = staying;
+        let leaving: Vec<TableId> = leaving;
+        if sealed.is_none() && !can_join && leaving.is_empty() {
             return None;
         }
-        let sealed = sealed.unwrap_or(empty);
+        let mut sealed = sealed.unwrap_or(empty);
+        self.end = self.end.max(sealed.boundary.map_or(Lsn::ZERO, |boundary| boundary.end));
+        if let Some(before) = self.end.0.checked_sub(1).filter(|_| !leaving.is_empty()) {
+            // The relay may not reach back to the last commit of these tables, but it does to what was read since.
+            sealed.upto = sealed.upto.max(Position::after(Lsn(before)));
+            self.filling.begin_after(sealed.upto);
+        }
         self.taken = self.taken.max(sealed.upto);
         let (joining, waiting) =
             self.joins.drain(..).partition::<Vec<_>, _>(|join| join.has_arrived && sealed.upto >= join.at);
         self.joins = waiting;
         self.in_flight += 1;
-        Some((sealed, joining))
+        self.is_parting = !leaving.is_empty();
+        leaving.iter().for_each(|table| self.filling.drop_table(*table));
+        Some(Taken { sealed, joining, leaving })
     }
 
     /// Takes out what [`Decision::Advance`] is about.
     pub(super) fn advance(&mut self, now: Instant) {
         if let Some(sealed) = self.filling.seal(&self.limits, now) {
             self.taken = self.taken.max(sealed.upto);
+            self.end = self.end.max(sealed.boundary.map_or(Lsn::ZERO, |boundary| boundary.end));
         }
     }
 }
@@ -227,8 +292,8 @@ mod tests {
         let deadline = now + LIMITS.max_age;
         assert_eq!(state.decide(now), reads(Some(deadline)));
         assert_eq!(state.decide(deadline), Decision::Write);
-        let (sealed, moves) = state.take(deadline).unwrap();
-        assert_eq!((sealed.from, sealed.upto, moves.len()), (after(5), after(10), 0));
+        let Taken { sealed, joining, .. } = state.take(deadline).unwrap();
+        assert_eq!((sealed.from, sealed.upto, joining.len()), (after(5), after(10), 0));
         state.add(transaction(10, 20), now);
         assert_eq!(state.decide(now), Decision::Wait { read: false, until: None }, "full, and one is under way");
         state.written();
@@ -257,13 +322,13 @@ mod tests {
         state.expect(TABLE, Lsn(10));
         state.add(transaction(2, 10), now);
         assert_eq!(state.decide(late), Decision::Write, "up to the join");
-        assert!(state.take(late).unwrap().1.is_empty());
+        assert!(state.take(late).unwrap().joining.is_empty());
         state.written();
         state.add(transaction(2, 20), now);
         assert!(matches!(state.decide(late), Decision::Wait { .. }), "held");
         state.arrived(TABLE, true);
         assert_eq!(state.decide(now), Decision::Write);
-        let (_, joining) = state.take(now).unwrap();
+        let joining = state.take(now).unwrap().joining;
         assert_eq!(joining.iter().map(|join| join.table).collect::<Vec<_>>(), [TABLE]);
     }
 
@@ -274,10 +339,60 @@ mod tests {
         state.expect(TABLE, Lsn(3));
         state.arrived(TABLE, true);
         assert_eq!(state.decide(now), Decision::Write);
-        let (sealed, moves) = state.take(now).unwrap();
-        assert_eq!((sealed.events.len(), sealed.upto, moves.len()), (0, after(5), 1));
+        let Taken { sealed, joining, .. } = state.take(now).unwrap();
+        assert_eq!((sealed.events.len(), sealed.upto, joining.len()), (0, after(5), 1));
         state.written();
         assert_eq!(state.decide(now), reads(None));
+    }
+
+    #[test]
+    fn a_table_leaves_with_a_write_of_its_own_and_takes_its_later_changes_with_it() {
+        let now = clock::monotonic();
+        let change = |commit| {
+            let position = Position::new(Lsn(commit), 1);
+            Event::Truncate { tables: [TABLE].into(), positions: [position].into(), at: Timestamp(0) }
+        };
+        let mut state = ApplyState::new(after(5), LIMITS, 2);
+        state.add(transaction(10, 10), now);
+        state.take(now).unwrap();
+        state.leave(TABLE);
+        assert_eq!(state.decide(now), Decision::Wait { read: false, until: None }, "one is under way");
+        state.written();
+        let mut both = transaction(1, 20);
+        both.events.extend([change(20), change(30)]);
+        both.boundary = Some((2, boundary(20)));
+        both.position = Some(Position::new(Lsn(30), 1));
+        state.add(both, now);
+        assert_eq!(state.decide(now), Decision::Write);
+        let Taken { sealed, leaving, .. } = state.take(now).unwrap();
+        assert_eq!((sealed.events.len(), sealed.upto, leaving), (2, after(20), vec![TABLE]));
+        state.add(transaction(20, 40), now);
+        assert_eq!(state.decide(now), Decision::Wait { read: false, until: None }, "it may fail");
+        state.expect_again(Vec::new(), [TABLE]);
+        state.restart(after(10));
+        assert_eq!(state.decide(now), Decision::Write, "an idle cursor too");
+        assert_eq!(state.take(now).unwrap().sealed.upto, after(10));
+        state.written();
+        state.add(Assembly { events: vec![change(50)], ..transaction(1, 50) }, now);
+        assert!(state.oldest().is_some());
+    }
+
+    #[test]
+    fn a_table_leaves_only_once_it_has_joined() {
+        let now = clock::monotonic();
+        let mut state = state();
+        state.expect(TABLE, Lsn(10));
+        state.arrived(TABLE, true);
+        state.leave(TABLE);
+        assert_eq!(state.decide(now), reads(None));
+        state.add(transaction(2, 10), now);
+        assert_eq!(state.decide(now), Decision::Write, "it joins");
+        let Taken { joining, leaving, .. } = state.take(now).unwrap();
+        assert_eq!((joining.len(), leaving.len()), (1, 0));
+        assert!(matches!(state.decide(now), Decision::Wait { .. }));
+        state.written();
+        assert_eq!(state.decide(now), Decision::Write, "it leaves");
+        assert_eq!(state.take(now).unwrap().leaving, [TABLE]);
     }
 
     #[test]

@@ -3,8 +3,10 @@
 use tokio::time::Instant;
 
 use super::settings::BatchSettings;
+use crate::clock::Timestamp;
 use crate::data::Event;
 use crate::lsn::Position;
+use crate::schema::TableId;
 use crate::source::{Assembly, Boundary};
 
 /// A batch that is being filled.
@@ -22,6 +24,8 @@ pub(super) struct Filling {
 #[derive(Debug)]
 pub(super) struct Sealed {
     pub(super) events: Vec<Event>,
+    /// What they weigh.
+    pub(super) bytes: usize,
     pub(super) from: Position,
     pub(super) upto: Position,
     /// Where it ends, unless that is within a transaction.
@@ -63,6 +67,36 @@ impl Filling {
         }
     }
 
+    /// Nothing up to here comes any more.
+    pub(super) fn begin_after(&mut self, position: Position) {
+        self.from = self.from.max(position);
+    }
+
+    /// Drops the events of a table, which come with another cursor.
+    pub(super) fn drop_table(&mut self, table: TableId) {
+        let (mut place, mut before) = (0, 0);
+        let boundary = self.boundary.map_or(0, |(count, _)| count);
+        self.events.retain_mut(|event| {
+            let keeps = keep_of(event, table);
+            before += usize::from(keeps && place < boundary);
+            place += 1;
+            keeps
+        });
+        if let Some((count, _)) = &mut self.boundary {
+            *count = before;
+        }
+    }
+
+    /// What its events weigh.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// When the oldest change that it holds was committed.
+    pub(super) fn oldest(&self) -> Option<Timestamp> {
+        self.events.iter().find_map(committed_at)
+    }
+
     /// Whether it holds as much as it may.
     pub(super) fn is_full(&self, limits: &BatchSettings) -> bool {
         self.bytes >= limits.max_bytes.as_usize() || self.events.len() >= limits.max_rows
@@ -96,10 +130,12 @@ impl Filling {
             let upto = self.from.max(boundary.position);
             let events = std::mem::replace(&mut self.events, rest);
             let share = self.bytes.checked_div(events.len() + self.events.len()).unwrap_or(0);
+            let bytes = share * events.len();
             self.bytes = share * self.events.len();
             self.since = (!self.events.is_empty()).then_some(now);
             return Some(Sealed {
                 events,
+                bytes,
                 from: std::mem::replace(&mut self.from, upto),
                 upto,
                 boundary: Some(boundary),
@@ -110,10 +146,30 @@ impl Filling {
         }
         let upto = self.position;
         let events = std::mem::take(&mut self.events);
-        self.bytes = 0;
+        let bytes = std::mem::take(&mut self.bytes);
         self.since = None;
-        Some(Sealed { events, from: std::mem::replace(&mut self.from, upto), upto, boundary: None })
+        Some(Sealed { events, bytes, from: std::mem::replace(&mut self.from, upto), upto, boundary: None })
     }
+}
+
+/// When the event was committed, if it says so.
+pub(super) fn committed_at(event: &Event) -> Option<Timestamp> {
+    match event {
+        Event::Change(change) => Some(change.committed_at),
+        Event::Truncate { at, .. } | Event::Commit { at, .. } => Some(*at),
+        _ => None,
+    }
+}
+
+/// Takes out of the event what is about the table; whether anything is left.
+fn keep_of(event: &mut Event, table: TableId) -> bool {
+    let Event::Truncate { tables, positions, .. } = event else {
+        return !event.table_ids().contains(&table);
+    };
+    let kept = |(id, _): &(&TableId, &Position)| **id != table;
+    let (ids, places): (Vec<TableId>, Vec<Position>) = tables.iter().zip(&**positions).filter(kept).unzip();
+    (*tables, *positions) = (ids.into(), places.into());
+    !tables.is_empty()
 }
 
 #[cfg(test)]

@@ -3,12 +3,14 @@
 mod apply;
 mod apply_state;
 mod batch;
+mod board;
 mod builder;
 mod control;
 mod data_dir;
 mod memory_budget;
 mod progress;
 mod receive;
+mod report;
 mod run;
 mod running;
 mod settings;
@@ -17,10 +19,11 @@ mod status;
 mod table;
 mod table_copy;
 mod table_state;
+mod tables;
 
 pub use builder::{Pipeline, PipelineBuilder};
 pub use control::PipelineHandle;
 pub use data_dir::check_data_dir;
 pub use running::{Finished, RunningPipeline};
 pub use settings::{Ack, BatchSettings, CopySettings, Settings};
-pub use status::{PipelineStatus, TableStatus};
+pub use status::{ErrorStatus, MemoryUse, PipelineStatus, RelayUse, TableStatus};

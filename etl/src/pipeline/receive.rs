@@ -43,7 +43,7 @@ pub(super) async fn receive(run: Arc<Run>, relay: RelayWriter, over: watch::Rece
             Ok(()) => return Ok(()),
             Err(error) => error,
         };
-        receiver.run.board.update(|status| status.streaming = false);
+        receiver.run.board.streaming(false);
         let is_unsendable = receiver.is_binary && error.context("sqlstate") == Some(NO_SUCH_FUNCTION);
         let is_held =
             error.kind() == ErrorKind::SlotBusy && !receiver.has_streamed && holder.keeps_it(&receiver.run).await;
@@ -125,7 +125,7 @@ impl Receiver {
         self.relay.begin_at(confirmed);
         (self.resent, self.in_transaction) = (None, false);
         self.has_streamed = true;
-        run.board.update(|status| status.streaming = true);
+        run.board.streaming(true);
         let reporter = Reporter::new(confirmed);
         let feedback = reporter.clone().run(stream.writer, run.progress.confirmed(), self.over.clone());
         let feedback = Feedback(tokio::spawn(feedback));
@@ -189,7 +189,7 @@ impl Receiver {
 
     /// Appends what is new of a block.
     async fn block(&mut self, block: Bytes, reporter: &Reporter) -> EtlResult<()> {
-        let found = marks(&block)?;
+        let (found, len) = (marks(&block)?, block.len() as u64);
         self.listen(&found);
         let mut from = 0;
         let mut kept: Vec<Mark> = Vec::with_capacity(found.len());
@@ -227,7 +227,7 @@ impl Receiver {
         if self.resent.is_none() {
             self.append(block.slice(from..), &mut kept).await?;
         }
-        self.run.board.received(self.run.relay.head().end, self.run.relay.status());
+        self.run.board.received(self.run.relay.head().end, len, self.run.relay.status());
         Ok(())
     }
 

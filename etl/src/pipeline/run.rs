@@ -5,19 +5,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{mpsc, watch};
 
-use super::apply::JoinRequest;
-use super::control::{Board, Stop};
+use super::apply::{Leave, MainRequest};
+use super::board::Board;
+use super::control::Stop;
 use super::data_dir::DataDir;
 use super::progress::Progress;
 use super::settings::Settings;
-use crate::destination::AnyDestination;
+use crate::destination::{AnyDestination, Destination};
 use crate::error::{ErrorKind, EtlError, EtlResult};
-use crate::lsn::Lsn;
+use crate::lsn::{Lsn, Position};
 use crate::relay::Relay;
 use crate::schema::{TableId, TableSchema};
 use crate::source::{PublishedTable, SourceConfig};
 use crate::store::CursorId;
-use crate::store::{Phase, SharedStore, TableState};
+use crate::store::{Phase, SharedStore, SnapshotFilter, TableState};
 
 /// What every task of a running pipeline works with.
 pub(super) struct Run {
@@ -30,7 +31,7 @@ pub(super) struct Run {
     pub(super) board: Arc<Board>,
     pub(super) stop: Arc<watch::Sender<Stop>>,
     /// The main cursor's ear.
-    pub(super) joins: mpsc::Sender<JoinRequest>,
+    pub(super) requests: mpsc::Sender<MainRequest>,
     pub(super) tables: HashMap<TableId, PublishedTable>,
     pub(super) schemas: Arc<HashMap<TableId, Arc<TableSchema>>>,
     pub(super) states: States,
@@ -67,11 +68,49 @@ impl Run {
     async fn table_is_ready(&self, table: TableId) -> EtlResult<()> {
         self.set_phase(table, Phase::Ready).await?;
         self.store.forget_cursor(CursorId::Table(table)).await?;
+        self.own_cursor_closed();
+        self.board.forget_meter(CursorId::Table(table));
+        tracing::info!(table = %self.name(table), "the table is ready");
+        Ok(())
+    }
+
+    /// A table has a cursor of its own from here on: what it needs is in the relay before it is confirmed.
+    pub(super) fn own_cursor_opened(&self) {
+        self.progress.own_cursor_opened();
+        self.relay.require_durable(true);
+    }
+
+    /// It has none any more.
+    pub(super) fn own_cursor_closed(&self) {
         if self.progress.own_cursor_closed() {
             self.relay.require_durable(false);
         }
-        tracing::info!(table = %self.name(table), "the table is ready");
-        Ok(())
+    }
+
+    /// The table has left the main cursor, durably: from `upto` on its changes are for a cursor of its own.
+    pub(super) async fn table_left(
+        &self,
+        table: TableId,
+        why: Leave,
+        upto: Position,
+        seen: Option<SnapshotFilter>,
+    ) -> EtlResult<()> {
+        let settled = self.settling().extract_if(.., |(settling, _)| *settling == table).count();
+        if settled == 0 {
+            self.own_cursor_opened();
+        }
+        self.store.advance(CursorId::Table(table), upto).await?;
+        let phase = match why {
+            Leave::Pause => Phase::Paused { cursor: Some(upto), snapshot: seen },
+            Leave::Resync => Phase::Pending,
+        };
+        self.board.table(table, |status| status.durable = Some(upto));
+        self.set_phase(table, phase).await
+    }
+
+    /// The position that the destination stores for a cursor, where it stores any.
+    pub(super) async fn destination_position(&self, cursor: CursorId) -> EtlResult<Option<Position>> {
+        self.destination.durable_position(cursor).await
     }
 
     /// Stores what is being done with the table, and shows it.

@@ -3,22 +3,24 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::apply::{Applier, start_after};
+use super::board::{Board, Target};
 use super::builder::Pipeline;
-use super::control::{Board, PipelineHandle, Stop, Target};
+use super::control::{PipelineHandle, Stop};
 use super::data_dir::DataDir;
-use super::memory_budget::{CopyBudget, Shares};
+use super::memory_budget::Shares;
 use super::progress::{Progress, confirm};
 use super::receive::receive;
+use super::report::report;
 use super::run::{Run, States};
 use super::running::{Finished, RunningPipeline};
 use super::status::TableStatus;
-use super::table::Table;
-use super::table_state::{Begin, Known, begin};
-use crate::destination::Destination;
+use super::table_state::{Begin, Known, begin, reads_on_from};
+use super::tables::{Order, Tables};
+use crate::destination::{AnyDestination, Destination, Metered};
 use crate::error::{ErrorKind, EtlError, EtlResult};
 use crate::lsn::{Lsn, Position};
 use crate::postgres::{Connection, Session, query_error};
@@ -46,22 +48,26 @@ pub(super) async fn start(mut pipeline: Pipeline) -> EtlResult<RunningPipeline> 
     let shares = Shares::of(&pipeline.settings);
     let found = Found { states: &states, main, begins: source.begins };
     let Opened { relay, writer, plan, holds } = open_relay(&pipeline, &store, &data_dir, found, shares.relay).await?;
-    let board = Arc::new(Board::new(&pipeline.id, &slot));
-    board.update(|status| status.tables = table_statuses(&source.tables, &states));
+    let board = Arc::new(Board::new(&pipeline.id, &slot, &pipeline.settings));
+    board.update(|status| {
+        status.tables = table_statuses(&source.tables, &states);
+        status.durable = Some(main).filter(|main| *main > Position::ZERO);
+    });
     let stop = Arc::new(watch::Sender::new(Stop::No));
-    let (joins, main_ear) = mpsc::channel(16);
+    let (requests, main_ear) = mpsc::channel(16);
+    let (orders, wishes) = mpsc::channel(16);
     let confirmed = store.progress().await?.confirmed.unwrap_or_default();
     board.update(|status| status.confirmed = confirmed);
     let run = Arc::new(Run {
         source: pipeline.source,
         settings: pipeline.settings,
         store,
-        destination: pipeline.destination,
+        destination: AnyDestination::new(Metered::new(pipeline.destination, &pipeline.id)),
         relay,
         progress: Progress::new(confirmed),
         board: Arc::clone(&board),
         stop: Arc::clone(&stop),
-        joins,
+        requests,
         tables: source.tables.into_iter().map(|table| (table.schema.id, table)).collect(),
         schemas: Arc::new(schemas),
         states: States::new(states),
@@ -70,11 +76,11 @@ pub(super) async fn start(mut pipeline: Pipeline) -> EtlResult<RunningPipeline> 
         slot,
         _data_dir: data_dir,
     });
-    let handle = PipelineHandle { stop, board };
+    let handle = PipelineHandle { stop, board, orders };
     let follows = shared_tables(&run, &plan, main);
     let assembler = Assembler::new(Arc::clone(&run.schemas), follows);
     let applier = Applier::open(&run, CursorId::Main, main, assembler, main_ear)?;
-    let task = tokio::spawn(supervise(run, applier, writer, plan, holds));
+    let task = tokio::spawn(supervise(run, applier, writer, Work { plan, holds, wishes }));
     Ok(RunningPipeline { handle, task })
 }
 
@@ -237,19 +243,19 @@ async fn open_relay(
             Some(own) => Some(own),
             None => progress.cursor(CursorId::Table(*id)),
         };
-        let from = match (&state.phase, own) {
-            (Phase::CatchingUp { cursor, .. }, own) => own.unwrap_or(*cursor),
-            _ => Position::ZERO,
-        };
-        let relay_holds = relay.holds(start_after(from));
+        let from = reads_on_from(&state.phase, own);
+        let relay_holds = relay.holds(start_after(from.unwrap_or_default()));
         let begin = begin(state, Known { main: found.main, own, relay_holds });
         match (&state.phase, &begin) {
+            (Phase::Paused { cursor: Some(_), .. }, Begin::Rest) => {
+                tracing::warn!(table = %id, "the relay does not hold what the paused table has to read: it is copied once it goes on");
+            }
             (Phase::CatchingUp { .. }, Begin::Copy { .. }) => {
                 tracing::warn!(table = %id, "the relay does not hold what the table has to catch up: it is copied again");
             }
             // Nothing is freed before the table reads: its reader is there before any other.
-            (_, Begin::CatchUp { from, .. }) => {
-                let mut hold = relay.reader(start_after(*from))?;
+            (_, Begin::CatchUp { .. } | Begin::Wait) => {
+                let mut hold = relay.reader(start_after(from.unwrap_or_default()))?;
                 hold.stay();
                 holds.insert(*id, hold);
             }
@@ -290,6 +296,9 @@ fn table_statuses(tables: &[PublishedTable], states: &HashMap<TableId, TableStat
             phase: states.get(&table.schema.id).map_or("pending", |state| state.phase.name()),
             rows_copied: 0,
             rows_estimated: table.rows_estimated,
+            durable: None,
+            lag_bytes: None,
+            lag_seconds: None,
             waits_for: None,
             error: None,
         })
@@ -298,39 +307,33 @@ fn table_statuses(tables: &[PublishedTable], states: &HashMap<TableId, TableStat
     statuses
 }
 
+/// What there is to do for the tables.
+struct Work {
+    plan: Plan,
+    holds: Holds,
+    wishes: mpsc::Receiver<Order>,
+}
+
 /// Runs all parts until one fails or all are told to stop; the first error ends them all.
-async fn supervise(
-    run: Arc<Run>,
-    mut main: Applier,
-    writer: RelayWriter,
-    mut plan: Plan,
-    mut holds: Holds,
-) -> EtlResult<Finished> {
+async fn supervise(run: Arc<Run>, mut main: Applier, writer: RelayWriter, work: Work) -> EtlResult<Finished> {
+    let Work { mut plan, mut holds, wishes } = work;
     let (over, is_over) = watch::channel(false);
     let mut writers = JoinSet::new();
     let mut keepers = JoinSet::new();
-    let workers = run.settings.copy.tables_in_parallel * run.settings.copy.connections_per_table;
-    let budget = CopyBudget::new(Shares::of(&run.settings).copies, workers);
-    let turns = Arc::new(Semaphore::new(run.settings.copy.tables_in_parallel));
+    let mut tables = Tables::new(&run, wishes);
     for id in run.tables.keys().copied() {
         let begin = plan.remove(&id).unwrap_or(Begin::Copy { generation: 1 });
-        if begin.has_own_cursor() {
-            run.progress.own_cursor_opened();
-            run.relay.require_durable(true);
-        }
         match begin {
             Begin::Share { after, .. } if after > Position::ZERO => main.joins_after(id, after.commit),
-            Begin::Share { .. } | Begin::Rest => {}
-            Begin::Copy { .. } | Begin::CatchUp { .. } => {
-                let (run, budget, turns) = (Arc::clone(&run), budget.clone(), Arc::clone(&turns));
-                let table = Table { run, id, budget, turns, hold: holds.remove(&id) };
-                writers.spawn(Box::pin(table.bring(begin)));
-            }
+            _ => {}
         }
+        tables.begin(id, begin, holds.remove(&id));
     }
+    writers.spawn(Box::pin(tables.work()));
     writers.spawn(Box::pin(async move { main.work().await }));
     keepers.spawn(Box::pin(receive(Arc::clone(&run), writer, is_over.clone())));
     keepers.spawn(Box::pin(confirm(Arc::clone(&run), is_over.clone())));
+    keepers.spawn(Box::pin(report(Arc::clone(&run), is_over.clone())));
     keepers.spawn(Box::pin(answer_targets(Arc::clone(&run), is_over)));
 
     let mut failed = first_failure(&run, &mut writers, &mut keepers).await;

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
-use super::apply::{Applier, JoinRequest};
+use super::apply::{Applier, JoinRequest, Left, MainRequest};
 use super::memory_budget::CopyBudget;
 use super::run::Run;
 use super::table_copy::copy_table;
@@ -32,6 +32,20 @@ pub(super) struct Table {
     pub(super) turns: Arc<Semaphore>,
     /// Keeps in the relay what a table that goes on catching up has to read.
     pub(super) hold: Option<Reader>,
+    /// Says that the table is to rest.
+    pub(super) leave: watch::Receiver<bool>,
+}
+
+/// How the work on a table ended.
+#[derive(Debug)]
+pub(super) enum Brought {
+    /// It shares the main cursor.
+    Joined,
+    /// It rests, as it was told: where it has got to in the relay, and what its copy has seen; nothing where it is
+    /// not copied yet.
+    Rests(Option<(Left, SnapshotFilter)>),
+    /// The pipeline ends.
+    Ended,
 }
 
 /// Where catching up begins.
@@ -47,36 +61,46 @@ impl Table {
     ///
     /// # Errors
     /// What trying again does not help against.
-    pub(super) async fn bring(mut self, begin: Begin) -> EtlResult<()> {
+    pub(super) async fn bring(mut self, begin: Begin) -> EtlResult<Brought> {
         let catch_up = match begin {
-            Begin::Share { .. } | Begin::Rest => return Ok(()),
+            Begin::Share { .. } | Begin::Wait | Begin::Rest => return Ok(Brought::Joined),
             Begin::CatchUp { from, snapshot, .. } => {
                 tracing::info!(table = %self.run.name(self.id), %from, "the table goes on catching up from the relay");
                 CatchUp { from, snapshot, hold: self.hold.take() }
             }
-            Begin::Copy { .. } => self.copy().await?,
+            Begin::Copy { .. } => match self.copy().await? {
+                Some(catch_up) => catch_up,
+                None => return Ok(Brought::Rests(None)),
+            },
         };
         self.catch_up(catch_up).await
     }
 
-    async fn copy(&self) -> EtlResult<CatchUp> {
+    /// Copies the table; nothing when it is to rest.
+    async fn copy(&self) -> EtlResult<Option<CatchUp>> {
         let mut waits = RetryPolicy::default().waits();
         loop {
-            match self.copy_once().await {
-                Ok(catch_up) => return Ok(catch_up),
-                Err(error) if error.retry_class() == RetryClass::Transient => {
-                    let error = error.with("table", self.run.name(self.id));
-                    self.run.board.table(self.id, |status| status.error = Some(error.to_string()));
-                    waits.after(error).await?;
-                }
-                Err(error) => return Err(error.with("table", self.run.name(self.id))),
+            let error = match self.copy_once().await {
+                Ok(copied) => return Ok(copied),
+                Err(error) => error.with("table", self.run.name(self.id)),
+            };
+            self.run.board.table_failed(self.id, &error);
+            if error.retry_class() != RetryClass::Transient {
+                return Err(error);
+            }
+            tokio::select! {
+                waited = waits.after(error) => waited?,
+                () = told(self.leave.clone()) => return Ok(None),
             }
         }
     }
 
     /// R1: the cursor is fixed first, and what comes after it stays in the relay until it is caught up.
-    async fn copy_once(&self) -> EtlResult<CatchUp> {
-        let _turn = self.turns.acquire().await.map_err(|_| cancelled())?;
+    async fn copy_once(&self) -> EtlResult<Option<CatchUp>> {
+        let _turn = tokio::select! {
+            turn = self.turns.acquire() => turn.map_err(|_| cancelled())?,
+            () = told(self.leave.clone()) => return Ok(None),
+        };
         let run = &self.run;
         let hold = run.relay.reader(StartAt::Head)?;
         let cursor = Position::new(run.relay.head().end, 0);
@@ -85,45 +109,57 @@ impl Table {
         run.set_state(self.id, TableState { revision: 0, generation, phase: Phase::Copying { cursor } }).await?;
         run.board.table(self.id, |status| {
             status.rows_copied = 0;
-            status.error = None;
+            (status.durable, status.error) = (None, None);
         });
         run.destination.truncate_table(self.id).await?;
-        let snapshot = copy_table(run, self.id, generation, cursor, &self.budget).await?;
+        let copied = copy_table(run, self.id, generation, cursor, &self.budget, &self.leave).await?;
+        let Some(snapshot) = copied else { return Ok(None) };
         run.set_phase(self.id, Phase::CatchingUp { cursor, snapshot: snapshot.clone() }).await?;
-        Ok(CatchUp { from: cursor, snapshot, hold: Some(hold) })
+        Ok(Some(CatchUp { from: cursor, snapshot, hold: Some(hold) }))
     }
 
-    async fn catch_up(&self, CatchUp { from, snapshot, hold }: CatchUp) -> EtlResult<()> {
+    async fn catch_up(&self, CatchUp { from, snapshot, hold }: CatchUp) -> EtlResult<Brought> {
         let run = &self.run;
         let schema = run.schemas.get(&self.id).ok_or_else(cancelled)?;
-        let follow = Follow { schema: Arc::clone(schema), after: from, seen: Some(snapshot) };
+        let follow = Follow { schema: Arc::clone(schema), after: from, seen: Some(snapshot.clone()) };
         let assembler = Assembler::new(Arc::clone(&run.schemas), [(self.id, follow.clone())]);
-        let (_nobody, joins) = mpsc::channel(1);
-        let mut applier = Applier::open(run, CursorId::Table(self.id), from, assembler, joins)?;
+        let (_nobody, requests) = mpsc::channel(1);
+        let mut applier = Applier::open(run, CursorId::Table(self.id), from, assembler, requests)?;
         if let Some(hold) = hold {
             hold.leave();
         }
-        while applier.behind() > NEAR_BYTES {
+        while applier.behind() > NEAR_BYTES && !*self.leave.borrow() {
             if !applier.step().await? {
-                return Ok(());
+                return Ok(Brought::Ended);
             }
+        }
+        if *self.leave.borrow() {
+            return Ok(Brought::Rests(Some((applier.rest().await?, snapshot))));
         }
         let (answer, answered) = oneshot::channel();
         let (arrive, arrived) = oneshot::channel();
         let request = JoinRequest { table: self.id, begun: applier.begun(), follow, answer, arrived };
-        if run.joins.send(request).await.is_err() {
-            return Ok(());
+        if run.requests.send(MainRequest::Join(request)).await.is_err() {
+            return Ok(Brought::Ended);
         }
-        let Ok(commit) = answered.await else { return Ok(()) };
+        let Ok(commit) = answered.await else { return Ok(Brought::Ended) };
         applier.finish_at(commit);
         applier.work().await?;
-        if applier.has_finished() {
-            failpoint::visit("catch_up.joined").await?;
-            // The main cursor is gone when the pipeline ends.
-            let _ = arrive.send(());
-            applier.leave();
+        if !applier.has_finished() {
+            return Ok(Brought::Ended);
         }
-        Ok(())
+        failpoint::visit("catch_up.joined").await?;
+        // The main cursor is gone when the pipeline ends.
+        let _ = arrive.send(());
+        applier.leave();
+        Ok(Brought::Joined)
+    }
+}
+
+/// Waits until somebody says it.
+pub(super) async fn told(mut leave: watch::Receiver<bool>) {
+    if leave.wait_for(|leave| *leave).await.is_err() {
+        std::future::pending().await
     }
 }
 

@@ -8,6 +8,7 @@ use tokio::task::JoinSet;
 
 use super::memory_budget::CopyBudget;
 use super::run::Run;
+use super::table::told;
 use crate::data::TableRow;
 use crate::destination::{CopyChunk, Destination};
 use crate::error::{ErrorKind, EtlError, EtlResult};
@@ -31,23 +32,37 @@ struct Job {
     token: CopyChunk,
     budget: CopyBudget,
     left: Mutex<VecDeque<Chunk>>,
+    /// Says that the table is to rest.
+    leave: watch::Receiver<bool>,
     /// Whether all chunks are given out.
     is_given_out: watch::Sender<bool>,
 }
 
-/// Copies a table whose cursor P is fixed and whose destination table is empty; returns what was seen.
+/// Copies a table whose cursor P is fixed and whose destination table is empty; returns what was seen, or nothing when
+/// the table is to rest before it is done.
 pub(super) async fn copy_table(
     run: &Arc<Run>,
     id: TableId,
     generation: u64,
     cursor: Position,
     budget: &CopyBudget,
-) -> EtlResult<SnapshotFilter> {
+    leave: &watch::Receiver<bool>,
+) -> EtlResult<Option<SnapshotFilter>> {
     let table = run.table(id)?.clone();
     let options = &run.source.connect;
     let session = Session::connect(options).await?;
-    wait_for_writers(session.client(), &table, |who| run.board.table(id, |status| status.waits_for = who)).await?;
-    let snapshot = Snapshot::take(options, &table, session.client()).await?;
+    let shows = |who| run.board.table(id, |status| status.waits_for = who);
+    let snapshot = async {
+        wait_for_writers(session.client(), &table, shows).await?;
+        Snapshot::take(options, &table, session.client()).await
+    };
+    let snapshot = tokio::select! {
+        snapshot = Box::pin(snapshot) => snapshot?,
+        () = told(leave.clone()) => {
+            shows(None);
+            return Ok(None);
+        }
+    };
     let token = CopyChunk { generation, index: 0, position: cursor, read_at: snapshot.read_at };
     run.destination.write_copy_chunk(id, token, Vec::new()).await?;
 
@@ -61,6 +76,7 @@ pub(super) async fn copy_table(
         token,
         budget: budget.clone(),
         left: Mutex::new(found.into()),
+        leave: leave.clone(),
         is_given_out: watch::Sender::new(false),
     });
     let mut tasks = JoinSet::new();
@@ -74,8 +90,11 @@ pub(super) async fn copy_table(
         let ended = ended.map_err(|e| EtlError::new(ErrorKind::Internal, "a copy was cut short").because(e))?;
         exporters.push(ended?);
     }
+    if *leave.borrow() {
+        return Ok(None);
+    }
     failpoint::visit("copy.finished").await?;
-    Ok(filter)
+    Ok(Some(filter))
 }
 
 /// Reads chunks until there are none left.
@@ -94,7 +113,7 @@ async fn work(job: Arc<Job>, exporter: Option<Connection>) -> EtlResult<Option<C
     let mut writes = JoinSet::new();
     loop {
         let next = job.left.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-        let Some(chunk) = next else {
+        let Some(chunk) = next.filter(|_| !*job.leave.borrow()) else {
             job.is_given_out.send_replace(true);
             break;
         };
@@ -130,6 +149,9 @@ async fn read_chunk(job: &Arc<Job>, connection: &mut Connection, chunk: &Chunk, 
         if bytes >= job.budget.piece {
             write(job, chunk, piece, std::mem::take(&mut rows), std::mem::take(&mut bytes), writes).await?;
             piece += 1;
+            if *job.leave.borrow() {
+                return Ok(());
+            }
         }
     }
     failpoint::visit("copy.chunk_read").await?;
@@ -149,6 +171,7 @@ async fn write(
     writes: &mut Writes,
 ) -> EtlResult<()> {
     let permit = job.budget.take(bytes).await?;
+    let held = Held::new(&job.run, bytes);
     // One piece is written while the next is read: what a destination makes of a piece needs memory too.
     if let Some(written) = writes.join_next().await {
         settle(written)?;
@@ -158,11 +181,30 @@ async fn write(
     writes.spawn(async move {
         let (id, count) = (job.table.schema.id, rows.len() as u64);
         job.run.destination.write_copy_chunk(id, token, rows).await?;
-        drop(permit);
-        job.run.board.table(id, |status| status.rows_copied += count);
+        drop((permit, held));
+        job.run.board.rows_copied(id, count);
         failpoint::visit("copy.chunk_written").await
     });
     Ok(())
+}
+
+/// Bytes of rows that are not written yet, on the board.
+struct Held {
+    run: Arc<Run>,
+    bytes: u64,
+}
+
+impl Held {
+    fn new(run: &Arc<Run>, bytes: usize) -> Self {
+        run.board.copy_holds(bytes as u64);
+        Self { run: Arc::clone(run), bytes: bytes as u64 }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.run.board.copy_let_go(self.bytes);
+    }
 }
 
 fn settle(written: Result<EtlResult<()>, tokio::task::JoinError>) -> EtlResult<()> {

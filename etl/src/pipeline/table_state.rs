@@ -27,6 +27,8 @@ pub(super) enum Begin {
         /// What its copy has seen of what comes after that.
         snapshot: Option<SnapshotFilter>,
     },
+    /// Nothing, until somebody lets it go on with what waits for it in the relay.
+    Wait,
     /// Nothing: somebody has to act first.
     Rest,
 }
@@ -40,7 +42,7 @@ impl Begin {
     /// Whether it goes on with what an earlier run has left in the relay.
     pub(super) fn needs_relay(&self) -> bool {
         match self {
-            Self::CatchUp { .. } => true,
+            Self::CatchUp { .. } | Self::Wait => true,
             Self::Share { after, .. } => *after > Position::ZERO,
             Self::Copy { .. } | Self::Rest => false,
         }
@@ -76,7 +78,16 @@ pub(super) fn begin(state: &TableState, known: Known) -> Begin {
             _ => copy,
         },
         Phase::Pending | Phase::Copying { .. } | Phase::Removed => copy,
-        Phase::Paused | Phase::Quarantined { .. } => Begin::Rest,
+        Phase::Paused { cursor: Some(_), .. } if known.relay_holds => Begin::Wait,
+        Phase::Paused { .. } | Phase::Quarantined { .. } => Begin::Rest,
+    }
+}
+
+/// Where a table that has a cursor of its own has to read on in the relay.
+pub(super) fn reads_on_from(phase: &Phase, own: Option<Position>) -> Option<Position> {
+    match phase {
+        Phase::CatchingUp { cursor, .. } | Phase::Paused { cursor: Some(cursor), .. } => Some(own.unwrap_or(*cursor)),
+        _ => None,
     }
 }
 
@@ -112,6 +123,9 @@ mod tests {
             (catching(), known(50, Some(50), false), again),
             (catching(), known(50, Some(50), true), shared(50)),
             (catching(), known(50, Some(60), true), shared(60)),
+            (Phase::Paused { cursor: Some(cursor), snapshot: None }, known(50, None, true), Begin::Wait),
+            (Phase::Paused { cursor: Some(cursor), snapshot: None }, known(50, None, false), Begin::Rest),
+            (Phase::Paused { cursor: None, snapshot: None }, known(50, None, true), Begin::Rest),
         ] {
             assert_eq!(begin(&state(phase), known), expected);
         }

@@ -111,6 +111,11 @@ impl Assembler {
         self.follows.insert(table, follow);
     }
 
+    /// Follows a table no more; returns how it was followed.
+    pub(crate) fn unfollow(&mut self, table: TableId) -> Option<Follow> {
+        self.follows.remove(&table)
+    }
+
     /// The end of what the table's copy may have seen.
     pub(crate) fn seen_until(&self, table: TableId) -> Lsn {
         let seen = self.follows.get(&table).and_then(|follow| follow.seen.as_ref());

@@ -9,12 +9,14 @@ mod identity;
 mod publication;
 mod shutdown_probe;
 mod slot;
+mod slot_status;
 mod snapshot;
 mod stream;
 mod types;
 
 pub use check::{Finding, Severity, check};
 pub use config::SourceConfig;
+pub use slot_status::SlotStatus;
 
 pub(crate) use assembler::{Assembler, Assembly, Boundary, Follow};
 pub(crate) use catalog::{PublishedTable, published_tables};
@@ -23,5 +25,6 @@ pub(crate) use identity::{SystemIdentity, check_history, check_start};
 pub(crate) use publication::ensure_publication;
 pub(crate) use shutdown_probe::{Suspicion, until_shutdown};
 pub(crate) use slot::{ensure_slot, reader_replied};
+pub(crate) use slot_status::slot_status;
 pub(crate) use snapshot::{Snapshot, SnapshotId, join as join_snapshot, wait_for_writers};
 pub(crate) use stream::{Marked, StreamRequest, marks, open_stream};

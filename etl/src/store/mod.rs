@@ -62,7 +62,14 @@ pub enum Phase {
     /// It shares the main cursor.
     Ready,
     /// Somebody paused it.
-    Paused,
+    Paused {
+        /// Its changes after this wait in the relay; `None` where it is copied anew once it goes on.
+        #[serde(default)]
+        cursor: Option<Position>,
+        /// What its copy has seen of those.
+        #[serde(default)]
+        snapshot: Option<SnapshotFilter>,
+    },
     /// It failed, and waits.
     Quarantined {
         /// What failed.
@@ -77,6 +84,10 @@ pub enum Phase {
 }
 
 impl Phase {
+    /// The names of all phases.
+    pub const NAMES: &[&'static str] =
+        &["pending", "copying", "catching_up", "ready", "paused", "quarantined", "removed"];
+
     /// The phase's name, as status pages show it.
     pub const fn name(&self) -> &'static str {
         match self {
@@ -84,7 +95,7 @@ impl Phase {
             Self::Copying { .. } => "copying",
             Self::CatchingUp { .. } => "catching_up",
             Self::Ready => "ready",
-            Self::Paused => "paused",
+            Self::Paused { .. } => "paused",
             Self::Quarantined { .. } => "quarantined",
             Self::Removed => "removed",
         }
@@ -102,6 +113,13 @@ pub struct SnapshotFilter {
     pub in_progress: Box<[u64]>,
     /// The insert LSN read after the snapshot: no commit beyond it is visible.
     pub until: Lsn,
+}
+
+impl SnapshotFilter {
+    /// Of a copy that has seen none of the changes that are left.
+    pub fn nothing() -> Self {
+        Self { xmin: 0, xmax: 0, in_progress: Box::default(), until: Lsn::ZERO }
+    }
 }
 
 /// The stored positions.

@@ -1,0 +1,91 @@
+//! How long do the calls of a destination take, and which fail? A destination that is measured.
+
+use std::future::Future;
+
+use super::{AnyDestination, Batch, Capabilities, CopyChunk, Destination};
+use crate::clock;
+use crate::data::{Event, TableRow};
+use crate::error::EtlResult;
+use crate::lsn::Position;
+use crate::metrics::DestinationMetrics;
+use crate::schema::TableId;
+use crate::store::CursorId;
+
+/// Forwards every call, and measures it.
+#[derive(Debug, Clone)]
+pub(crate) struct Metered {
+    inner: AnyDestination,
+    metrics: DestinationMetrics,
+}
+
+impl Metered {
+    /// The calls count for this pipeline.
+    pub(crate) fn new(inner: AnyDestination, pipeline: &str) -> Self {
+        let metrics = DestinationMetrics { pipeline: pipeline.to_owned(), destination: inner.name().to_owned() };
+        Self { inner, metrics }
+    }
+
+    async fn measured<T>(&self, call: &'static str, work: impl Future<Output = EtlResult<T>> + Send) -> EtlResult<T> {
+        let begun = clock::monotonic();
+        let done = work.await;
+        self.metrics.took(call, clock::monotonic().saturating_duration_since(begun).as_secs_f64());
+        if let Err(error) = &done {
+            self.metrics.failed(call, error.kind().name());
+        }
+        done
+    }
+}
+
+impl Destination for Metered {
+    async fn truncate_table(&self, table_id: TableId) -> EtlResult<()> {
+        self.measured("truncate_table", self.inner.truncate_table(table_id)).await
+    }
+
+    async fn write_table_rows(&self, table_id: TableId, table_rows: Vec<TableRow>) -> EtlResult<()> {
+        self.measured("write_table_rows", self.inner.write_table_rows(table_id, table_rows)).await
+    }
+
+    async fn write_events(&self, events: Vec<Event>) -> EtlResult<()> {
+        self.measured("write_events", self.inner.write_events(events)).await
+    }
+
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    async fn check_connection(&self) -> EtlResult<()> {
+        self.measured("check_connection", self.inner.check_connection()).await
+    }
+
+    async fn startup(&self) -> EtlResult<()> {
+        self.measured("startup", self.inner.startup()).await
+    }
+
+    async fn shutdown(&self) -> EtlResult<()> {
+        self.measured("shutdown", self.inner.shutdown()).await
+    }
+
+    async fn begin_run(&self, run: &str) -> EtlResult<()> {
+        self.measured("begin_run", self.inner.begin_run(run)).await
+    }
+
+    async fn finalize_run(&self, run: &str) -> EtlResult<()> {
+        self.measured("finalize_run", self.inner.finalize_run(run)).await
+    }
+
+    async fn write_copy_chunk(&self, table_id: TableId, chunk: CopyChunk, table_rows: Vec<TableRow>) -> EtlResult<()> {
+        self.measured("write_copy_chunk", self.inner.write_copy_chunk(table_id, chunk, table_rows)).await
+    }
+
+    async fn write_batch(&self, batch: Batch, events: Vec<Event>) -> EtlResult<()> {
+        self.measured("write_batch", self.inner.write_batch(batch, events)).await
+    }
+
+    async fn durable_position(&self, cursor: CursorId) -> EtlResult<Option<Position>> {
+        self.measured("durable_position", self.inner.durable_position(cursor)).await
+    }
+}

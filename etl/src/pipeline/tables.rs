@@ -1,0 +1,256 @@
+//! Who brings the tables to the main cursor, and takes them away from it? One task, which also hears what people wish.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::task::{JoinError, JoinSet};
+
+use super::apply::{Leave, LeaveRequest, Left, MainRequest};
+use super::control::Stop;
+use super::memory_budget::{CopyBudget, Shares};
+use super::run::Run;
+use super::table::{Brought, Table};
+use super::table_state::Begin;
+use crate::error::{ErrorKind, EtlError, EtlResult};
+use crate::relay::Reader;
+use crate::schema::TableId;
+use crate::store::{CursorId, Phase, SnapshotFilter};
+
+/// How often it is shown what paused tables have yet to read.
+const TICK: Duration = Duration::from_secs(1);
+
+/// What somebody wishes of a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wish {
+    Pause,
+    Resume,
+    Resync,
+}
+
+/// A wish, and who waits for it.
+#[derive(Debug)]
+pub(super) struct Order {
+    pub(super) table: TableId,
+    pub(super) wish: Wish,
+    pub(super) answer: oneshot::Sender<EtlResult<()>>,
+}
+
+/// The tables that have a cursor of their own.
+pub(super) struct Tables {
+    run: Arc<Run>,
+    budget: CopyBudget,
+    /// How many tables are copied at a time.
+    turns: Arc<Semaphore>,
+    orders: mpsc::Receiver<Order>,
+    tasks: JoinSet<(TableId, EtlResult<Brought>)>,
+    /// Tells each of them to let its table rest.
+    at_work: HashMap<TableId, watch::Sender<bool>>,
+    /// Keeps in the relay what paused tables have yet to read.
+    held: HashMap<TableId, Reader>,
+}
+
+impl Tables {
+    pub(super) fn new(run: &Arc<Run>, orders: mpsc::Receiver<Order>) -> Self {
+        let copy = &run.settings.copy;
+        let workers = copy.tables_in_parallel * copy.connections_per_table;
+        Self {
+            budget: CopyBudget::new(Shares::of(&run.settings).copies, workers),
+            turns: Arc::new(Semaphore::new(copy.tables_in_parallel)),
+            orders,
+            tasks: JoinSet::new(),
+            at_work: HashMap::new(),
+            held: HashMap::new(),
+            run: Arc::clone(run),
+        }
+    }
+
+    /// Sets a table to what was decided about it at the start.
+    pub(super) fn begin(&mut self, id: TableId, begin: Begin, hold: Option<Reader>) {
+        if begin.has_own_cursor() {
+            self.run.own_cursor_opened();
+        }
+        match begin {
+            Begin::Share { .. } | Begin::Rest => {}
+            Begin::Wait => self.held.extend(hold.map(|hold| (id, hold))),
+            Begin::Copy { .. } | Begin::CatchUp { .. } => self.spawn(id, begin, hold),
+        }
+    }
+
+    fn spawn(&mut self, id: TableId, begin: Begin, hold: Option<Reader>) {
+        let (told, leave) = watch::channel(false);
+        let (budget, turns) = (self.budget.clone(), Arc::clone(&self.turns));
+        let table = Table { run: Arc::clone(&self.run), id, budget, turns, hold, leave };
+        self.at_work.insert(id, told);
+        self.tasks.spawn(Box::pin(async move { (id, table.bring(begin).await) }));
+    }
+
+    /// Works until the pipeline ends; then lets every table rest.
+    ///
+    /// # Errors
+    /// The first one of a table.
+    pub(super) async fn work(mut self) -> EtlResult<()> {
+        let run = Arc::clone(&self.run);
+        let (mut stop, mut ends) = (run.stop.subscribe(), run.stop.subscribe());
+        loop {
+            let order = tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop != Stop::No) => break,
+                Some(ended) = self.tasks.join_next() => {
+                    self.ended(ended)?;
+                    continue;
+                }
+                order = next_order(&mut self.orders) => order,
+                () = crate::retry::pause(TICK), if !self.held.is_empty() => {
+                    self.show_held();
+                    continue;
+                }
+            };
+            let done = tokio::select! {
+                done = Box::pin(self.obey(order.table, order.wish)) => done,
+                _ = ends.wait_for(|stop| *stop != Stop::No) => Err(over()),
+            };
+            self.show_held();
+            // Whoever asked may be gone.
+            let _ = order.answer.send(done);
+        }
+        for told in self.at_work.values() {
+            told.send_replace(true);
+        }
+        while let Some(ended) = self.tasks.join_next().await {
+            self.ended(ended)?;
+        }
+        Ok(())
+    }
+
+    fn show_held(&self) {
+        for (id, hold) in &self.held {
+            self.run.board.meter(CursorId::Table(*id)).show(None, 0, hold.behind());
+        }
+    }
+
+    fn ended(&mut self, ended: Result<(TableId, EtlResult<Brought>), JoinError>) -> EtlResult<(TableId, Brought)> {
+        let (id, brought) =
+            ended.map_err(|e| EtlError::new(ErrorKind::Internal, "the work on a table was cut short").because(e))?;
+        self.at_work.remove(&id);
+        brought.map(|brought| (id, brought))
+    }
+
+    async fn obey(&mut self, id: TableId, wish: Wish) -> EtlResult<()> {
+        self.run.table(id).map_err(|_| {
+            EtlError::new(ErrorKind::Config, "no such table is published")
+                .with("table", id)
+                .hint("See `etl tables list`")
+        })?;
+        let phase = self.run.states.get(id).phase;
+        match (wish, phase) {
+            (Wish::Pause, Phase::Paused { .. }) => Ok(()),
+            (Wish::Pause, _) => self.pause(id).await,
+            (Wish::Resume, Phase::Paused { cursor, snapshot }) => self.resume(id, cursor.is_some(), snapshot).await,
+            (Wish::Resume, phase) => Err(EtlError::new(ErrorKind::Config, "the table is not paused")
+                .with("table", self.run.name(id))
+                .with("phase", phase.name())),
+            (Wish::Resync, phase) => self.resync(id, phase).await,
+        }
+    }
+
+    async fn pause(&mut self, id: TableId) -> EtlResult<()> {
+        let hold = match self.call_back(id).await? {
+            Brought::Joined => self.leave_main(id, Leave::Pause).await?.hold,
+            Brought::Rests(None) => {
+                self.run.set_phase(id, Phase::Paused { cursor: None, snapshot: None }).await?;
+                self.run.own_cursor_closed();
+                return Ok(());
+            }
+            Brought::Rests(Some((Left { upto, hold }, snapshot))) => {
+                let phase = Phase::Paused { cursor: Some(upto), snapshot: Some(snapshot) };
+                self.run.set_phase(id, phase).await?;
+                hold
+            }
+            Brought::Ended => return Err(over()),
+        };
+        self.held.insert(id, hold);
+        tracing::info!(table = %self.run.name(id), "the table is paused: its changes wait in the relay");
+        Ok(())
+    }
+
+    async fn resume(&mut self, id: TableId, has_cursor: bool, snapshot: Option<SnapshotFilter>) -> EtlResult<()> {
+        let own = self.run.store.progress().await?.cursor(CursorId::Table(id));
+        let own = self.run.destination_position(CursorId::Table(id)).await?.or(own);
+        match (own, self.held.remove(&id)) {
+            (Some(from), Some(hold)) if has_cursor => {
+                let snapshot = snapshot.unwrap_or_else(SnapshotFilter::nothing);
+                let phase = Phase::CatchingUp { cursor: from, snapshot: snapshot.clone() };
+                self.run.set_phase(id, phase).await?;
+                tracing::info!(table = %self.run.name(id), %from, "the table goes on");
+                self.spawn(id, Begin::CatchUp { from, cursor: from, snapshot }, Some(hold));
+            }
+            (_, hold) => {
+                if let Some(hold) = hold {
+                    hold.leave();
+                } else {
+                    self.run.own_cursor_opened();
+                }
+                self.copy(id).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn resync(&mut self, id: TableId, phase: Phase) -> EtlResult<()> {
+        match (phase, self.held.remove(&id)) {
+            (_, Some(hold)) => hold.leave(),
+            (Phase::Paused { .. }, None) => self.run.own_cursor_opened(),
+            _ => match self.call_back(id).await? {
+                Brought::Joined => self.leave_main(id, Leave::Resync).await?.hold.leave(),
+                Brought::Rests(Some((left, _))) => left.hold.leave(),
+                Brought::Rests(None) => {}
+                Brought::Ended => return Err(over()),
+            },
+        }
+        self.copy(id).await
+    }
+
+    /// The table has a cursor of its own, and is copied.
+    async fn copy(&mut self, id: TableId) -> EtlResult<()> {
+        // From here on a restart copies it too.
+        self.run.set_phase(id, Phase::Pending).await?;
+        self.run.board.forget_meter(CursorId::Table(id));
+        tracing::info!(table = %self.run.name(id), "the table is copied anew");
+        self.spawn(id, Begin::Copy { generation: self.run.states.get(id).generation + 1 }, None);
+        Ok(())
+    }
+
+    /// Stops the work on a table; one without shares the main cursor.
+    async fn call_back(&mut self, id: TableId) -> EtlResult<Brought> {
+        let Some(told) = self.at_work.get(&id) else { return Ok(Brought::Joined) };
+        told.send_replace(true);
+        while let Some(ended) = self.tasks.join_next().await {
+            let (ended, brought) = self.ended(ended)?;
+            if ended == id {
+                return Ok(brought);
+            }
+        }
+        Err(over())
+    }
+
+    async fn leave_main(&self, table: TableId, why: Leave) -> EtlResult<Left> {
+        let (answer, answered) = oneshot::channel();
+        let request = MainRequest::Leave(LeaveRequest { table, why, answer });
+        self.run.requests.send(request).await.map_err(|_| over())?;
+        answered.await.map_err(|_| over())?
+    }
+}
+
+/// Waits for ever once nobody can wish anything.
+async fn next_order(orders: &mut mpsc::Receiver<Order>) -> Order {
+    match orders.recv().await {
+        Some(order) => order,
+        None => std::future::pending().await,
+    }
+}
+
+fn over() -> EtlError {
+    EtlError::new(ErrorKind::Cancelled, "the pipeline ended")
+}
