@@ -10,6 +10,8 @@ Examples:
   etl check                                  look at config, source and destination; change nothing
   etl run                                    copy, then follow every change until told to stop
   etl -c shop.yaml run --until-caught-up     end once everything that is there now is there too
+  etl status --watch                         how the running pipeline is doing
+  etl tables resync public.orders            copy a table anew
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or config, 3 stopped with tables in quarantine.";
 
@@ -37,6 +39,14 @@ pub(crate) enum Verb {
         after_help = "Examples:\n  etl run\n  etl run --until-caught-up\n  ETL__TELEMETRY__LOG__FORMAT=json etl run"
     )]
     Run(Run),
+    /// Say how the running pipeline is doing.
+    #[command(after_help = "Examples:\n  etl status\n  etl status --watch\n  etl status --json | jq .lag_seconds")]
+    Status(Status),
+    /// List the tables of the running pipeline, hold them back, let them go on, or copy them anew.
+    #[command(
+        after_help = "Examples:\n  etl tables list\n  etl tables pause public.orders\n  etl tables resync orders customers"
+    )]
+    Tables(Tables),
     /// Show it all on a throwaway Postgres and a DuckDB file, and compare the two in the end.
     #[command(after_help = "Examples:\n  etl demo\n  etl demo --rows 5000000 --seconds 20\n  etl demo --keep ./demo")]
     Demo(Demo),
@@ -61,6 +71,48 @@ pub(crate) struct Run {
     /// End once everything that the source holds at the start is durable in the destination.
     #[arg(long)]
     pub(crate) until_caught_up: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Status {
+    /// One JSON object on standard output.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Again every second, until Ctrl-C.
+    #[arg(short, long)]
+    pub(crate) watch: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Tables {
+    #[command(subcommand)]
+    pub(crate) verb: TablesVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TablesVerb {
+    /// Show every published table and its state.
+    List(List),
+    /// Hold tables back: their changes wait in the relay, on disk.
+    Pause(Named),
+    /// Let paused tables go on.
+    Resume(Named),
+    /// Copy tables anew, beside the stream; without a running pipeline, by the next run.
+    Resync(Named),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct List {
+    /// One JSON array on standard output.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Named {
+    /// `schema.table`, or the name alone where only one schema has it.
+    #[arg(required = true, value_name = "TABLE")]
+    pub(crate) tables: Vec<String>,
 }
 
 #[derive(Debug, clap::Args)]

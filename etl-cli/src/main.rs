@@ -2,13 +2,18 @@
 
 mod args;
 mod check;
+mod control_socket;
 #[cfg(feature = "duckdb")]
 mod demo;
 mod failure;
+mod http;
 mod init;
 mod progress;
 mod run;
+mod shown;
+mod status;
 mod stdout;
+mod tables;
 mod telemetry;
 
 use std::process::ExitCode;
@@ -45,6 +50,8 @@ fn perform(args: Args) -> Result<ExitCode, Failure> {
         Verb::Init(init) => init::init(&args.config, &init),
         Verb::Check(check) => runtime.block_on(check::check(&args.config, &check)),
         Verb::Run(run) => runtime.block_on(run::run(&args.config, &run)),
+        Verb::Status(status) => runtime.block_on(status::status(&args.config, &status)),
+        Verb::Tables(tables) => runtime.block_on(tables::tables(&args.config, &tables)),
         #[cfg(feature = "duckdb")]
         Verb::Demo(demo) => runtime.block_on(demo::demo(&demo)),
         #[cfg(not(feature = "duckdb"))]

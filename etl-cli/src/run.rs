@@ -9,8 +9,11 @@ use etl_config::AppConfig;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::args::Run;
+use crate::control_socket::ControlSocket;
 use crate::failure::{Failure, QUARANTINED};
+use crate::http;
 use crate::progress::{Lines, Progress};
+use crate::shown::Shown;
 use crate::stdout::complain;
 use crate::telemetry;
 
@@ -18,6 +21,11 @@ pub(crate) async fn run(config: &Path, args: &Run) -> Result<ExitCode, Failure> 
     let config = AppConfig::load(config)?;
     let progress = Progress::new(Lines::Logged);
     telemetry::start(config.telemetry.log, &progress.bars, progress.is_terminal);
+    let shown = Shown::default();
+    if let Some(http) = &config.telemetry.http {
+        http::serve(http, shown.clone()).await?;
+    }
+    let data_dir = config.pipeline.data_dir.clone();
     let mut signals = Signals::new()?;
     let started = async { config.connect().await?.start().await };
     let running = tokio::select! {
@@ -25,8 +33,28 @@ pub(crate) async fn run(config: &Path, args: &Run) -> Result<ExitCode, Failure> 
         () = signals.next() => return Err(Failure::Other("stopped before the pipeline had started".to_owned())),
     };
     let handle = running.handle();
-    let finished = follow(running, &progress, signals, args.until_caught_up).await?;
+    shown.started(handle.clone());
+    let socket = listen(&data_dir);
+    let answering = async {
+        match &socket {
+            Some(socket) => match socket.serve(&shown).await {},
+            None => std::future::pending().await,
+        }
+    };
+    let finished = tokio::select! {
+        finished = follow(running, &progress, signals, args.until_caught_up) => finished?,
+        never = answering => never,
+    };
     Ok(exit_code(&finished, &handle.status()))
+}
+
+/// A pipeline runs without being spoken to where there can be no socket.
+fn listen(data_dir: &Path) -> Option<ControlSocket> {
+    let opened = ControlSocket::open(data_dir);
+    if let Err(error) = &opened {
+        tracing::warn!(%error, data_dir = %data_dir.display(), "`etl status` and `etl tables` will not reach this run");
+    }
+    opened.ok()
 }
 
 /// Waits for the end of a run, which signals and the wish to end when caught up may bring about.

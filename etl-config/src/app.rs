@@ -1,5 +1,6 @@
 //! Which keys does a config have? The sections of the file, with their defaults.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use etl::pipeline::{Ack, BatchSettings, CopySettings, Settings};
@@ -120,6 +121,20 @@ impl Default for StoreConfig {
 pub struct Telemetry {
     /// What the process logs.
     pub log: Log,
+    /// Where it answers `/livez`, `/readyz`, `/status` and `/metrics`; nowhere without.
+    pub http: Option<Http>,
+}
+
+/// The section `telemetry.http`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Http {
+    /// Address and port, such as `127.0.0.1:9898`.
+    pub bind: SocketAddr,
+    /// What `/status` and `/metrics` ask for as `Authorization: Bearer ...`; required unless `bind` is this machine's
+    /// own address.
+    #[serde(default)]
+    pub token: Option<Secret>,
 }
 
 /// The section `telemetry.log`.

@@ -6,7 +6,7 @@ use etl_destinations::registry::DestinationConfig;
 use etl_destinations::table_rules::{Metadata, RuleSettings, TableRule};
 use etl_destinations::write_mode::WriteMode;
 
-use crate::app::{PipelineConfig, PostgresConfig};
+use crate::app::{PipelineConfig, PostgresConfig, Telemetry};
 use crate::problems::Problem;
 use crate::tree::{Content, Node};
 
@@ -124,6 +124,17 @@ impl<'t> Checks<'t> {
                 self.found("source.postgres", "`user` is missing", "Give the role that reads");
             }
             None => {}
+        }
+    }
+
+    pub(crate) fn telemetry(&mut self, telemetry: &Telemetry) {
+        let Some(http) = &telemetry.http else { return };
+        if !http.bind.ip().is_loopback() && http.token.is_none() {
+            let hint = "Add `token: ${ETL_HTTP_TOKEN}`, or bind to 127.0.0.1";
+            self.found("telemetry.http.bind", "an address that others reach needs a token", hint);
+        }
+        if http.token.as_ref().is_some_and(|token| token.expose().is_empty()) {
+            self.found("telemetry.http.token", "the token is empty", "Leave the key out, or give one");
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use etl::EtlResult;
 use etl::destination::{AnyDestination, Destination};
-use etl::pipeline::{Pipeline, check_data_dir};
+use etl::pipeline::{Pipeline, check_data_dir, resync_next_time};
 use etl::postgres::ConnectOptions;
 use etl::source::SourceConfig;
 use etl::store::{MemoryStore, SharedStore, SqliteStore};
@@ -19,10 +19,7 @@ impl AppConfig {
     /// What the store or the destination say when they are opened; each names its file.
     pub async fn connect(self) -> EtlResult<Pipeline> {
         check_data_dir(&self.pipeline.data_dir, &self.pipeline.id)?;
-        let store: SharedStore = match &self.store {
-            StoreConfig::Sqlite(_) => Arc::new(SqliteStore::open(&self.pipeline.data_dir).await?),
-            StoreConfig::Memory(_) => Arc::new(MemoryStore::new()),
-        };
+        let store = self.open_store().await?;
         let (source, settings) = (self.source()?, self.settings());
         let destination = self.destination(Arc::clone(&store)).await?;
         Pipeline::builder(self.pipeline.id, source)
@@ -31,6 +28,24 @@ impl AppConfig {
             .store(store)
             .destination(destination)
             .build()
+    }
+
+    /// Lets the next run copy these tables anew; returns their names.
+    ///
+    /// # Errors
+    /// While the pipeline runs, and for a table that it does not know.
+    pub async fn resync(&self, tables: &[String]) -> EtlResult<Vec<String>> {
+        check_data_dir(&self.pipeline.data_dir, &self.pipeline.id)?;
+        let store = self.open_store().await?;
+        let named = resync_next_time(&self.pipeline.data_dir, &self.pipeline.id, &store, tables).await?;
+        Ok(named.iter().map(ToString::to_string).collect())
+    }
+
+    async fn open_store(&self) -> EtlResult<SharedStore> {
+        Ok(match &self.store {
+            StoreConfig::Sqlite(_) => Arc::new(SqliteStore::open(&self.pipeline.data_dir).await?),
+            StoreConfig::Memory(_) => Arc::new(MemoryStore::new()),
+        })
     }
 
     /// Whether the destination can be opened, reached and written to.

@@ -12,7 +12,7 @@ mod secrets;
 mod spelling;
 mod tree;
 
-pub use app::{AppConfig, Format, Level, Log, NoKeys, PipelineConfig, PostgresConfig, StoreConfig, Telemetry};
+pub use app::{AppConfig, Format, Http, Level, Log, NoKeys, PipelineConfig, PostgresConfig, StoreConfig, Telemetry};
 pub use environment::Environment;
 pub use problems::{Problem, Problems};
 pub use sample::sample;

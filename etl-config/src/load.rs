@@ -5,7 +5,7 @@ use std::path::Path;
 use etl_destinations::table_rules::{RuleSettings, TableRule};
 use serde::de::DeserializeOwned;
 
-use crate::app::{AppConfig, SourceSection};
+use crate::app::{AppConfig, SourceSection, Telemetry};
 use crate::checks::Checks;
 use crate::environment::Environment;
 use crate::problems::{Problem, Problems};
@@ -74,7 +74,7 @@ impl Sections<'_> {
         let destination = self.required("destination");
         let defaults: RuleSettings = self.optional("defaults").unwrap_or_default();
         let tables = self.tables();
-        let telemetry = self.optional("telemetry").unwrap_or_default();
+        let telemetry: Telemetry = self.optional("telemetry").unwrap_or_default();
         let source = source.map(|SourceSection::Postgres(postgres)| postgres);
 
         let mut checks = Checks::new(self.written, self.problems);
@@ -83,6 +83,7 @@ impl Sections<'_> {
         source.iter().for_each(|source| checks.source(source, source_is_whole));
         destination.iter().for_each(|destination| checks.destination(destination));
         checks.tables(&defaults, &tables);
+        checks.telemetry(&telemetry);
         let (pipeline, source, destination) = (pipeline?, source?, destination?);
         Some(AppConfig { pipeline, relay, source, store, destination, defaults, tables, telemetry })
     }

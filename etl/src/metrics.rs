@@ -76,6 +76,8 @@ metrics! {
         "What is being collected into batches or written";
     COPY_MEMORY_BYTES = "etl_copy_memory_bytes", Gauge, Bytes, [],
         "What copies hold of rows that are not written yet";
+    PROCESS_RESIDENT_BYTES = "etl_process_resident_bytes", Gauge, Bytes, [],
+        "Memory of the process, where the system says it";
     MEMORY_LIMIT_BYTES = "etl_memory_limit_bytes", Gauge, Bytes, [],
         "pipeline.memory_limit";
     DESTINATION_CALL_SECONDS = "etl_destination_call_seconds", Histogram, Seconds, ["destination", "call"],
@@ -94,6 +96,11 @@ pub fn describe() {
             Shape::Histogram => metrics::describe_histogram!(name, unit, meaning),
         }
     }
+}
+
+/// Shows how much memory the pipeline's process uses.
+pub fn process_resident_bytes(pipeline: &str, bytes: u64) {
+    gauge!(PROCESS_RESIDENT_BYTES, "pipeline" => pipeline.to_owned()).set(to_float(bytes));
 }
 
 /// The handles of one pipeline, made once. Without a recorder they do nothing.

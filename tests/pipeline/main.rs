@@ -4,5 +4,6 @@ mod catch_up;
 mod copy_and_stream;
 mod rules;
 mod running;
+mod status;
 mod watched;
 mod wishes;

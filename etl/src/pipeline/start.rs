@@ -41,8 +41,8 @@ pub(super) async fn start(mut pipeline: Pipeline) -> EtlResult<RunningPipeline> 
     pipeline.destination.startup().await?;
     let slot = pipeline.slot();
     let source = Source::connect(&pipeline, &store, &slot).await?;
-    let schemas = keep_schemas(&store, &source.tables).await?;
     let states = keep_states(&store, &source.tables).await?;
+    let schemas = keep_schemas(&store, &source.tables, &states).await?;
     let main = main_position(&store, &pipeline.destination, &states).await?;
 
     let shares = Shares::of(&pipeline.settings);
@@ -120,22 +120,29 @@ impl Source {
     }
 }
 
-/// Stores the schemas of new tables; a known one must not have changed.
-async fn keep_schemas(store: &SharedStore, tables: &[PublishedTable]) -> EtlResult<HashMap<TableId, Arc<TableSchema>>> {
+/// Stores the schemas of new tables; that of one that is not copied from the beginning must not have changed.
+async fn keep_schemas(
+    store: &SharedStore,
+    tables: &[PublishedTable],
+    states: &HashMap<TableId, TableState>,
+) -> EtlResult<HashMap<TableId, Arc<TableSchema>>> {
     let mut schemas = HashMap::new();
     for table in tables {
         let id = table.schema.id;
+        let phase = states.get(&id).map(|state| &state.phase);
+        let is_copied = matches!(phase, None | Some(Phase::Pending | Phase::Copying { .. }));
         let schema = match store.schema_at(id, Position::after(Lsn(u64::MAX))).await? {
             Some(known) if is_same(&known, &table.schema) => known,
-            Some(known) => {
+            Some(known) if !is_copied => {
                 return Err(EtlError::new(ErrorKind::SchemaChanged, "a table's schema changed while nobody watched")
                     .with("table", &known.name)
                     .with("changes", describe(&known, &table.schema))
-                    .hint(
-                        "Changing schemas are not followed yet: copy everything again with a new data_dir and slot",
-                    ));
+                    .hint(format!(
+                        "Changing schemas are not followed yet: `etl tables resync {}` copies it anew",
+                        known.name
+                    )));
             }
-            None => {
+            _ => {
                 let schema = Arc::new(table.schema.clone());
                 store.put_schema(Arc::clone(&schema)).await?;
                 schema

@@ -326,7 +326,10 @@ impl Assembler {
             Some(what) => Err(EtlError::new(ErrorKind::SchemaChanged, "a table's schema changed at the source")
                 .with("table", &schema.name)
                 .with("change", what)
-                .hint("Changing schemas are not followed yet: copy everything again with a new data_dir and slot")),
+                .hint(format!(
+                    "Changing schemas are not followed yet: `etl tables resync {}` copies it anew",
+                    schema.name
+                ))),
         }
     }
 
