@@ -1,4 +1,5 @@
 //! Does the protocol hold against a real server? Logins, encryption, settings, copies, the stream.
 
 mod connect;
+mod protocols;
 mod stream;

@@ -221,6 +221,10 @@ impl Assembler {
             Message::Truncate(truncate) => self.truncate(truncate.relations.iter(), drafts)?,
             // Types are read from the catalog; origins and messages are not asked for.
             Message::Origin(_) | Message::Type(_) | Message::Message(_) => {}
+            other => {
+                return Err(EtlError::new(ErrorKind::Protocol, "the source sends what it was not asked for")
+                    .with("message", other.name()));
+            }
         }
         Ok(None)
     }

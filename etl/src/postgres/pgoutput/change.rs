@@ -54,6 +54,32 @@ pub fn note_change(
     schema: &Arc<TableSchema>,
     spans: &mut RowSpans,
 ) -> EtlResult<NotedChange> {
+    noted(block, message, schema, spans, note::<false>)
+}
+
+/// The same for a message of a segment, which names its (sub)transaction before the table.
+///
+/// # Errors
+/// As of [`note_change`].
+pub fn note_streamed_change(
+    block: &[u8],
+    message: Range<usize>,
+    schema: &Arc<TableSchema>,
+    spans: &mut RowSpans,
+) -> EtlResult<NotedChange> {
+    noted(block, message, schema, spans, note::<true>)
+}
+
+type Note = fn(&[u8], Range<usize>, &Arc<TableSchema>, &mut RowSpans) -> Scan<NotedChange>;
+
+#[inline]
+fn noted(
+    block: &[u8],
+    message: Range<usize>,
+    schema: &Arc<TableSchema>,
+    spans: &mut RowSpans,
+    note: Note,
+) -> EtlResult<NotedChange> {
     let mark = spans.mark();
     note(block, message.clone(), schema, spans).map_err(|malformed| {
         spans.rewind(mark);
@@ -62,12 +88,20 @@ pub fn note_change(
 }
 
 #[inline]
-fn note(block: &[u8], message: Range<usize>, schema: &Arc<TableSchema>, spans: &mut RowSpans) -> Scan<NotedChange> {
+fn note<const IN_STREAM: bool>(
+    block: &[u8],
+    message: Range<usize>,
+    schema: &Arc<TableSchema>,
+    spans: &mut RowSpans,
+) -> Scan<NotedChange> {
     if block.len() > RowSpans::MAX_BYTES {
         return Err(Malformed("the block around it is too large"));
     }
     let mut scan = Scanner::within(block, message)?;
     let tag = scan.u8()?;
+    if IN_STREAM {
+        scan.u32()?;
+    }
     if scan.u32()? != schema.id.0 {
         return Err(Malformed("it is about another table than its schema"));
     }

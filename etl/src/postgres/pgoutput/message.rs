@@ -1,10 +1,13 @@
 //! Which message is it? The tag byte decides; rows stay where they are.
 
-use super::{Begin, Commit, Emitted, Origin, Relation, Truncate, TypeName};
+use super::{
+    Begin, Commit, CommitPrepared, Emitted, Origin, Prepared, Relation, RollbackPrepared, StreamAbort, StreamCommit,
+    StreamStart, Truncate, TypeName,
+};
 use crate::error::EtlResult;
 use crate::postgres::scan::{Malformed, Scan, Scanner};
 
-/// One message of protocol 1, borrowed from its bytes.
+/// One message, borrowed from its bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Message<'a> {
@@ -37,6 +40,60 @@ pub enum Message<'a> {
     Truncate(Truncate<'a>),
     /// A message of `pg_logical_emit_message`.
     Message(Emitted<'a>),
+    /// A segment of a transaction in progress begins (protocol 2).
+    StreamStart(StreamStart),
+    /// The segment ends.
+    StreamStop,
+    /// A streamed transaction has committed.
+    StreamCommit(StreamCommit),
+    /// A streamed transaction or subtransaction was rolled back.
+    StreamAbort(StreamAbort),
+    /// A transaction begins that was prepared (protocol 3).
+    BeginPrepare(Prepared<'a>),
+    /// It is complete, and waits for its second phase.
+    Prepare(Prepared<'a>),
+    /// A prepared transaction was committed.
+    CommitPrepared(CommitPrepared<'a>),
+    /// A prepared transaction was rolled back.
+    RollbackPrepared(RollbackPrepared<'a>),
+    /// A streamed transaction was prepared.
+    StreamPrepare(Prepared<'a>),
+}
+
+impl Message<'_> {
+    /// What the manual calls it.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Begin(_) => "Begin",
+            Self::Commit(_) => "Commit",
+            Self::Origin(_) => "Origin",
+            Self::Relation(_) => "Relation",
+            Self::Type(_) => "Type",
+            Self::Insert { .. } => "Insert",
+            Self::Update { .. } => "Update",
+            Self::Delete { .. } => "Delete",
+            Self::Truncate(_) => "Truncate",
+            Self::Message(_) => "Message",
+            Self::StreamStart(_) => "Stream Start",
+            Self::StreamStop => "Stream Stop",
+            Self::StreamCommit(_) => "Stream Commit",
+            Self::StreamAbort(_) => "Stream Abort",
+            Self::BeginPrepare(_) => "Begin Prepare",
+            Self::Prepare(_) => "Prepare",
+            Self::CommitPrepared(_) => "Commit Prepared",
+            Self::RollbackPrepared(_) => "Rollback Prepared",
+            Self::StreamPrepare(_) => "Stream Prepare",
+        }
+    }
+}
+
+/// A message of a segment, and the (sub)transaction that it belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Streamed<'a> {
+    /// The transaction or subtransaction; absent from the segment's end and from an origin.
+    pub xid: Option<u32>,
+    /// The message.
+    pub message: Message<'a>,
 }
 
 /// What the first bytes of a message tell.
@@ -58,9 +115,33 @@ impl Peek {
 /// Reads the header of one whole message; of row messages only the table's oid.
 ///
 /// # Errors
-/// `Protocol` when the bytes are not one message of protocol 1.
+/// `Protocol` when the bytes are not one message as it comes outside of segments.
 #[inline]
 pub fn parse(message: &[u8]) -> EtlResult<Message<'_>> {
+    let read = |message| {
+        let mut scan = Scanner::new(message);
+        let tag = scan.u8()?;
+        read(tag, scan)
+    };
+    read(message).map_err(|malformed| named(malformed, message))
+}
+
+/// Reads the header of one whole message between the beginning and the end of a segment.
+///
+/// # Errors
+/// `Protocol` when the bytes are not one message as it comes there.
+#[inline]
+pub fn parse_streamed(message: &[u8]) -> EtlResult<Streamed<'_>> {
+    let read = |message| {
+        let mut scan = Scanner::new(message);
+        let tag = scan.u8()?;
+        let xid = match tag {
+            b'R' | b'Y' | b'I' | b'U' | b'D' | b'T' | b'M' => Some(scan.u32()?),
+            b'E' | b'O' => None,
+            _ => return Err(Malformed("no message within a segment has this tag")),
+        };
+        Ok(Streamed { xid, message: read(tag, scan)? })
+    };
     read(message).map_err(|malformed| named(malformed, message))
 }
 
@@ -79,9 +160,10 @@ pub fn peek(message: &[u8]) -> EtlResult<Peek> {
     read(message).map_err(|malformed| named(malformed, message))
 }
 
-fn read(message: &[u8]) -> Scan<Message<'_>> {
-    let mut scan = Scanner::new(message);
-    let read = match scan.u8()? {
+/// Reads what follows the tag.
+#[inline]
+fn read(tag: u8, mut scan: Scanner<'_>) -> Scan<Message<'_>> {
+    let read = match tag {
         b'I' => return Ok(Message::Insert { relation: scan.u32()? }),
         b'U' => return Ok(Message::Update { relation: scan.u32()? }),
         b'D' => return Ok(Message::Delete { relation: scan.u32()? }),
@@ -92,6 +174,15 @@ fn read(message: &[u8]) -> Scan<Message<'_>> {
         b'Y' => Message::Type(TypeName::read(&mut scan)?),
         b'T' => Message::Truncate(Truncate::read(&mut scan)?),
         b'M' => Message::Message(Emitted::read(&mut scan)?),
+        b'S' => Message::StreamStart(StreamStart::read(&mut scan)?),
+        b'E' => Message::StreamStop,
+        b'c' => Message::StreamCommit(StreamCommit::read(&mut scan)?),
+        b'A' => Message::StreamAbort(StreamAbort::read(&mut scan)?),
+        b'b' => Message::BeginPrepare(Prepared::read_begin(&mut scan)?),
+        b'P' => Message::Prepare(Prepared::read(&mut scan)?),
+        b'K' => Message::CommitPrepared(CommitPrepared::read(&mut scan)?),
+        b'r' => Message::RollbackPrepared(RollbackPrepared::read(&mut scan)?),
+        b'p' => Message::StreamPrepare(Prepared::read(&mut scan)?),
         _ => return Err(Malformed("no message of this protocol has this tag")),
     };
     scan.end()?;

@@ -78,6 +78,96 @@ fn transactions_are_read() {
     assert_eq!(parse(origin).unwrap(), Message::Origin(Origin { commit: Lsn(7), name: "name" }));
 }
 
+/// As the manual lays them out: big-endian, in this order.
+fn laid_out(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
+    [&[tag][..], &parts.concat()].concat()
+}
+
+#[test]
+fn streamed_transactions_are_read() {
+    let (xid, sub) = (7_u32.to_be_bytes(), 9_u32.to_be_bytes());
+    let (a, b, t) = (16_u64.to_be_bytes(), 32_u64.to_be_bytes(), 5_u64.to_be_bytes());
+    let at = Timestamp::from_postgres(5);
+    let cases = [
+        (laid_out(b'S', &[&xid, &[1]]), Message::StreamStart(StreamStart { xid: 7, is_first: true })),
+        (laid_out(b'S', &[&xid, &[0]]), Message::StreamStart(StreamStart { xid: 7, is_first: false })),
+        (laid_out(b'E', &[]), Message::StreamStop),
+        (
+            laid_out(b'c', &[&xid, &[0], &a, &b, &t]),
+            Message::StreamCommit(StreamCommit { xid: 7, commit: Lsn(16), end: Lsn(32), at }),
+        ),
+        (laid_out(b'A', &[&xid, &sub]), Message::StreamAbort(StreamAbort { xid: 7, subxid: 9, aborted: None })),
+        (
+            laid_out(b'A', &[&xid, &xid, &a, &t]),
+            Message::StreamAbort(StreamAbort { xid: 7, subxid: 7, aborted: Some((Lsn(16), at)) }),
+        ),
+    ];
+    for (bytes, expected) in cases {
+        assert_eq!(parse(&bytes).unwrap(), expected);
+    }
+    for bad in [
+        laid_out(b'S', &[&xid, &[2]]),
+        laid_out(b'S', &[&xid]),
+        laid_out(b'E', &[&[0]]),
+        laid_out(b'c', &[&xid, &[1], &a, &b, &t]),
+        laid_out(b'A', &[&xid, &sub, &a]),
+    ] {
+        assert_eq!(parse(&bad).unwrap_err().kind(), ErrorKind::Protocol, "{bad:?}");
+    }
+}
+
+#[test]
+fn prepared_transactions_are_read() {
+    let xid = 7_u32.to_be_bytes();
+    let (a, b, t, u) = (16_u64.to_be_bytes(), 32_u64.to_be_bytes(), 5_u64.to_be_bytes(), 6_u64.to_be_bytes());
+    let (at, later) = (Timestamp::from_postgres(5), Timestamp::from_postgres(6));
+    let prepared = Prepared { prepare: Lsn(16), end: Lsn(32), at, xid: 7, gid: "gid" };
+    let committed = CommitPrepared { commit: Lsn(16), end: Lsn(32), at, xid: 7, gid: "gid" };
+    let rolled_back =
+        RollbackPrepared { prepare_end: Lsn(16), end: Lsn(32), prepared_at: at, at: later, xid: 7, gid: "gid" };
+    let tail: [&[u8]; 5] = [&a, &b, &t, &xid, b"gid\0"];
+    let flagged = |tag| laid_out(tag, &[&[&[0][..]], &tail[..]].concat());
+    let cases = [
+        (laid_out(b'b', &tail), Message::BeginPrepare(prepared)),
+        (flagged(b'P'), Message::Prepare(prepared)),
+        (flagged(b'p'), Message::StreamPrepare(prepared)),
+        (flagged(b'K'), Message::CommitPrepared(committed)),
+        (laid_out(b'r', &[&[0], &a, &b, &t, &u, &xid, b"gid\0"]), Message::RollbackPrepared(rolled_back)),
+    ];
+    for (bytes, expected) in &cases {
+        assert_eq!(parse(bytes).unwrap(), *expected);
+        for cut in 0..bytes.len() {
+            assert!(parse(&bytes[..cut]).is_err(), "{} cut at {cut}", expected.name());
+        }
+    }
+}
+
+#[test]
+fn what_comes_in_a_segment_names_its_transaction() {
+    let within = |message: &[u8]| [&message[..1], &77_u32.to_be_bytes(), &message[1..]].concat();
+    for (hex, name) in
+        [(RELATION, "Relation"), (TYPE, "Type"), (INSERT, "Insert"), (TRUNCATE, "Truncate"), (EMITTED, "Message")]
+    {
+        let message = recorded(hex);
+        let bytes = within(&message);
+        let streamed = parse_streamed(&bytes).unwrap();
+        assert_eq!((streamed.xid, streamed.message.name()), (Some(77), name));
+        assert_eq!(streamed.message, parse(&message).unwrap(), "{name}");
+    }
+    assert_eq!(parse_streamed(b"E").unwrap(), Streamed { xid: None, message: Message::StreamStop });
+    assert_eq!(parse_streamed(&recorded(BEGIN)).unwrap_err().kind(), ErrorKind::Protocol);
+
+    let message = within(&recorded(UPDATE_KEY));
+    let schema = table(0x4005, &[Kind::Text, Kind::Text, Kind::Text, Kind::Text]);
+    let mut spans = RowSpans::new();
+    let noted = note_streamed_change(&message, 0..message.len(), &schema, &mut spans).unwrap();
+    let NotedChange::Update { old: Some(NotedOld::Key(old)), new } = noted else { panic!("{noted:?}") };
+    let buffer = spans.finish(Bytes::from(message.clone()));
+    assert_eq!(TableRow::new(Arc::clone(&buffer), old).raw(0), RawValue::Text(b"1"));
+    assert_eq!(TableRow::new(buffer, new).raw(0), RawValue::Text(b"2"));
+    assert!(note_change(&message, 0..message.len(), &schema, &mut RowSpans::new()).is_err());
+}
+
 #[test]
 fn tables_and_types_are_read() {
     let bytes = recorded(RELATION);

@@ -34,9 +34,7 @@ pub struct Commit {
 
 impl Commit {
     pub(super) fn read(scan: &mut Scanner<'_>) -> Scan<Self> {
-        if scan.u8()? != 0 {
-            return Err(Malformed("its flags are not zero"));
-        }
+        no_flags(scan)?;
         Ok(Self { commit: lsn(scan)?, end: lsn(scan)?, at: time(scan)? })
     }
 }
@@ -81,10 +79,14 @@ impl<'a> Emitted<'a> {
     }
 }
 
-fn lsn(scan: &mut Scanner<'_>) -> Scan<Lsn> {
+pub(super) fn no_flags(scan: &mut Scanner<'_>) -> Scan<()> {
+    if scan.u8()? == 0 { Ok(()) } else { Err(Malformed("its flags are not zero")) }
+}
+
+pub(super) fn lsn(scan: &mut Scanner<'_>) -> Scan<Lsn> {
     scan.u64().map(Lsn)
 }
 
-fn time(scan: &mut Scanner<'_>) -> Scan<Timestamp> {
+pub(super) fn time(scan: &mut Scanner<'_>) -> Scan<Timestamp> {
     scan.i64().map(Timestamp::from_postgres)
 }
