@@ -14,7 +14,7 @@ use crate::stdout::say;
 
 /// One thing that was looked at and is not as it should be.
 struct Line {
-    /// `config`, `source`, `destination` or `data_dir`.
+    /// `config`, `source`, `destination`, `store` or `data_dir`.
     area: &'static str,
     is_error: bool,
     what: String,
@@ -52,6 +52,9 @@ async fn look(config: &AppConfig) -> Vec<Line> {
     if let Err(error) = config.check_destination().await {
         lines.push(of_error("destination", &error));
     }
+    if let Err(error) = config.check_store().await {
+        lines.push(of_error("store", &error));
+    }
     if let Err(error) = config.check_data_dir() {
         lines.push(of_error("data_dir", &error));
     }
@@ -70,7 +73,7 @@ fn of_error(area: &'static str, error: &EtlError) -> Line {
 /// Areas without an error are said to be fine; then what was found, errors first.
 fn tell(file: &Path, lines: &[Line]) {
     say(&format!("ok       config: {}", file.display()));
-    for area in ["source", "destination", "data_dir"] {
+    for area in ["source", "destination", "store", "data_dir"] {
         if !lines.iter().any(|line| line.area == area && line.is_error) {
             say(&format!("ok       {area}"));
         }

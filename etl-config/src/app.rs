@@ -100,8 +100,28 @@ pub struct PostgresConfig {
 pub enum StoreConfig {
     /// A file in `data_dir`.
     Sqlite(NoKeys),
+    /// A schema of any Postgres that can be written.
+    Postgres(PostgresStoreConfig),
     /// Forgotten when the process ends: every start copies everything again.
     Memory(NoKeys),
+}
+
+/// The section `store.postgres`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PostgresStoreConfig {
+    /// As that of the source; the server must be one that can be written, and not be reached through a pooler.
+    pub url: Secret,
+    /// How the connection is encrypted; before what the URL says.
+    #[serde(default)]
+    pub tls: Option<TlsOptions>,
+    /// Where its tables are; several pipelines can share one. Default `etl`.
+    #[serde(default = "default_schema")]
+    pub schema: String,
+}
+
+fn default_schema() -> String {
+    "etl".to_owned()
 }
 
 /// A section without keys of its own.

@@ -1,12 +1,12 @@
 //! Which values are of the right type and still wrong, and which exclude each other?
 
-use etl::postgres::{ConnectOptions, TlsMode};
+use etl::postgres::{ConnectOptions, TlsMode, TlsOptions};
 use etl::relay::RelaySettings;
 use etl_destinations::registry::DestinationConfig;
 use etl_destinations::table_rules::{Metadata, RuleSettings, TableRule};
 use etl_destinations::write_mode::WriteMode;
 
-use crate::app::{PipelineConfig, PostgresConfig, Telemetry};
+use crate::app::{PipelineConfig, PostgresConfig, StoreConfig, Telemetry};
 use crate::problems::Problem;
 use crate::tree::{Content, Node};
 
@@ -88,12 +88,15 @@ impl<'t> Checks<'t> {
             }
             _ => {}
         }
-        if let Some(tls) = &source.tls
-            && tls.ca.is_some()
-            && tls.mode != Some(TlsMode::VerifyFull)
-        {
+        if let Some(tls) = &source.tls {
+            self.tls("source.postgres.tls", tls);
+        }
+    }
+
+    fn tls(&mut self, path: &str, tls: &TlsOptions) {
+        if tls.ca.is_some() && tls.mode != Some(TlsMode::VerifyFull) {
             let hint = "Write `mode: verify-full`, or leave `ca` out";
-            self.found("source.postgres.tls.ca", "only verify-full reads certificates", hint);
+            self.found(&format!("{path}.ca"), "only verify-full reads certificates", hint);
         }
     }
 
@@ -124,6 +127,20 @@ impl<'t> Checks<'t> {
                 self.found("source.postgres", "`user` is missing", "Give the role that reads");
             }
             None => {}
+        }
+    }
+
+    pub(crate) fn store(&mut self, store: &StoreConfig) {
+        let StoreConfig::Postgres(postgres) = store else { return };
+        if let Err(error) = ConnectOptions::from_url(postgres.url.expose()) {
+            self.found("store.postgres.url", error.message(), error.hint_text().unwrap_or_default());
+        }
+        if postgres.schema.is_empty() || postgres.schema.len() > 63 || postgres.schema.starts_with("pg_") {
+            let hint = "1 to 63 bytes that do not begin with pg_, such as etl";
+            self.found_value("store.postgres.schema", "that is no name for a schema", hint);
+        }
+        if let Some(tls) = &postgres.tls {
+            self.tls("store.postgres.tls", tls);
         }
     }
 

@@ -7,10 +7,10 @@ use etl::destination::{AnyDestination, Destination};
 use etl::pipeline::{Pipeline, check_data_dir, resync_next_time};
 use etl::postgres::ConnectOptions;
 use etl::source::SourceConfig;
-use etl::store::{MemoryStore, SharedStore, SqliteStore};
+use etl::store::{MemoryStore, PostgresStore, SharedStore, SqliteStore};
 use etl_destinations::table_rules::TableRules;
 
-use crate::app::{AppConfig, PostgresConfig, StoreConfig};
+use crate::app::{AppConfig, PostgresConfig, PostgresStoreConfig, StoreConfig};
 
 impl AppConfig {
     /// The pipeline, with its store and its destination open.
@@ -45,7 +45,24 @@ impl AppConfig {
         Ok(match &self.store {
             StoreConfig::Sqlite(_) => Arc::new(SqliteStore::open(&self.pipeline.data_dir).await?),
             StoreConfig::Memory(_) => Arc::new(MemoryStore::new()),
+            StoreConfig::Postgres(postgres) => {
+                Arc::new(PostgresStore::open(postgres.to_options()?, &postgres.schema, &self.pipeline.id).await?)
+            }
         })
+    }
+
+    /// Whether the state store can be reached and written; nothing is made there.
+    ///
+    /// # Errors
+    /// Why not, and what to do.
+    pub async fn check_store(&self) -> EtlResult<()> {
+        match &self.store {
+            StoreConfig::Postgres(postgres) => {
+                PostgresStore::check(postgres.to_options()?, &postgres.schema, &self.pipeline.id).await
+            }
+            // What is in data_dir is looked at with it.
+            StoreConfig::Sqlite(_) | StoreConfig::Memory(_) => Ok(()),
+        }
     }
 
     /// Whether the destination can be opened, reached and written to.
@@ -75,6 +92,16 @@ impl AppConfig {
     async fn destination(&self, store: SharedStore) -> EtlResult<AnyDestination> {
         let rules = TableRules { defaults: self.defaults.clone(), rules: self.tables.clone() };
         self.destination.clone().to_destination(store, rules).await
+    }
+}
+
+impl PostgresStoreConfig {
+    fn to_options(&self) -> EtlResult<ConnectOptions> {
+        let mut connect = ConnectOptions::from_url(self.url.expose())?;
+        if let Some(tls) = &self.tls {
+            connect.tls.clone_from(tls);
+        }
+        Ok(connect)
     }
 }
 

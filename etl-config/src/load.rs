@@ -81,6 +81,7 @@ impl Sections<'_> {
         pipeline.iter().for_each(|pipeline| checks.pipeline(pipeline));
         checks.relay(&relay);
         source.iter().for_each(|source| checks.source(source, source_is_whole));
+        checks.store(&store);
         destination.iter().for_each(|destination| checks.destination(destination));
         checks.tables(&defaults, &tables);
         checks.telemetry(&telemetry);

@@ -57,6 +57,8 @@ pub enum ErrorKind {
     DestinationUnsupported,
     /// The state store failed.
     Store,
+    /// The state store does not answer; trying again may help.
+    StoreUnavailable,
     /// Somebody else changed the stored state in the meantime.
     StoreConflict,
     /// The relay's files are damaged or at their limit.
@@ -101,6 +103,7 @@ impl ErrorKind {
         Self::DestinationRejected,
         Self::DestinationUnsupported,
         Self::Store,
+        Self::StoreUnavailable,
         Self::StoreConflict,
         Self::Relay,
         Self::Disk,
@@ -128,6 +131,7 @@ impl ErrorKind {
             Self::DestinationRejected => "destination_rejected",
             Self::DestinationUnsupported => "destination_unsupported",
             Self::Store => "store",
+            Self::StoreUnavailable => "store_unavailable",
             Self::StoreConflict => "store_conflict",
             Self::Relay => "relay",
             Self::Disk => "disk",
@@ -140,7 +144,9 @@ impl ErrorKind {
     /// What helps against an error of this kind.
     pub const fn retry_class(self) -> RetryClass {
         match self {
-            Self::SourceUnavailable | Self::SlotBusy | Self::DestinationUnavailable => RetryClass::Transient,
+            Self::SourceUnavailable | Self::SlotBusy | Self::StoreUnavailable | Self::DestinationUnavailable => {
+                RetryClass::Transient
+            }
             Self::Config
             | Self::SourceAuthentication
             | Self::SourcePermission

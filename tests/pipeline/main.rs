@@ -5,5 +5,6 @@ mod copy_and_stream;
 mod rules;
 mod running;
 mod status;
+mod stored;
 mod watched;
 mod wishes;

@@ -2,4 +2,5 @@
 
 mod connect;
 mod protocols;
+mod store;
 mod stream;

@@ -72,13 +72,12 @@ fn one_bad_key_is_one_problem() {
         ("relay: { at_limit: wiat }", "relay.at_limit (line 4): `wiat`: unknown value. Did you mean `wait`?"),
         ("relay: { at_limit: resync }", "`resync`: unknown value. It is not available in this version"),
         ("relay: 7", "relay (line 4): `7`: here belong keys with values"),
-        (
-            "store: { postgres: {} }",
-            "store.postgres (line 4): unknown key `postgres`. It is not available in this version",
-        ),
+        ("store: { postgres: {} }", "store.postgres.url (line 4): this key is missing"),
+        ("store: { postgres: { url: 'mysql://u:hunter2@h' } }", "store.postgres.url (line 4): the url is wrong"),
+        ("store: { postgres: { url: 'postgres://u@h', schema: pg_x } }", "`pg_x`: that is no name for a schema"),
         ("store: { sqlite: {}, memory: {} }", "store (line 4): `sqlite` and `memory` exclude each other"),
         ("store: { sqlite: { path: x } }", "store.sqlite.path (line 4): unknown key `path`"),
-        ("store: {}", "store (line 4): here belongs one of: sqlite, memory"),
+        ("store: {}", "store (line 4): here belongs one of: sqlite, postgres, memory"),
         ("telemetry: { htpp: { bind: x } }", "telemetry.htpp (line 4): unknown key `htpp`. Did you mean `http`?"),
         ("telemetry: { http: { bind: x } }", "telemetry.http.bind (line 4): `x`: invalid socket address"),
         ("telemetry: { http: { bind: '0.0.0.0:1' } }", "an address that others reach needs a token"),
@@ -139,7 +138,7 @@ fn a_bad_source_is_said_without_its_secrets() {
         ),
         (
             "{ url: 'mysql://u:hunter2@h/d', publication: p }",
-            &["source.postgres.url (line 2): the source's url is wrong: it does not begin with postgres://"],
+            &["source.postgres.url (line 2): the url is wrong: it does not begin with postgres://"],
         ),
         (
             "{ url: 'postgres://h/d', host: h, user: u, password: hunter2, publication: p }",

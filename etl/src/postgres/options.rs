@@ -199,7 +199,7 @@ fn decode(text: &str) -> EtlResult<String> {
 }
 
 fn wrong(what: &str) -> EtlError {
-    EtlError::new(ErrorKind::Config, format!("the source's url is wrong: {what}"))
+    EtlError::new(ErrorKind::Config, format!("the url is wrong: {what}"))
         .hint("Write postgres://user:password@host:5432/database; encode special characters as %XX")
 }
 

@@ -1,5 +1,6 @@
 //! Would a pipeline run on this source? What is wrong and what to do about it, before anything is changed.
 
+use super::publication::refuse_state;
 use super::{SourceConfig, published_tables};
 use crate::error::{ErrorKind, EtlError, EtlResult};
 use crate::postgres::{Connection, Session, query_error};
@@ -81,6 +82,9 @@ async fn check_publication(session: &Session, publication: &str) -> EtlResult<Ve
         return Ok(vec![Finding::error(format!("the publication {publication} does not exist"), hint)]);
     };
     let has_changes: bool = row.get(0);
+    if let Err(error) = refuse_state(session.client(), publication).await {
+        return Ok(vec![Finding::of(&error)]);
+    }
     let tables = published_tables(session.client(), publication, session.server_version()).await?;
     if tables.is_empty() {
         return Ok(vec![Finding::warning(format!("the publication {publication} has no tables"), "")]);

@@ -6,6 +6,7 @@ use super::SourceConfig;
 use crate::error::{ErrorKind, EtlError, EtlResult};
 use crate::postgres::{query_error, quote_ident};
 use crate::schema::TableName;
+use crate::store::STATE_MARK;
 
 /// The name of the publication to read. One that the pipeline keeps itself is created or extended first.
 pub(crate) async fn ensure_publication(client: &Client, source: &SourceConfig, pipeline: &str) -> EtlResult<String> {
@@ -25,17 +26,38 @@ async fn exists(client: &Client, name: &str) -> EtlResult<bool> {
 
 async fn require(client: &Client, name: &str) -> EtlResult<()> {
     if exists(client, name).await? {
-        return Ok(());
+        return refuse_state(client, name).await;
     }
     Err(EtlError::new(ErrorKind::SourceSetup, "the publication does not exist")
         .with("publication", name)
         .hint(format!("Create it: CREATE PUBLICATION {} FOR TABLE ...;", quote_ident(name))))
 }
 
+/// Refuses a publication that holds the state of a pipeline.
+pub(super) async fn refuse_state(client: &Client, publication: &str) -> EtlResult<()> {
+    let row = client.query_opt(STATE, &[&publication, &STATE_MARK]).await;
+    let Some(row) = row.map_err(|e| query_error("look into the publication", e))? else { return Ok(()) };
+    Err(EtlError::new(ErrorKind::SourceSetup, "the publication holds the tables in which a pipeline keeps its state")
+        .with("publication", publication)
+        .with("schema", row.get::<_, String>(0))
+        .hint(
+            "Each position stored would be a change to stream: keep the state in another database, or publish \
+               other schemas only (FOR TABLES IN SCHEMA, or the key `tables`)",
+        ))
+}
+
 const ALL_TABLES: &str = "
 SELECT n.nspname, c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
  WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence = 'p'
-   AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_' ORDER BY 1, 2";
+   AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
+   AND pg_catalog.obj_description(c.oid, 'pg_class') IS DISTINCT FROM $1 ORDER BY 1, 2";
+
+/// A table of a state store that is published, so that every position stored is a change again.
+const STATE: &str = "
+SELECT p.schemaname FROM pg_catalog.pg_publication_tables p
+  JOIN pg_catalog.pg_namespace n ON n.nspname = p.schemaname
+  JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename
+ WHERE p.pubname = $1 AND pg_catalog.obj_description(c.oid, 'pg_class') = $2 LIMIT 1";
 
 const PUBLISHED: &str = "
 SELECT n.nspname, c.relname FROM pg_catalog.pg_publication_rel r
@@ -44,7 +66,7 @@ SELECT n.nspname, c.relname FROM pg_catalog.pg_publication_rel r
  WHERE p.pubname = $1";
 
 async fn keep_own(client: &Client, patterns: &[String], name: &str) -> EtlResult<String> {
-    let wanted = names(client, ALL_TABLES, &[]).await?;
+    let wanted = names(client, ALL_TABLES, &[&STATE_MARK]).await?;
     let wanted: Vec<_> = wanted.into_iter().filter(|table| is_chosen(patterns, &table.to_string())).collect();
     if wanted.is_empty() {
         return Err(EtlError::new(ErrorKind::SourceSetup, "no table of the source matches `tables`")

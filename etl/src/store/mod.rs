@@ -1,7 +1,10 @@
 //! What does the engine remember across restarts? Table states, positions and schemas; never rows.
 
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
 mod cursor;
 mod memory;
+mod postgres;
 mod sqlite;
 #[cfg(test)]
 mod tests;
@@ -12,8 +15,9 @@ use std::sync::Arc;
 
 pub use cursor::CursorId;
 pub use memory::MemoryStore;
+pub use postgres::PostgresStore;
+pub(crate) use postgres::STATE_MARK;
 use serde::{Deserialize, Serialize};
-
 pub use sqlite::SqliteStore;
 
 use crate::clock::Timestamp;

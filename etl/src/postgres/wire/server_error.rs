@@ -90,11 +90,11 @@ pub fn query_error(doing: &'static str, error: tokio_postgres::Error) -> EtlErro
 fn explain(sqlstate: String, said: ServerMessage, hint: Option<String>) -> EtlError {
     let kind = kind_of(&sqlstate);
     let message = match kind {
-        ErrorKind::SourceAuthentication => "the source refuses the login",
-        ErrorKind::SourcePermission => "the source's user lacks a right",
+        ErrorKind::SourceAuthentication => "the server refuses the login",
+        ErrorKind::SourcePermission => "the user lacks a right at the server",
         ErrorKind::SlotBusy => "the replication slot is in use",
-        ErrorKind::SourceUnavailable => "the source is not available",
-        _ => "the source reports an error",
+        ErrorKind::SourceUnavailable => "the server is not available",
+        _ => "the server reports an error",
     };
     let hint = hint.or_else(|| known_hint(&sqlstate).map(str::to_owned));
     let error = EtlError::new(kind, message).with("sqlstate", sqlstate).because(said);

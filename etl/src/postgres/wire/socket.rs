@@ -77,7 +77,7 @@ async fn request_tls(stream: &mut TcpStream, options: &ConnectOptions) -> EtlRes
 }
 
 fn unreachable(options: &ConnectOptions, error: io::Error) -> EtlError {
-    EtlError::new(ErrorKind::SourceUnavailable, "the source cannot be reached")
+    EtlError::new(ErrorKind::SourceUnavailable, "the server cannot be reached")
         .with("server", options.address())
         .because(error)
         .hint("Check host and port, that the server runs, and that it listens there")
