@@ -163,6 +163,24 @@ impl<'t> Checks<'t> {
         }
     }
 
+    /// Looks at write modes that the destination does not have.
+    pub(crate) fn write_modes(
+        &mut self,
+        destination: &DestinationConfig,
+        defaults: &RuleSettings,
+        rules: &[TableRule],
+    ) {
+        let is_other = |mode: Option<WriteMode>| mode.is_some_and(|mode| mode != WriteMode::Append);
+        let section = match (is_other(defaults.write_mode), rules.iter().any(|rule| is_other(rule.write_mode))) {
+            _ if !destination.only_appends() => return,
+            (true, _) => "defaults",
+            (false, true) => "tables",
+            (false, false) => return,
+        };
+        let hint = "Write `append`, or leave it out";
+        self.found(section, format!("`{}` holds logs of changes, not current states", destination.name()), hint);
+    }
+
     pub(crate) fn tables(&mut self, defaults: &RuleSettings, rules: &[TableRule]) {
         if rules.iter().any(|rule| rule.tables.is_blank()) {
             let hint = "Write `match: public.users` or a pattern such as `public.*`";

@@ -84,6 +84,7 @@ impl Sections<'_> {
         checks.store(&store);
         destination.iter().for_each(|destination| checks.destination(destination));
         checks.tables(&defaults, &tables);
+        destination.iter().for_each(|destination| checks.write_modes(destination, &defaults, &tables));
         checks.telemetry(&telemetry);
         let (pipeline, source, destination) = (pipeline?, source?, destination?);
         Some(AppConfig { pipeline, relay, source, store, destination, defaults, tables, telemetry })

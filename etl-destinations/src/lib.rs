@@ -4,10 +4,14 @@ pub mod change_set;
 #[cfg(feature = "columnar")]
 pub mod columnar;
 pub mod duckdb;
+pub mod file;
+pub mod log;
 pub mod metadata_columns;
 pub mod null;
 mod plan;
 pub mod registry;
+#[cfg(feature = "rowwise")]
+pub mod rowwise;
 pub mod table_destination;
 pub mod table_name;
 pub mod table_rules;

@@ -6,6 +6,8 @@ use etl::store::SharedStore;
 use serde::Deserialize;
 
 use crate::duckdb::DuckDbConfig;
+use crate::file::FileConfig;
+use crate::log::LogConfig;
 use crate::null::NullConfig;
 use crate::table_rules::TableRules;
 
@@ -64,6 +66,17 @@ destinations! {
     Null(NullConfig), "null" if cfg!(feature = "null") => open_null;
     /// One DuckDB file.
     DuckDb(DuckDbConfig), "duckdb" if cfg!(feature = "duckdb") => open_duckdb;
+    /// A log of all changes in JSON lines or CSV.
+    File(FileConfig), "file" if cfg!(feature = "file") => open_file;
+    /// A line of the process's log a change.
+    Log(LogConfig), "log" if cfg!(feature = "log") => open_log;
+}
+
+impl DestinationConfig {
+    /// Whether it holds logs of changes and nothing else, so that `append` is the only write mode.
+    pub fn only_appends(&self) -> bool {
+        matches!(self, Self::File(_) | Self::Log(_))
+    }
 }
 
 /// The settings of `memory`: none.
@@ -89,6 +102,16 @@ async fn open_duckdb(config: DuckDbConfig, store: SharedStore, rules: TableRules
     Ok(AnyDestination::new(crate::duckdb::DuckDb::with_config(config, store, rules)))
 }
 
+#[cfg(feature = "file")]
+async fn open_file(config: FileConfig, store: SharedStore, rules: TableRules) -> EtlResult<AnyDestination> {
+    Ok(AnyDestination::new(crate::file::Files::with_config(config, store, rules)?))
+}
+
+#[cfg(feature = "log")]
+async fn open_log(config: LogConfig, store: SharedStore, rules: TableRules) -> EtlResult<AnyDestination> {
+    Ok(AnyDestination::new(crate::log::Log::open(config, store, rules)?))
+}
+
 /// Makes a function that nobody reaches where the feature is off: its config was refused before.
 macro_rules! not_compiled {
     ($($feature:literal $open:ident($config:ty);)*) => {
@@ -102,4 +125,6 @@ macro_rules! not_compiled {
 not_compiled! {
     "null" open_null(NullConfig);
     "duckdb" open_duckdb(DuckDbConfig);
+    "file" open_file(FileConfig);
+    "log" open_log(LogConfig);
 }

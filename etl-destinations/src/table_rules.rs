@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use etl::error::{ErrorKind, EtlError, EtlResult};
 use etl::schema::TableName;
 use serde::de::{self, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -78,6 +79,21 @@ pub struct TableSettings {
 }
 
 impl TableRules {
+    /// The rules for a place that holds only logs, where `append` is the default.
+    ///
+    /// # Errors
+    /// `Config`, where a rule asks for another write mode.
+    pub fn only_append(mut self, destination: &'static str) -> EtlResult<Self> {
+        let modes = self.rules.iter().map(|rule| rule.write_mode).chain([self.defaults.write_mode]);
+        if modes.flatten().any(|mode| mode != WriteMode::Append) {
+            return Err(EtlError::new(ErrorKind::Config, "the destination holds logs of changes, not current states")
+                .with("destination", destination)
+                .hint("Set `write_mode: append`, or leave it out"));
+        }
+        self.defaults.write_mode = Some(WriteMode::Append);
+        Ok(self)
+    }
+
     /// What holds for a table, by its name at the source.
     pub fn of(&self, table: &TableName) -> TableSettings {
         let defaults = &self.defaults;
@@ -123,7 +139,11 @@ impl TablePatterns {
 
     /// Whether the table is meant.
     pub fn matches(&self, table: &TableName) -> bool {
-        let name = table.to_string();
+        self.matches_text(&table.to_string())
+    }
+
+    /// Whether a name of any kind is meant.
+    pub fn matches_text(&self, name: &str) -> bool {
         let mut meant = self.0.first().is_some_and(|first| first.starts_with('!'));
         for pattern in &self.0 {
             let (pattern, includes) = pattern.strip_prefix('!').map_or((&**pattern, true), |rest| (rest, false));

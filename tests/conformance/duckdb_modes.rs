@@ -3,10 +3,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use etl::clock::Timestamp;
-use etl::data::{Change, Event, OldRow, Op, RawValue, RowBuilder, TableRow};
-use etl::destination::{Batch, CopyChunk, Destination};
-use etl::schema::{Column, Kind, ReplicaIdentity, TableId, TableName, TableSchema};
+use etl::data::{Event, Op};
+use etl::destination::{CopyChunk, Destination};
+use etl::schema::TableSchema;
 use etl::store::{MemoryStore, SharedStore};
 use etl::{CursorId, ErrorKind, EtlResult, Lsn, Position};
 use etl_destinations::duckdb::{DuckDb, DuckDbConfig};
@@ -15,40 +14,7 @@ use etl_destinations::table_rules::{Metadata, RuleSettings, TableRules};
 use etl_destinations::write_mode::WriteMode;
 use harness::duckdb::Reader;
 
-const TABLE: TableId = TableId(1);
-const COMMITTED: Timestamp = Timestamp(1_700_000_000_000_000);
-
-fn schema() -> Arc<TableSchema> {
-    let column = |(place, name): (usize, &str)| Column {
-        name: name.into(),
-        attnum: place as i16 + 1,
-        type_oid: 25,
-        modifier: -1,
-        type_name: "text".into(),
-        kind: Kind::Text,
-        nullable: place > 0,
-    };
-    Arc::new(TableSchema {
-        id: TABLE,
-        name: TableName::new("public", "t"),
-        columns: ["k", "v"].into_iter().enumerate().map(column).collect(),
-        key: Box::new([0]),
-        identity: ReplicaIdentity::Default,
-        since: Position::ZERO,
-    })
-}
-
-/// A row of text; `?` was not sent, `-` is null.
-fn row(schema: &Arc<TableSchema>, values: [&str; 2]) -> TableRow {
-    let raw = values.map(|value| match value {
-        "?" => RawValue::Unchanged,
-        "-" => RawValue::Null,
-        text => RawValue::Text(text.as_bytes()),
-    });
-    let mut builder = RowBuilder::new();
-    builder.push_raw(schema, raw.into_iter()).unwrap();
-    builder.finish().remove(0)
-}
+use crate::small_table::{COMMITTED, TABLE, delete, insert, rekey, row, schema, transaction, update};
 
 struct Scene {
     schema: Arc<TableSchema>,
@@ -85,22 +51,10 @@ impl Scene {
         let chunk = CopyChunk { generation: 1, index: 1, position: Position::new(Lsn(50), 0), read_at: COMMITTED };
         let rows = ["a", "b"].map(|key| row(&self.schema, [key, "old"])).to_vec();
         destination.write_copy_chunk(TABLE, chunk, rows).await?;
-        let (batch, events) = self.transaction(commit, ops);
+        let (batch, events) = transaction(commit, ops);
         destination.write_batch(batch.clone(), events.clone()).await?;
         drop(destination);
         self.open().write_batch(batch, events).await
-    }
-
-    fn transaction(&self, commit: u64, ops: Vec<Op>) -> (Batch, Vec<Event>) {
-        let mut ordinal = 1;
-        let mut events = Vec::new();
-        for op in ops {
-            let position = Position::new(Lsn(commit), ordinal);
-            ordinal += if matches!(op, Op::Update { old: Some(_), .. }) { 2 } else { 1 };
-            events.push(Event::Change(Change { table_id: TABLE, position, committed_at: COMMITTED, op }));
-        }
-        let upto = Position::after(Lsn(commit));
-        (Batch { cursor: CursorId::Main, from: Position::ZERO, upto, moves: Vec::new() }, events)
     }
 
     async fn expect(&self, columns: &str, expected: &[&str]) {
@@ -111,22 +65,6 @@ impl Scene {
         };
         assert_eq!(rows.iter().map(text).collect::<Vec<_>>(), expected);
     }
-
-    fn insert(&self, values: [&str; 2]) -> Op {
-        Op::Insert { new: row(&self.schema, values) }
-    }
-
-    fn update(&self, values: [&str; 2]) -> Op {
-        Op::Update { old: None, new: row(&self.schema, values) }
-    }
-
-    fn rekey(&self, from: &str, values: [&str; 2]) -> Op {
-        Op::Update { old: Some(OldRow::Key(row(&self.schema, [from, "-"]))), new: row(&self.schema, values) }
-    }
-
-    fn delete(&self, key: &str) -> Op {
-        Op::Delete { old: OldRow::Key(row(&self.schema, [key, "-"])) }
-    }
 }
 
 const ALL: &str = "k, v, _CHANGE_TYPE, _LSN, _ORDINAL";
@@ -134,8 +72,7 @@ const ALL: &str = "k, v, _CHANGE_TYPE, _LSN, _ORDINAL";
 #[tokio::test]
 async fn append_is_a_log_of_every_change_once() {
     let Some(scene) = Scene::mode(WriteMode::Append).await else { return };
-    let ops =
-        vec![scene.insert(["c", "new"]), scene.update(["a", "1"]), scene.rekey("b", ["d", "2"]), scene.delete("a")];
+    let ops = vec![insert(["c", "new"]), update(["a", "1"]), rekey("b", ["d", "2"]), delete("a")];
     scene.run(100, ops).await.unwrap();
     let log = [
         "a old UPSERT 50 0",
@@ -149,7 +86,7 @@ async fn append_is_a_log_of_every_change_once() {
     scene.expect(ALL, &log).await;
     let position = Position::new(Lsn(200), 1);
     let truncate = Event::Truncate { tables: Box::new([TABLE]), positions: Box::new([position]), at: COMMITTED };
-    let (batch, _) = scene.transaction(200, Vec::new());
+    let (batch, _) = transaction(200, Vec::new());
     scene.open().write_batch(batch, vec![truncate]).await.unwrap();
     scene.expect(ALL, &[&log[..], &["- - TRUNCATE 200 1"]].concat()).await;
 }
@@ -157,7 +94,7 @@ async fn append_is_a_log_of_every_change_once() {
 #[tokio::test]
 async fn append_refuses_an_update_whose_value_was_not_sent() {
     let Some(scene) = Scene::mode(WriteMode::Append).await else { return };
-    let error = scene.run(100, vec![scene.update(["a", "?"])]).await.unwrap_err();
+    let error = scene.run(100, vec![update(["a", "?"])]).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Value);
     assert!(error.to_string().contains("REPLICA IDENTITY FULL"), "{error}");
     scene.expect(ALL, &["a old UPSERT 50 0", "b old UPSERT 50 0"]).await;
@@ -166,15 +103,15 @@ async fn append_refuses_an_update_whose_value_was_not_sent() {
 #[tokio::test]
 async fn soft_delete_marks_what_is_deleted_and_keeps_its_values() {
     let Some(scene) = Scene::mode(WriteMode::SoftDelete).await else { return };
-    let ops = vec![scene.delete("a"), scene.rekey("b", ["d", "?"]), scene.insert(["c", "new"]), scene.delete("c")];
+    let ops = vec![delete("a"), rekey("b", ["d", "?"]), insert(["c", "new"]), delete("c")];
     scene.run(100, ops).await.unwrap();
     scene.expect(ALL, &["a old DELETE 100 1", "d old UPSERT 100 2", "c new DELETE 100 5"]).await;
-    let (batch, events) = scene.transaction(110, vec![scene.insert(["a", "again"]), scene.delete("d")]);
+    let (batch, events) = transaction(110, vec![insert(["a", "again"]), delete("d")]);
     scene.open().write_batch(batch, events).await.unwrap();
     scene.expect(ALL, &["c new DELETE 100 5", "a again UPSERT 110 1", "d old DELETE 110 2"]).await;
     let position = Position::new(Lsn(200), 1);
     let truncate = Event::Truncate { tables: Box::new([TABLE]), positions: Box::new([position]), at: COMMITTED };
-    let (batch, _) = scene.transaction(200, Vec::new());
+    let (batch, _) = transaction(200, Vec::new());
     scene.open().write_batch(batch, vec![truncate]).await.unwrap();
     scene.expect(ALL, &["c new DELETE 100 5", "d old DELETE 110 2", "a again DELETE 200 1"]).await;
 }
@@ -182,7 +119,7 @@ async fn soft_delete_marks_what_is_deleted_and_keeps_its_values() {
 #[tokio::test]
 async fn upsert_stamps_rows_with_the_change_that_made_them() {
     let Some(scene) = Scene::mode(WriteMode::Upsert).await else { return };
-    scene.run(100, vec![scene.update(["a", "?"]), scene.delete("b"), scene.insert(["c", "new"])]).await.unwrap();
+    scene.run(100, vec![update(["a", "?"]), delete("b"), insert(["c", "new"])]).await.unwrap();
     scene.expect(ALL, &["a old UPSERT 100 1", "c new UPSERT 100 3"]).await;
     scene.expect("epoch_us(_TIMESTAMP)", &["1700000000000000", "1700000000000000"]).await;
 }
@@ -197,7 +134,7 @@ async fn metadata_columns_have_the_names_that_were_given_or_are_left_out() {
     {
         let settings = RuleSettings { metadata: Some(metadata), ..RuleSettings::default() };
         let Some(scene) = Scene::new(settings).await else { return };
-        scene.run(100, vec![scene.update(["a", "new"]), scene.delete("b")]).await.unwrap();
+        scene.run(100, vec![update(["a", "new"]), delete("b")]).await.unwrap();
         let found = scene.reader.query(&scene.file(), columns).await.unwrap();
         assert_eq!(found[0][0].as_deref(), Some(expected));
         let rows = scene.reader.query(&scene.file(), "SELECT k, v FROM public.t").await.unwrap();
@@ -219,7 +156,7 @@ async fn a_table_that_somebody_else_made_is_refused_and_left_alone() {
 #[tokio::test]
 async fn a_pipeline_with_a_fresh_store_inherits_no_positions_from_the_file() {
     let Some(scene) = Scene::mode(WriteMode::Upsert).await else { return };
-    scene.run(100, vec![scene.insert(["c", "new"])]).await.unwrap();
+    scene.run(100, vec![insert(["c", "new"])]).await.unwrap();
     let same = scene.open().durable_position(CursorId::Main).await.unwrap();
     assert_eq!(same, Some(Position::after(Lsn(100))));
     let fresh: SharedStore = Arc::new(MemoryStore::new());

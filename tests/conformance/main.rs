@@ -2,5 +2,9 @@
 
 mod duckdb;
 mod duckdb_modes;
+mod file;
+mod file_modes;
+mod log;
 mod memory;
+mod small_table;
 mod wrong;

@@ -66,7 +66,7 @@ impl Reader {
     }
 
     /// Runs a script of Python that may write, as the tests of this module need it.
-    fn python(&self) -> Command {
+    pub(crate) fn python(&self) -> Command {
         let mut command = Command::new("python3");
         command.env("PYTHONPATH", &self.packages).env("PYTHONUTF8", "1");
         command

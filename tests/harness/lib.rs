@@ -1,5 +1,6 @@
 //! What do the tests stand on? Servers, workloads, a bad network, kills, and comparisons that do not use our own code.
 
+pub mod change_log;
 pub mod compare;
 pub mod duckdb;
 pub mod kill;

@@ -121,10 +121,26 @@ fn a_bad_pipeline_or_destination_is_said() {
         ("{ memory: {} }", "{ duckdbb: {} }", "unknown key `duckdbb`. Did you mean `duckdb`?"),
         ("{ memory: {} }", "", "destination: this section is missing"),
         ("{ memory: {} }", "{ duckdb: {} }", "destination.duckdb.path (line 3): this key is missing"),
+        ("{ memory: {} }", "{ file: {} }", "destination.file.path (line 3): this key is missing"),
+        ("{ memory: {} }", "{ file: { path: x, max_age: 1 } }", "destination.file.max_age (line 3): `1` is not a"),
+        ("{ memory: {} }", "{ log: { show: most } }", "`most`: unknown value. Possible here: none, keys, all"),
     ];
     for (good, bad, expected) in cases {
         let shown = shown(&GOOD.replace(good, bad), &[]);
         assert!(shown.len() == 1 && shown[0].contains(expected), "{bad}\n{shown:#?}");
+    }
+}
+
+#[test]
+fn a_log_takes_no_other_write_mode() {
+    let text = GOOD.replace("{ memory: {} }", "{ log: {} }");
+    for (added, is_refused) in [
+        ("defaults: { write_mode: append }", false),
+        ("defaults: { write_mode: upsert }", true),
+        ("tables: [ { match: a, write_mode: soft_delete } ]", true),
+    ] {
+        let shown = shown(&format!("{text}{added}\n"), &[]).concat();
+        assert_eq!(shown.contains("`log` holds logs of changes"), is_refused, "{shown}");
     }
 }
 

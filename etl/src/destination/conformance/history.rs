@@ -16,7 +16,7 @@ const STAGES: usize = 3;
 
 pub(super) async fn any_history_in_any_cut_ends_in_the_same_state(trial: &mut Trial<'_>) -> CaseResult {
     for seed in SEEDS {
-        let mut source = Source::new(seed);
+        let mut source = Source::new(seed, trial.abilities().log);
         trial.copy(&source.keyed, &[]).await?;
         trial.copy(&source.keyless, &[]).await?;
         let (mut history, start) = (Vec::new(), trial.at);
@@ -48,6 +48,7 @@ struct Source {
     chance: u64,
     commit: u64,
     written: u64,
+    is_log: bool,
     keyed: Arc<TableSchema>,
     keyless: Arc<TableSchema>,
     items: BTreeMap<u64, [String; 2]>,
@@ -55,13 +56,13 @@ struct Source {
 }
 
 impl Source {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, is_log: bool) -> Self {
         let id = seed as u32 * 2;
         let columns = [("what", 25, "text"), ("n", 23, "integer")];
         let keyless = table(id + 1, &format!("lines{seed}"), &columns, &[]);
         let (items_table, commit) = (items(id), seed * 10_000);
         let (items, lines) = (BTreeMap::new(), Vec::new());
-        Self { chance: seed, commit, written: 0, keyed: items_table, keyless, items, lines }
+        Self { chance: seed, commit, written: 0, is_log, keyed: items_table, keyless, items, lines }
     }
 
     /// A number below the bound, by SplitMix64.
@@ -148,6 +149,9 @@ impl Source {
             return transaction.delete(&table, &[&old[0], &old[1]]);
         }
         self.lines.push(new.clone());
+        if self.is_log {
+            return transaction.delete(&table, &[&old[0], &old[1]]).insert(&table, &[&new[0], &new[1]]);
+        }
         transaction.replace(&table, &[&old[0], &old[1]], &[&new[0], &new[1]])
     }
 

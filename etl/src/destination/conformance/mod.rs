@@ -44,11 +44,14 @@ pub trait Subject: Send + Sync {
 pub struct Abilities {
     /// It follows schema changes.
     pub schema_changes: bool,
+    /// It holds a log of changes, which the subject folds into rows. Then it is not told which of several equal rows an
+    /// update of a table without a key replaced, and what was written before a schema change keeps its shape.
+    pub log: bool,
 }
 
 impl Default for Abilities {
     fn default() -> Self {
-        Self { schema_changes: true }
+        Self { schema_changes: true, log: false }
     }
 }
 
@@ -57,6 +60,13 @@ impl Abilities {
     #[must_use]
     pub fn without_schema_changes(mut self) -> Self {
         self.schema_changes = false;
+        self
+    }
+
+    /// Says that it holds a log of changes.
+    #[must_use]
+    pub fn with_log(mut self) -> Self {
+        self.log = true;
         self
     }
 }

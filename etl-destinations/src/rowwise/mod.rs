@@ -1,0 +1,9 @@
+//! How does a row become text? One line a row, each value as Postgres writes it.
+
+mod csv;
+mod json;
+mod stamp;
+
+pub use csv::CsvFormat;
+pub use json::JsonLines;
+pub use stamp::{Stamp, stamped_rows};
