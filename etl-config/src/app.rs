@@ -8,8 +8,10 @@ use etl::postgres::TlsOptions;
 use etl::relay::RelaySettings;
 use etl::{ByteSize, Secret};
 use etl_destinations::registry::DestinationConfig;
-use etl_destinations::table_rules::{RuleSettings, TableRule};
+use etl_destinations::table_rules::RuleSettings;
 use serde::Deserialize;
+
+use crate::table_entry::TableEntry;
 
 /// A config that has no known problem.
 #[derive(Debug, Clone)]
@@ -26,8 +28,8 @@ pub struct AppConfig {
     pub destination: DestinationConfig,
     /// How every table is written.
     pub defaults: RuleSettings,
-    /// How some tables are written; every match applies, the last one wins per key.
-    pub tables: Vec<TableRule>,
+    /// What is passed on of some tables, and how they are written.
+    pub tables: Vec<TableEntry>,
     /// What the process says about itself.
     pub telemetry: Telemetry,
 }

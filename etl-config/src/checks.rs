@@ -3,11 +3,12 @@
 use etl::postgres::{ConnectOptions, TlsMode, TlsOptions};
 use etl::relay::RelaySettings;
 use etl_destinations::registry::DestinationConfig;
-use etl_destinations::table_rules::{Metadata, RuleSettings, TableRule};
+use etl_destinations::table_rules::{Metadata, RuleSettings};
 use etl_destinations::write_mode::WriteMode;
 
 use crate::app::{PipelineConfig, PostgresConfig, StoreConfig, Telemetry};
 use crate::problems::Problem;
+use crate::table_entry::TableEntry;
 use crate::tree::{Content, Node};
 
 /// Looks at sections that could be read.
@@ -168,7 +169,7 @@ impl<'t> Checks<'t> {
         &mut self,
         destination: &DestinationConfig,
         defaults: &RuleSettings,
-        rules: &[TableRule],
+        rules: &[TableEntry],
     ) {
         let is_other = |mode: Option<WriteMode>| mode.is_some_and(|mode| mode != WriteMode::Append);
         let section = match (is_other(defaults.write_mode), rules.iter().any(|rule| is_other(rule.write_mode))) {
@@ -181,7 +182,7 @@ impl<'t> Checks<'t> {
         self.found(section, format!("`{}` holds logs of changes, not current states", destination.name()), hint);
     }
 
-    pub(crate) fn tables(&mut self, defaults: &RuleSettings, rules: &[TableRule]) {
+    pub(crate) fn tables(&mut self, defaults: &RuleSettings, rules: &[TableEntry]) {
         if rules.iter().any(|rule| rule.tables.is_blank()) {
             let hint = "Write `match: public.users` or a pattern such as `public.*`";
             self.found("tables", "a rule whose `match` is empty", hint);

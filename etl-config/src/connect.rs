@@ -8,9 +8,9 @@ use etl::pipeline::{Pipeline, check_data_dir, resync_next_time};
 use etl::postgres::ConnectOptions;
 use etl::source::SourceConfig;
 use etl::store::{MemoryStore, PostgresStore, SharedStore, SqliteStore};
-use etl_destinations::table_rules::TableRules;
 
 use crate::app::{AppConfig, PostgresConfig, PostgresStoreConfig, StoreConfig};
+use crate::table_entry;
 
 impl AppConfig {
     /// The pipeline, with its store and its destination open.
@@ -86,11 +86,11 @@ impl AppConfig {
     /// # Errors
     /// What is wrong with the URL, without its password.
     pub fn source(&self) -> EtlResult<SourceConfig> {
-        self.source.to_source()
+        Ok(self.source.to_source()?.transform(table_entry::transform(&self.tables)))
     }
 
     async fn destination(&self, store: SharedStore) -> EtlResult<AnyDestination> {
-        let rules = TableRules { defaults: self.defaults.clone(), rules: self.tables.clone() };
+        let rules = table_entry::rules(&self.defaults, &self.tables);
         self.destination.clone().to_destination(store, rules).await
     }
 }

@@ -10,9 +10,14 @@ mod reader;
 mod sample;
 mod secrets;
 mod spelling;
+mod table_entry;
 mod tree;
 
-pub use app::{AppConfig, Format, Http, Level, Log, NoKeys, PipelineConfig, PostgresConfig, StoreConfig, Telemetry};
+pub use app::{
+    AppConfig, Format, Http, Level, Log, NoKeys, PipelineConfig, PostgresConfig, PostgresStoreConfig, StoreConfig,
+    Telemetry,
+};
 pub use environment::Environment;
 pub use problems::{Problem, Problems};
 pub use sample::sample;
+pub use table_entry::TableEntry;

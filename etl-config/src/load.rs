@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
-use etl_destinations::table_rules::{RuleSettings, TableRule};
+use etl_destinations::table_rules::RuleSettings;
 use serde::de::DeserializeOwned;
 
 use crate::app::{AppConfig, SourceSection, Telemetry};
 use crate::checks::Checks;
 use crate::environment::Environment;
 use crate::problems::{Problem, Problems};
+use crate::table_entry::TableEntry;
 use crate::tree::{Content, Node, Step};
 use crate::{reader, secrets, spelling, tree};
 
@@ -124,7 +125,7 @@ impl Sections<'_> {
         reader::read(&mut section, &[Step::Key(key.to_owned())], self.problems)
     }
 
-    fn tables(&mut self) -> Vec<TableRule> {
+    fn tables(&mut self) -> Vec<TableEntry> {
         let Some(section) = self.tree.take("tables") else { return Vec::new() };
         let Content::List(rules) = section.content else {
             if !matches!(section.content, Content::Null | Content::Removed) {

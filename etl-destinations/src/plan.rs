@@ -118,7 +118,7 @@ impl Planner<'_> {
             if *open.table.source != **schema {
                 open.flush(&mut self.steps);
                 let table = Arc::new(self.tables.reshape(&open.table, schema));
-                if self.tables.rules().of(&schema.name).on_schema_change == OnSchemaChange::Stop {
+                if self.tables.rules().of(schema.source_name()).on_schema_change == OnSchemaChange::Stop {
                     refuse(&open.table, &table)?;
                 }
                 let alter = |change| Step::Alter(Arc::clone(&table), change);

@@ -46,7 +46,7 @@ impl TargetTables {
 
     /// The table that rows of this shape belong into, by the rules alone.
     pub(crate) fn make(&self, schema: &Arc<TableSchema>) -> TargetTable {
-        let settings = self.rules.of(&schema.name);
+        let settings = self.rules.of(schema.source_name());
         TargetTable {
             id: schema.id,
             name: self.names.map_table(schema.id, &schema.name, &self.known),

@@ -18,6 +18,7 @@ pub mod schema;
 pub mod secret;
 pub mod source;
 pub mod store;
+pub mod transform;
 
 pub use byte_size::ByteSize;
 pub use error::{ErrorKind, EtlError, EtlResult, ResultExt, RetryClass};

@@ -23,6 +23,7 @@ pub(crate) fn schema() -> Arc<TableSchema> {
         nullable: place > 0,
     };
     Arc::new(TableSchema {
+        source_name: None,
         id: TABLE,
         name: TableName::new("public", "t"),
         columns: ["k", "v"].into_iter().enumerate().map(column).collect(),

@@ -1,6 +1,7 @@
 //! Does everything that is in Postgres arrive, whatever happens meanwhile?
 
 mod catch_up;
+mod choices;
 mod copy_and_stream;
 mod rules;
 mod running;

@@ -1,6 +1,6 @@
 //! A pipeline into memory, and what the source has, side by side.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use etl::pipeline::{BatchSettings, CopySettings, Pipeline, RunningPipeline, Sett
 use etl::schema::TableId;
 use etl::source::SourceConfig;
 use etl::store::{MemoryStore, SharedStore};
+use etl::transform::Transform;
 use etl::{ByteSize, ErrorKind, Lsn};
 use tokio_postgres::{Client, SimpleQueryMessage};
 
@@ -21,6 +22,7 @@ pub(crate) struct World {
     pub(crate) memory: MemoryDestination,
     pub(crate) destination: Watched,
     pub(crate) store: SharedStore,
+    pub(crate) transform: Transform,
     dir: tempfile::TempDir,
 }
 
@@ -33,6 +35,7 @@ impl World {
             destination: Watched::new(memory.clone(), true),
             memory,
             store: Arc::new(MemoryStore::new()),
+            transform: Transform::default(),
             dir: tempfile::tempdir().unwrap(),
         }
     }
@@ -51,7 +54,7 @@ impl World {
             },
             ..Settings::default()
         };
-        let source = SourceConfig::from_url(&self.url).unwrap().publication("p");
+        let source = SourceConfig::from_url(&self.url).unwrap().publication("p").transform(self.transform.clone());
         Pipeline::builder(&self.id, source)
             .settings(settings)
             .data_dir(self.dir.path())
@@ -81,6 +84,11 @@ impl World {
     /// Where the relay keeps its segments.
     pub(crate) fn relay_dir(&self) -> PathBuf {
         self.dir.path().join("relay")
+    }
+
+    /// Where the pipeline keeps its files.
+    pub(crate) fn data_dir(&self) -> &Path {
+        self.dir.path()
     }
 
     /// Compares every table with what the source has now.

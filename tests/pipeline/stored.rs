@@ -64,7 +64,7 @@ async fn a_publication_with_the_state_in_it_is_refused_and_an_own_one_leaves_it_
 
     let source_of_own = SourceConfig::from_url(&source.url()).unwrap().tables(["*.*"]);
     let running = etl::pipeline::Pipeline::builder("own_state", source_of_own)
-        .data_dir(world.relay_dir().parent().unwrap())
+        .data_dir(world.data_dir())
         .store(Arc::clone(&world.store))
         .destination(world.destination.clone())
         .build()

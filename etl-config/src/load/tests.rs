@@ -54,11 +54,13 @@ fn the_commented_keys_of_the_sample_work() {
     text = text
         .replace("# tables:  ", "tables:  ")
         .replace("#   - match", "  - match")
-        .replace("#     write", "    write");
+        .replace("#     write", "    write")
+        .replace("#     columns", "    columns");
     let config = load(&text, &[("DATABASE_URL", "postgres://etl@db/shop")]).unwrap();
     assert_eq!(config.source.tables, ["public.*", "!public.audit_*"]);
-    assert!(config.tables[0].tables.matches(&TableName::new("public", "audit")));
-    assert!(config.tables[0].write_mode.is_some());
+    assert!(config.tables[0].columns.exclude.is_some());
+    assert!(config.tables[1].tables.matches(&TableName::new("public", "audit")));
+    assert!(config.tables[1].write_mode.is_some());
 }
 
 #[test]
@@ -86,9 +88,10 @@ fn one_bad_key_is_one_problem() {
         ("tables: { match: x }", "tables (line 4): here belongs a list of rules"),
         ("tables: [ { write_mode: upsert } ]", "tables[0].match (line 4): this key is missing"),
         (
-            "tables: [ { match: a, columns: {} } ]",
-            "tables[0].columns (line 4): unknown key `columns`. It is not available",
+            "tables: [ { match: a, columns: { exlude: [b] } } ]",
+            "tables[0].columns.exlude (line 4): unknown key `exlude`",
         ),
+        ("tables: [ { match: a, rename: { name: b } } ]", "tables[0].rename.name (line 4): unknown key `name`"),
         ("tables: [ { match: a }, { match: b, write_mode: apend } ]", "tables[1].write_mode (line 4): `apend`"),
         ("tables: [ { match: '' } ]", "a rule whose `match` is empty"),
         ("defaults: { match: a }", "defaults.match (line 4): unknown key `match`"),
@@ -143,6 +146,26 @@ fn a_log_takes_no_other_write_mode() {
         let shown = shown(&format!("{text}{added}\n"), &[]).concat();
         assert_eq!(shown.contains("`log` holds logs of changes"), is_refused, "{shown}");
     }
+}
+
+#[test]
+fn columns_and_names_go_to_the_source_and_write_modes_to_the_destination() {
+    let text = format!(
+        "{GOOD}tables:
+  - match: public.users
+    columns: {{ exclude: [password], rename: {{ mail: email }} }}
+    rename: {{ schema: shop, table: customers }}
+  - {{ match: public.audit, write_mode: append }}
+"
+    );
+    let config = load(&text, &[]).unwrap();
+    let transform = config.source().unwrap().transform;
+    assert_eq!(transform.rules.len(), 1);
+    let rule = &transform.rules[0];
+    assert_eq!(rule.columns.exclude.as_deref(), Some(&["password".to_owned()][..]));
+    assert_eq!((rule.rename.schema.as_deref(), rule.rename.table.as_deref()), (Some("shop"), Some("customers")));
+    let rules = crate::table_entry::rules(&config.defaults, &config.tables);
+    assert_eq!(rules.rules.len(), 1);
 }
 
 #[test]

@@ -25,6 +25,7 @@ fn schema(key: &[u16]) -> Arc<TableSchema> {
         nullable: true,
     };
     Arc::new(TableSchema {
+        source_name: None,
         id: TableId(1),
         name: TableName::new("public", "t"),
         columns: ["k", "small", "big"].into_iter().enumerate().map(column).collect(),

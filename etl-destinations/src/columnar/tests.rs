@@ -28,6 +28,7 @@ fn target(kinds: &[(Kind, &str)], metadata: bool) -> Arc<TargetTable> {
         nullable: true,
     };
     let source = Arc::new(TableSchema {
+        source_name: None,
         id: TableId(1),
         name: TableName::new("public", "t"),
         columns: kinds.iter().enumerate().map(column).collect(),

@@ -85,7 +85,7 @@ impl Log {
         };
         let column = &table.source.columns[place].name;
         let is_secret = |patterns: &crate::table_rules::TablePatterns| {
-            patterns.matches_text(&format!("{}.{column}", table.source.name))
+            patterns.matches_text(&format!("{}.{column}", table.source.source_name()))
         };
         shown && !self.config.redact.as_ref().is_some_and(is_secret)
     }

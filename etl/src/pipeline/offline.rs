@@ -40,7 +40,7 @@ async fn known_tables(store: &SharedStore) -> EtlResult<Vec<Known>> {
     let mut known = Vec::new();
     for (id, state) in store.table_states().await? {
         if let Some(schema) = store.schema_at(id, Position::after(Lsn(u64::MAX))).await? {
-            known.push(Known { id, name: schema.name.clone(), state });
+            known.push(Known { id, name: schema.source_name().clone(), state });
         }
     }
     Ok(known)

@@ -15,10 +15,11 @@ use crate::destination::{AnyDestination, Destination};
 use crate::error::{ErrorKind, EtlError, EtlResult};
 use crate::lsn::{Lsn, Position};
 use crate::relay::Relay;
-use crate::schema::{TableId, TableSchema};
+use crate::schema::TableId;
 use crate::source::{PublishedTable, SourceConfig};
 use crate::store::CursorId;
 use crate::store::{Phase, SharedStore, SnapshotFilter, TableState};
+use crate::transform::Selection;
 
 /// What every task of a running pipeline works with.
 pub(super) struct Run {
@@ -33,7 +34,7 @@ pub(super) struct Run {
     /// The main cursor's ear.
     pub(super) requests: mpsc::Sender<MainRequest>,
     pub(super) tables: HashMap<TableId, PublishedTable>,
-    pub(super) schemas: Arc<HashMap<TableId, Arc<TableSchema>>>,
+    pub(super) selections: Arc<HashMap<TableId, Arc<Selection>>>,
     pub(super) states: States,
     /// Tables that share the main cursor but may still need their snapshots, and what those have seen at most.
     pub(super) settling: Mutex<Vec<(TableId, Lsn)>>,
@@ -132,7 +133,7 @@ impl Run {
 
     /// Whether the stream can be read in binary (`SOURCE.md` R15).
     pub(super) fn is_binary(&self) -> bool {
-        self.schemas.values().flat_map(|schema| &schema.columns).all(|column| column.kind.has_binary())
+        self.selections.values().flat_map(|selection| &selection.wire.columns).all(|column| column.kind.has_binary())
     }
 
     /// The table with this oid.

@@ -33,6 +33,7 @@ use crate::source::{
 };
 use crate::store::CursorId;
 use crate::store::{Phase, SharedStore, TableState};
+use crate::transform::{Selection, Transform};
 
 /// Connects, checks, decides, and spawns the run.
 pub(super) async fn start(mut pipeline: Pipeline) -> EtlResult<RunningPipeline> {
@@ -42,7 +43,7 @@ pub(super) async fn start(mut pipeline: Pipeline) -> EtlResult<RunningPipeline> 
     let slot = pipeline.slot();
     let source = Source::connect(&pipeline, &store, &slot).await?;
     let states = keep_states(&store, &source.tables).await?;
-    let schemas = keep_schemas(&store, &source.tables, &states).await?;
+    let selections = keep_selections(&store, &pipeline.source.transform, &source.tables, &states).await?;
     let main = main_position(&store, &pipeline.destination, &states).await?;
 
     let shares = Shares::of(&pipeline.settings);
@@ -69,7 +70,7 @@ pub(super) async fn start(mut pipeline: Pipeline) -> EtlResult<RunningPipeline> 
         stop: Arc::clone(&stop),
         requests,
         tables: source.tables.into_iter().map(|table| (table.schema.id, table)).collect(),
-        schemas: Arc::new(schemas),
+        selections: Arc::new(selections),
         states: States::new(states),
         settling: Mutex::default(),
         publication: source.publication,
@@ -78,7 +79,7 @@ pub(super) async fn start(mut pipeline: Pipeline) -> EtlResult<RunningPipeline> 
     });
     let handle = PipelineHandle { stop, board, orders };
     let follows = shared_tables(&run, &plan, main);
-    let assembler = Assembler::new(Arc::clone(&run.schemas), follows);
+    let assembler = Assembler::new(Arc::clone(&run.selections), follows);
     let applier = Applier::open(&run, CursorId::Main, main, assembler, main_ear)?;
     let task = tokio::spawn(supervise(run, applier, writer, Work { plan, holds, wishes }));
     Ok(RunningPipeline { handle, task })
@@ -120,41 +121,44 @@ impl Source {
     }
 }
 
-/// Stores the schemas of new tables; that of one that is not copied from the beginning must not have changed.
-async fn keep_schemas(
+/// Chooses what is passed on, and stores the schemas of new tables; that of one that is not copied from the beginning
+/// must not have changed.
+async fn keep_selections(
     store: &SharedStore,
+    transform: &Transform,
     tables: &[PublishedTable],
     states: &HashMap<TableId, TableState>,
-) -> EtlResult<HashMap<TableId, Arc<TableSchema>>> {
-    let mut schemas = HashMap::new();
-    for table in tables {
+) -> EtlResult<HashMap<TableId, Arc<Selection>>> {
+    let mut selections = HashMap::new();
+    let chosen = transform.select_all(tables.iter().map(|table| &table.schema))?;
+    for (table, selection) in tables.iter().zip(chosen) {
         let id = table.schema.id;
         let phase = states.get(&id).map(|state| &state.phase);
         let is_copied = matches!(phase, None | Some(Phase::Pending | Phase::Copying { .. }));
         let schema = match store.schema_at(id, Position::after(Lsn(u64::MAX))).await? {
-            Some(known) if is_same(&known, &table.schema) => known,
+            Some(known) if is_same(&known, &selection.schema) => known,
             Some(known) if !is_copied => {
                 return Err(EtlError::new(ErrorKind::SchemaChanged, "a table's schema changed while nobody watched")
-                    .with("table", &known.name)
-                    .with("changes", describe(&known, &table.schema))
+                    .with("table", known.source_name())
+                    .with("changes", describe(&known, &selection.schema))
                     .hint(format!(
-                        "Changing schemas are not followed yet: `etl tables resync {}` copies it anew",
-                        known.name
+                        "Changes at the source, and of `columns` and `rename`, are not followed yet: \
+                         `etl tables resync {}` copies it anew",
+                        known.source_name()
                     )));
             }
             _ => {
-                let schema = Arc::new(table.schema.clone());
-                store.put_schema(Arc::clone(&schema)).await?;
-                schema
+                store.put_schema(Arc::clone(&selection.schema)).await?;
+                Arc::clone(&selection.schema)
             }
         };
         if !table.generated.is_empty() {
             let (table, columns) = (&table.schema.name, table.generated.join(", "));
             tracing::warn!(%table, columns, "generated columns are left out: the stream does not carry them");
         }
-        schemas.insert(id, schema);
+        selections.insert(id, Arc::new(selection.with_schema(schema)));
     }
-    Ok(schemas)
+    Ok(selections)
 }
 
 fn is_same(known: &TableSchema, found: &TableSchema) -> bool {
@@ -285,9 +289,9 @@ fn shared_tables(run: &Run, plan: &Plan, main: Position) -> Vec<(TableId, Follow
     let confirmed = Position::new(*run.progress.confirmed().borrow(), 0);
     let shared = plan.iter().filter_map(|(id, begin)| match begin {
         Begin::Share { after, snapshot } => {
-            let schema = Arc::clone(run.schemas.get(id)?);
+            let selection = Arc::clone(run.selections.get(id)?);
             let after = if snapshot.is_none() { main.max(confirmed) } else { *after };
-            Some((*id, Follow { schema, after, seen: snapshot.clone() }))
+            Some((*id, Follow { selection, after, seen: snapshot.clone() }))
         }
         _ => None,
     });

@@ -120,9 +120,9 @@ impl Table {
 
     async fn catch_up(&self, CatchUp { from, snapshot, hold }: CatchUp) -> EtlResult<Brought> {
         let run = &self.run;
-        let schema = run.schemas.get(&self.id).ok_or_else(cancelled)?;
-        let follow = Follow { schema: Arc::clone(schema), after: from, seen: Some(snapshot.clone()) };
-        let assembler = Assembler::new(Arc::clone(&run.schemas), [(self.id, follow.clone())]);
+        let selection = run.selections.get(&self.id).ok_or_else(cancelled)?;
+        let follow = Follow { selection: Arc::clone(selection), after: from, seen: Some(snapshot.clone()) };
+        let assembler = Assembler::new(Arc::clone(&run.selections), [(self.id, follow.clone())]);
         let (_nobody, requests) = mpsc::channel(1);
         let mut applier = Applier::open(run, CursorId::Table(self.id), from, assembler, requests)?;
         if let Some(hold) = hold {

@@ -134,9 +134,9 @@ async fn joined(job: &Job) -> EtlResult<Connection> {
 type Writes = JoinSet<EtlResult<()>>;
 
 async fn read_chunk(job: &Arc<Job>, connection: &mut Connection, chunk: &Chunk, writes: &mut Writes) -> EtlResult<()> {
-    let schema = job.run.schemas.get(&job.table.schema.id);
-    let schema = schema.ok_or_else(|| EtlError::new(ErrorKind::Internal, "the table has no schema"))?;
-    let mut reader = ChunkReader::open(connection, &job.table, schema, chunk).await?;
+    let selection = job.run.selections.get(&job.table.schema.id);
+    let selection = selection.ok_or_else(|| EtlError::new(ErrorKind::Internal, "the table has no schema"))?;
+    let mut reader = ChunkReader::open(connection, &job.table, selection, chunk).await?;
     let mut piece = 0;
     let (mut rows, mut bytes) = (Vec::new(), 0);
     while let Some(more) = reader.next().await? {

@@ -98,6 +98,7 @@ mod tests {
 
     fn table(columns: Vec<Column>) -> TableSchema {
         TableSchema {
+            source_name: None,
             id: TableId(1),
             name: TableName::new("public", "t"),
             columns: columns.into(),

@@ -2,8 +2,10 @@
 
 mod change;
 mod kind;
+mod patterns;
 mod table;
 
 pub use change::{SchemaChange, changes};
 pub use kind::Kind;
+pub use patterns::TablePatterns;
 pub use table::{Column, ReplicaIdentity, TableId, TableName, TableSchema};

@@ -78,8 +78,11 @@ pub enum ReplicaIdentity {
 pub struct TableSchema {
     /// The table.
     pub id: TableId,
-    /// Its name from `since` on.
+    /// Its name from `since` on, as destinations see it.
     pub name: TableName,
+    /// Its name at the source, where that is another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_name: Option<TableName>,
     /// The published columns, in the order in which rows carry them.
     pub columns: Box<[Column]>,
     /// The places in `columns` of the key, in key order (`SOURCE.md` R8); empty without a key.
@@ -94,6 +97,11 @@ impl TableSchema {
     /// The key's columns, in key order.
     pub fn key_columns(&self) -> impl ExactSizeIterator<Item = &Column> {
         self.key.iter().map(|place| &self.columns[usize::from(*place)])
+    }
+
+    /// Its name at the source.
+    pub fn source_name(&self) -> &TableName {
+        self.source_name.as_ref().unwrap_or(&self.name)
     }
 
     /// Whether rows can be told apart by a key.

@@ -10,11 +10,13 @@ use crate::clock::Timestamp;
 use crate::data::{Change, Event, OldRow, Op, RowBuffer, RowSpans, TableRow};
 use crate::error::{ErrorKind, EtlError, EtlResult};
 use crate::lsn::{Lsn, Position};
-use crate::postgres::pgoutput::{self, Begin, Message, NotedChange, NotedOld, Relation, RelationColumn, note_change};
+use crate::postgres::pgoutput::{self, Begin, Message, NotedChange, NotedOld, Relation, RelationColumn};
+use crate::postgres::pgoutput::{note_change, note_kept_change};
 use crate::postgres::{ReplicationFrame, replication_frames};
 use crate::schema::{Column, ReplicaIdentity, TableId, TableSchema};
 use crate::source::snapshot::Visibility;
 use crate::store::SnapshotFilter;
+use crate::transform::Selection;
 
 /// The end of a transaction, or a quiet place between two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +46,7 @@ pub(crate) struct Assembly {
 #[derive(Debug, Clone)]
 pub(crate) struct Follow {
     /// What rows look like.
-    pub(crate) schema: Arc<TableSchema>,
+    pub(crate) selection: Arc<Selection>,
     /// Changes up to here are not the cursor's, or durable already.
     pub(crate) after: Position,
     /// What the table's copy has seen.
@@ -67,7 +69,7 @@ struct Transaction {
 #[derive(Debug)]
 pub(crate) struct Assembler {
     /// All published tables, for ordinals and to compare relations with.
-    schemas: Arc<HashMap<TableId, Arc<TableSchema>>>,
+    selections: Arc<HashMap<TableId, Arc<Selection>>>,
     follows: HashMap<TableId, Follow>,
     transaction: Option<Transaction>,
     /// The last commit that was begun; everything up to its end was or will be handed out.
@@ -93,11 +95,11 @@ struct Place {
 impl Assembler {
     /// An assembler that follows these tables.
     pub(crate) fn new(
-        schemas: Arc<HashMap<TableId, Arc<TableSchema>>>,
+        selections: Arc<HashMap<TableId, Arc<Selection>>>,
         follows: impl IntoIterator<Item = (TableId, Follow)>,
     ) -> Self {
         Self {
-            schemas,
+            selections,
             follows: follows.into_iter().collect(),
             transaction: None,
             begun: Lsn::ZERO,
@@ -249,8 +251,10 @@ impl Assembler {
         // After the tag and the oid: `K` where the key changed, `O` before a full old image, else `N`.
         let changes = match block.get(at.start + 5) {
             Some(b'K') => 2,
-            Some(b'O') => match self.schemas.get(&table) {
-                Some(schema) if schema.has_key() => 1 + u64::from(full_key_changed(schema, block, at.clone())?),
+            Some(b'O') => match self.selections.get(&table) {
+                Some(selection) if selection.wire.has_key() => {
+                    1 + u64::from(full_key_changed(selection, block, at.clone())?)
+                }
                 _ => 1,
             },
             _ => 1,
@@ -268,16 +272,15 @@ impl Assembler {
         spans: &mut RowSpans,
         drafts: &mut Vec<Draft>,
     ) -> EtlResult<()> {
-        let Some((place, schema)) = self.place(table_id, ordinal)? else { return Ok(()) };
-        let schema = Arc::clone(schema);
-        let noted = note_change(block, at, &schema, spans)?;
+        let Some((place, selection)) = self.place(table_id, ordinal)? else { return Ok(()) };
+        let noted = note(selection, block, at, spans)?;
         self.begin(drafts)?;
         drafts.push(Draft::Row { place, noted });
         Ok(())
     }
 
     /// Where a change stands, if the cursor wants it.
-    fn place(&self, table_id: TableId, ordinal: u64) -> EtlResult<Option<(Place, &Arc<TableSchema>)>> {
+    fn place(&self, table_id: TableId, ordinal: u64) -> EtlResult<Option<(Place, &Arc<Selection>)>> {
         let transaction = self.transaction.as_ref().ok_or_else(stray)?;
         let Some(follow) = self.follows.get(&table_id) else { return Ok(None) };
         let position = Position::new(transaction.commit, ordinal);
@@ -286,7 +289,7 @@ impl Assembler {
         if is_beyond || position <= follow.after || follow.seen.as_ref().is_some_and(has_seen) {
             return Ok(None);
         }
-        Ok(Some((Place { table_id, position, committed_at: transaction.at }, &follow.schema)))
+        Ok(Some((Place { table_id, position, committed_at: transaction.at }, &follow.selection)))
     }
 
     /// Hands on the transaction's `Begin` before the first of its changes that anybody wants.
@@ -318,7 +321,7 @@ impl Assembler {
 
     /// A relation must be the one that is stored; following changes is the work of `SOURCE.md` R10.
     fn relation(&self, relation: &Relation<'_>) -> EtlResult<()> {
-        let Some(schema) = self.schemas.get(&TableId(relation.oid)) else {
+        let Some(schema) = self.selections.get(&TableId(relation.oid)).map(|selection| &selection.wire) else {
             tracing::warn!(
                 table = format!("{}.{}", relation.namespace, relation.name),
                 "the table joined the publication; it is copied after the next start"
@@ -366,15 +369,23 @@ fn difference(schema: &TableSchema, relation: &Relation<'_>) -> Option<String> {
     schema.columns.iter().zip(&relation.columns).enumerate().find_map(differs)
 }
 
+/// Notes the rows of a message, without the columns that are left out.
+fn note(selection: &Selection, block: &Bytes, at: Range<usize>, spans: &mut RowSpans) -> EtlResult<NotedChange> {
+    match &selection.kept {
+        None => note_change(block, at, &selection.schema, spans),
+        Some(kept) => note_kept_change(block, at, &selection.schema, kept, spans),
+    }
+}
+
 /// Whether a full old image and the new one differ in the key; the same bytes are the same on every replay.
-fn full_key_changed(schema: &Arc<TableSchema>, block: &Bytes, at: Range<usize>) -> EtlResult<bool> {
+fn full_key_changed(selection: &Selection, block: &Bytes, at: Range<usize>) -> EtlResult<bool> {
     let mut spans = RowSpans::new();
     let message = block.slice(at);
-    let noted = note_change(&message, 0..message.len(), schema, &mut spans)?;
+    let noted = note(selection, &message, 0..message.len(), &mut spans)?;
     let NotedChange::Update { old: Some(NotedOld::Full(old)), new } = noted else { return Ok(false) };
     let buffer = spans.finish(message);
     let (old, new) = (TableRow::new(Arc::clone(&buffer), old), TableRow::new(buffer, new));
-    Ok(schema.key.iter().any(|column| old.raw(usize::from(*column)) != new.raw(usize::from(*column))))
+    Ok(selection.schema.key.iter().any(|column| old.raw(usize::from(*column)) != new.raw(usize::from(*column))))
 }
 
 impl Draft {

@@ -48,6 +48,13 @@ SELECT c.oid, n.nspname, c.relname, c.relkind::text, c.relreplident::text, NULL:
   JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename
  WHERE p.pubname = $1 ORDER BY c.oid";
 
+/// Of tables that are yet to be published, by schema and name.
+const NAMED: &str = "
+SELECT c.oid, n.nspname, c.relname, c.relkind::text, c.relreplident::text, NULL::text[], NULL::text
+  FROM unnest($1::text[], $2::text[]) AS named(schema, name)
+  JOIN pg_catalog.pg_namespace n ON n.nspname = named.schema
+  JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = named.name ORDER BY c.oid";
+
 const COLUMNS: &str = "
 SELECT a.attrelid, a.attname, a.attnum, a.atttypid, a.atttypmod,
        pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attgenerated::text
@@ -77,6 +84,22 @@ pub(crate) async fn published_tables(
 ) -> EtlResult<Vec<PublishedTable>> {
     let tables = if server_version >= 150_000 { TABLES_15 } else { TABLES_14 };
     let rows = client.query(tables, &[&publication]).await.map_err(|e| query_error("read the publication", e))?;
+    described(client, &rows, server_version).await
+}
+
+/// The same of tables that a publication would hold.
+pub(crate) async fn named_tables(
+    client: &Client,
+    names: &[TableName],
+    server_version: u32,
+) -> EtlResult<Vec<PublishedTable>> {
+    let schemas: Vec<&str> = names.iter().map(|name| &*name.schema).collect();
+    let tables: Vec<&str> = names.iter().map(|name| &*name.name).collect();
+    let rows = client.query(NAMED, &[&schemas, &tables]).await.map_err(|e| query_error("read the tables", e))?;
+    described(client, &rows, server_version).await
+}
+
+async fn described(client: &Client, rows: &[Row], server_version: u32) -> EtlResult<Vec<PublishedTable>> {
     let oids: Vec<u32> = rows.iter().map(|row| row.get(0)).collect();
     let mut columns = columns(client, &oids).await?;
     let mut keys = keys(client, &oids).await?;
@@ -184,6 +207,7 @@ fn schema(row: &Row, columns: &[Column], key: &[i16]) -> EtlResult<TableSchema> 
     // A key of which a column is not published does not tell rows apart.
     let key: Option<Box<[u16]>> = key.iter().map(place).collect();
     Ok(TableSchema {
+        source_name: None,
         id: TableId(row.get(0)),
         name: TableName::new(row.get::<_, String>(1), row.get::<_, String>(2)),
         columns: columns.into(),

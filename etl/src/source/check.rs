@@ -1,10 +1,12 @@
 //! Would a pipeline run on this source? What is wrong and what to do about it, before anything is changed.
 
-use super::publication::refuse_state;
-use super::{SourceConfig, published_tables};
+use super::catalog::named_tables;
+use super::publication::{refuse_state, wanted_tables};
+use super::{PublishedTable, SourceConfig, published_tables};
 use crate::error::{ErrorKind, EtlError, EtlResult};
 use crate::postgres::{Connection, Session, query_error};
-use crate::schema::{ReplicaIdentity, TableSchema};
+use crate::schema::{ReplicaIdentity, TablePatterns, TableSchema};
+use crate::transform::Transform;
 
 /// Whether a finding keeps a pipeline from running.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,8 +60,15 @@ pub async fn check(source: &SourceConfig, slot: &str) -> EtlResult<Vec<Finding>>
         findings.push(Finding::of(&error));
     }
     findings.extend(check_slot(client, slot).await?);
-    if let Some(publication) = &source.publication {
-        findings.extend(check_publication(&session, publication).await?);
+    match &source.publication {
+        Some(publication) => findings.extend(check_publication(&session, publication, &source.transform).await?),
+        None => match wanted_tables(client, &TablePatterns::new(&source.tables)).await {
+            Ok(names) => {
+                let tables = named_tables(client, &names, session.server_version()).await?;
+                findings.extend(check_tables(&session, &tables, &source.transform, true).await?);
+            }
+            Err(error) => findings.push(Finding::of(&error)),
+        },
     }
     Ok(findings)
 }
@@ -74,7 +83,7 @@ async fn check_slot(client: &tokio_postgres::Client, slot: &str) -> EtlResult<Op
     }))
 }
 
-async fn check_publication(session: &Session, publication: &str) -> EtlResult<Vec<Finding>> {
+async fn check_publication(session: &Session, publication: &str, transform: &Transform) -> EtlResult<Vec<Finding>> {
     let query = "SELECT pubupdate OR pubdelete FROM pg_catalog.pg_publication WHERE pubname = $1";
     let row = session.client().query_opt(query, &[&publication]).await;
     let Some(row) = row.map_err(|e| query_error("look for the publication", e))? else {
@@ -89,8 +98,17 @@ async fn check_publication(session: &Session, publication: &str) -> EtlResult<Ve
     if tables.is_empty() {
         return Ok(vec![Finding::warning(format!("the publication {publication} has no tables"), "")]);
     }
-    let mut findings = Vec::new();
-    for table in &tables {
+    check_tables(session, &tables, transform, has_changes).await
+}
+
+async fn check_tables(
+    session: &Session,
+    tables: &[PublishedTable],
+    transform: &Transform,
+    has_changes: bool,
+) -> EtlResult<Vec<Finding>> {
+    let mut findings = choices(transform, tables);
+    for table in tables {
         findings.extend(identity(&table.schema).filter(|_| has_changes));
         findings.extend(rights(session, table.schema.id.0, &table.schema).await?);
         if !table.generated.is_empty() {
@@ -102,6 +120,21 @@ async fn check_publication(session: &Session, publication: &str) -> EtlResult<Ve
         }
     }
     Ok(findings)
+}
+
+/// What is wrong with the choice of columns and names.
+fn choices(transform: &Transform, tables: &[PublishedTable]) -> Vec<Finding> {
+    let schemas = || tables.iter().map(|table| &table.schema);
+    let mut findings: Vec<Finding> =
+        schemas().filter_map(|schema| transform.select(schema).err()).map(|error| Finding::of(&error)).collect();
+    if findings.is_empty() {
+        findings.extend(transform.select_all(schemas()).err().map(|error| Finding::of(&error)));
+    }
+    let names: Vec<_> = schemas().map(|schema| &schema.name).collect();
+    findings.extend(transform.idle_rules(&names).map(|rule| {
+        Finding::warning(format!("no published table matches `{}`", rule.tables), "Look at `match` in `tables`")
+    }));
+    findings
 }
 
 /// Postgres refuses updates and deletes of a published table whose rows it cannot tell apart.

@@ -4,6 +4,7 @@ use serde::Deserialize;
 
 use crate::error::EtlResult;
 use crate::postgres::ConnectOptions;
+use crate::transform::Transform;
 
 /// The source of a pipeline.
 #[derive(Debug, Clone)]
@@ -15,12 +16,14 @@ pub struct SourceConfig {
     /// Instead of a publication: patterns of the tables for which the pipeline keeps its own, such as
     /// `public.*` and `!public.audit_*`.
     pub tables: Vec<String>,
+    /// Which of its columns are passed on, and under which names.
+    pub transform: Transform,
 }
 
 impl SourceConfig {
     /// A source at this server.
     pub fn new(connect: ConnectOptions) -> Self {
-        Self { connect, publication: None, tables: Vec::new() }
+        Self { connect, publication: None, tables: Vec::new(), transform: Transform::default() }
     }
 
     /// From a URL such as `postgres://user:password@host:5432/database?sslmode=verify-full`.
@@ -35,6 +38,13 @@ impl SourceConfig {
     #[must_use]
     pub fn publication(mut self, name: impl Into<String>) -> Self {
         self.publication = Some(name.into());
+        self
+    }
+
+    /// Passes on these columns under these names.
+    #[must_use]
+    pub fn transform(mut self, transform: Transform) -> Self {
+        self.transform = transform;
         self
     }
 

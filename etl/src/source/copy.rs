@@ -12,6 +12,7 @@ use crate::error::{ErrorKind, EtlError, EtlResult};
 use crate::postgres::copy_binary::CopyBinary;
 use crate::postgres::{Connection, CopyOut, copy_text, quote_ident};
 use crate::schema::TableSchema;
+use crate::transform::Selection;
 
 /// Postgres's page size, unless somebody compiled another one in; chunks only get smaller or larger by it.
 const PAGE_BYTES: u64 = 8192;
@@ -55,8 +56,8 @@ pub(crate) fn format(schema: &TableSchema) -> RowFormat {
 }
 
 /// The query that reads a chunk; the publication's filter and columns hold as in the stream.
-pub(crate) fn copy_sql(table: &PublishedTable, chunk: &Chunk, format: RowFormat) -> String {
-    let columns: Vec<String> = table.schema.columns.iter().map(|column| quote_ident(&column.name)).collect();
+pub(crate) fn copy_sql(table: &PublishedTable, selection: &Selection, chunk: &Chunk, format: RowFormat) -> String {
+    let columns: Vec<String> = selection.source_columns().map(|column| quote_ident(&column.name)).collect();
     let mut sql = format!(
         "COPY (SELECT {} FROM ONLY {} WHERE ctid >= '({},0)'",
         columns.join(", "),
@@ -94,11 +95,12 @@ impl<'a> ChunkReader<'a> {
     pub(crate) async fn open(
         connection: &'a mut Connection,
         table: &PublishedTable,
-        schema: &Arc<TableSchema>,
+        selection: &Selection,
         chunk: &Chunk,
     ) -> EtlResult<Self> {
+        let schema = &selection.schema;
         let format = format(schema);
-        let sql = copy_sql(table, chunk, format);
+        let sql = copy_sql(table, selection, chunk, format);
         let copy = connection.copy_out(&sql).await.map_err(|e| explain(e, schema))?;
         let binary = (format == RowFormat::Binary).then(|| CopyBinary::new(Arc::clone(schema)));
         Ok(Self { copy, schema: Arc::clone(schema), binary })
@@ -138,7 +140,7 @@ fn explain(error: EtlError, schema: &TableSchema) -> EtlError {
     match error.kind() {
         ErrorKind::SourcePermission => error.hint(format!(
             "Grant it: GRANT SELECT ON {} TO <user>; a table with row security needs BYPASSRLS or its owner",
-            qualified(&schema.name)
+            qualified(schema.source_name())
         )),
         _ => error,
     }

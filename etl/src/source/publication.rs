@@ -5,7 +5,7 @@ use tokio_postgres::Client;
 use super::SourceConfig;
 use crate::error::{ErrorKind, EtlError, EtlResult};
 use crate::postgres::{query_error, quote_ident};
-use crate::schema::TableName;
+use crate::schema::{TableName, TablePatterns};
 use crate::store::STATE_MARK;
 
 /// The name of the publication to read. One that the pipeline keeps itself is created or extended first.
@@ -15,7 +15,7 @@ pub(crate) async fn ensure_publication(client: &Client, source: &SourceConfig, p
             require(client, name).await?;
             Ok(name.clone())
         }
-        None => keep_own(client, &source.tables, &format!("etl_{pipeline}")).await,
+        None => keep_own(client, &TablePatterns::new(&source.tables), &format!("etl_{pipeline}")).await,
     }
 }
 
@@ -65,14 +65,20 @@ SELECT n.nspname, c.relname FROM pg_catalog.pg_publication_rel r
   JOIN pg_catalog.pg_class c ON c.oid = r.prrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
  WHERE p.pubname = $1";
 
-async fn keep_own(client: &Client, patterns: &[String], name: &str) -> EtlResult<String> {
-    let wanted = names(client, ALL_TABLES, &[&STATE_MARK]).await?;
-    let wanted: Vec<_> = wanted.into_iter().filter(|table| is_chosen(patterns, &table.to_string())).collect();
+/// The tables that a publication of the pipeline's own would hold.
+pub(super) async fn wanted_tables(client: &Client, patterns: &TablePatterns) -> EtlResult<Vec<TableName>> {
+    let all = names(client, ALL_TABLES, &[&STATE_MARK]).await?;
+    let wanted: Vec<_> = all.into_iter().filter(|table| patterns.matches(table)).collect();
     if wanted.is_empty() {
         return Err(EtlError::new(ErrorKind::SourceSetup, "no table of the source matches `tables`")
-            .with("tables", patterns.join(", "))
+            .with("tables", patterns)
             .hint("Patterns match `schema.table`, such as public.*; one that begins with ! excludes"));
     }
+    Ok(wanted)
+}
+
+async fn keep_own(client: &Client, patterns: &TablePatterns, name: &str) -> EtlResult<String> {
+    let wanted = wanted_tables(client, patterns).await?;
     let there = exists(client, name).await?;
     let published = if there { names(client, PUBLISHED, &[&name]).await? } else { Vec::new() };
     let missing: Vec<_> = wanted.iter().filter(|table| !published.contains(table)).map(quoted).collect();
@@ -110,38 +116,4 @@ async fn names(
 
 fn quoted(table: &TableName) -> String {
     format!("{}.{}", quote_ident(&table.schema), quote_ident(&table.name))
-}
-
-/// The last pattern that matches decides; `*` stands for any text.
-fn is_chosen(patterns: &[String], table: &str) -> bool {
-    let verdict = patterns.iter().rev().find_map(|pattern| match pattern.strip_prefix('!') {
-        Some(pattern) => matches(pattern, table).then_some(false),
-        None => matches(pattern, table).then_some(true),
-    });
-    verdict.unwrap_or(false)
-}
-
-fn matches(pattern: &str, text: &str) -> bool {
-    match pattern.split_once('*') {
-        None => pattern == text,
-        Some((before, after)) => text.strip_prefix(before).is_some_and(|rest| {
-            (0..=rest.len()).filter(|at| rest.is_char_boundary(*at)).any(|at| matches(after, &rest[at..]))
-        }),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_last_pattern_that_matches_decides() {
-        let patterns = ["public.*".to_owned(), "!public.audit_*".to_owned(), "public.audit_all".to_owned()];
-        for (table, chosen) in
-            [("public.users", true), ("public.audit_2024", false), ("public.audit_all", true), ("other.users", false)]
-        {
-            assert_eq!(is_chosen(&patterns, table), chosen, "{table}");
-        }
-        assert!(matches("*.a*c", "x.abc") && !matches("*.a*c", "x.abd"));
-    }
 }

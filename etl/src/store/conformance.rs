@@ -13,7 +13,15 @@ const TABLE: TableId = TableId(u32::MAX);
 fn schema(since: Position, name: &str) -> Arc<TableSchema> {
     let name = TableName::new("public", name);
     let (columns, key) = (Box::default(), Box::default());
-    Arc::new(TableSchema { id: TABLE, name, columns, key, identity: ReplicaIdentity::Default, since })
+    Arc::new(TableSchema {
+        source_name: None,
+        id: TABLE,
+        name,
+        columns,
+        key,
+        identity: ReplicaIdentity::Default,
+        since,
+    })
 }
 
 /// Compare and set: a state changes only from the revision that the caller has seen.

@@ -4,9 +4,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::message::named;
-use super::tuple;
+use super::tuple::{self, Shape};
 use crate::data::RowSpans;
-use crate::error::EtlResult;
+use crate::error::{ErrorKind, EtlError, EtlResult};
 use crate::postgres::scan::{Malformed, Scan, Scanner};
 use crate::schema::TableSchema;
 
@@ -54,7 +54,25 @@ pub fn note_change(
     schema: &Arc<TableSchema>,
     spans: &mut RowSpans,
 ) -> EtlResult<NotedChange> {
-    noted(block, message, schema, spans, note::<false>)
+    noted(block, message, Shape { schema, kept: None }, spans, note::<false>)
+}
+
+/// The same where columns are left out: `kept` says of each column sent whether `schema` has it.
+///
+/// # Errors
+/// As of [`note_change`].
+pub fn note_kept_change(
+    block: &[u8],
+    message: Range<usize>,
+    schema: &Arc<TableSchema>,
+    kept: &[bool],
+    spans: &mut RowSpans,
+) -> EtlResult<NotedChange> {
+    if kept.iter().filter(|kept| **kept).count() != schema.columns.len() {
+        return Err(EtlError::new(ErrorKind::Internal, "other columns are kept than the schema has")
+            .with("table", &schema.name));
+    }
+    noted(block, message, Shape { schema, kept: Some(kept) }, spans, note::<false>)
 }
 
 /// The same for a message of a segment, which names its (sub)transaction before the table.
@@ -67,23 +85,23 @@ pub fn note_streamed_change(
     schema: &Arc<TableSchema>,
     spans: &mut RowSpans,
 ) -> EtlResult<NotedChange> {
-    noted(block, message, schema, spans, note::<true>)
+    noted(block, message, Shape { schema, kept: None }, spans, note::<true>)
 }
 
-type Note = fn(&[u8], Range<usize>, &Arc<TableSchema>, &mut RowSpans) -> Scan<NotedChange>;
+type Note = fn(&[u8], Range<usize>, Shape<'_>, &mut RowSpans) -> Scan<NotedChange>;
 
 #[inline]
 fn noted(
     block: &[u8],
     message: Range<usize>,
-    schema: &Arc<TableSchema>,
+    shape: Shape<'_>,
     spans: &mut RowSpans,
     note: Note,
 ) -> EtlResult<NotedChange> {
     let mark = spans.mark();
-    note(block, message.clone(), schema, spans).map_err(|malformed| {
+    note(block, message.clone(), shape, spans).map_err(|malformed| {
         spans.rewind(mark);
-        named(malformed, block.get(message).unwrap_or_default()).with("table", &schema.name)
+        named(malformed, block.get(message).unwrap_or_default()).with("table", &shape.schema.name)
     })
 }
 
@@ -91,7 +109,7 @@ fn noted(
 fn note<const IN_STREAM: bool>(
     block: &[u8],
     message: Range<usize>,
-    schema: &Arc<TableSchema>,
+    shape: Shape<'_>,
     spans: &mut RowSpans,
 ) -> Scan<NotedChange> {
     if block.len() > RowSpans::MAX_BYTES {
@@ -102,23 +120,23 @@ fn note<const IN_STREAM: bool>(
     if IN_STREAM {
         scan.u32()?;
     }
-    if scan.u32()? != schema.id.0 {
+    if scan.u32()? != shape.schema.id.0 {
         return Err(Malformed("it is about another table than its schema"));
     }
     let noted = match tag {
         b'I' => {
             new_tuple(scan.u8()?)?;
-            NotedChange::Insert { new: tuple::note(&mut scan, schema, spans)? }
+            NotedChange::Insert { new: tuple::note(&mut scan, shape, spans)? }
         }
         b'U' => {
             let mut form = scan.u8()?;
             let mut old = None;
             if form != b'N' {
-                old = Some(note_old(form, &mut scan, schema, spans)?);
+                old = Some(note_old(form, &mut scan, shape, spans)?);
                 form = scan.u8()?;
             }
             new_tuple(form)?;
-            let new = tuple::note(&mut scan, schema, spans)?;
+            let new = tuple::note(&mut scan, shape, spans)?;
             if let Some(NotedOld::Full(old)) = old {
                 spans.fill_unchanged(new, old);
             }
@@ -126,7 +144,7 @@ fn note<const IN_STREAM: bool>(
         }
         b'D' => {
             let form = scan.u8()?;
-            NotedChange::Delete { old: note_old(form, &mut scan, schema, spans)? }
+            NotedChange::Delete { old: note_old(form, &mut scan, shape, spans)? }
         }
         _ => return Err(Malformed("it holds no row")),
     };
@@ -138,10 +156,10 @@ fn new_tuple(form: u8) -> Scan<()> {
     if form == b'N' { Ok(()) } else { Err(Malformed("its new row is missing")) }
 }
 
-fn note_old(form: u8, scan: &mut Scanner<'_>, schema: &Arc<TableSchema>, spans: &mut RowSpans) -> Scan<NotedOld> {
+fn note_old(form: u8, scan: &mut Scanner<'_>, shape: Shape<'_>, spans: &mut RowSpans) -> Scan<NotedOld> {
     match form {
-        b'K' => tuple::note(scan, schema, spans).map(NotedOld::Key),
-        b'O' => tuple::note(scan, schema, spans).map(NotedOld::Full),
+        b'K' => tuple::note(scan, shape, spans).map(NotedOld::Key),
+        b'O' => tuple::note(scan, shape, spans).map(NotedOld::Full),
         _ => Err(Malformed("its old row is neither a key nor whole")),
     }
 }

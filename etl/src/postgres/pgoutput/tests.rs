@@ -252,6 +252,32 @@ fn a_cut_or_prolonged_message_is_an_error_that_names_the_tag() {
 }
 
 #[test]
+fn columns_that_are_left_out_leave_the_others_in_place() {
+    for message in [UPDATE_KEY, INSERT, DELETE].map(recorded) {
+        let oid = u32::from_be_bytes(*message[1..].first_chunk().unwrap());
+        let (all, chosen) = (table(oid, &vec![Kind::Text; 4]), table(oid, &[Kind::Text, Kind::Text]));
+        let mut spans = RowSpans::new();
+        let whole = note_change(&message, 0..message.len(), &all, &mut spans).unwrap();
+        let few =
+            note_kept_change(&message, 0..message.len(), &chosen, &[true, false, false, true], &mut spans).unwrap();
+        let buffer = spans.finish(Bytes::from(message.clone()));
+        let rows = |change| match change {
+            NotedChange::Insert { new } => vec![new],
+            NotedChange::Update { old: Some(NotedOld::Key(old) | NotedOld::Full(old)), new } => vec![old, new],
+            NotedChange::Update { old: None, new } => vec![new],
+            NotedChange::Delete { old: NotedOld::Key(old) | NotedOld::Full(old) } => vec![old],
+        };
+        for (whole, few) in rows(whole).into_iter().zip(rows(few)) {
+            let [whole, few] = [whole, few].map(|row| TableRow::new(Arc::clone(&buffer), row));
+            assert_eq!(values(&few), [values(&whole)[0], values(&whole)[3]]);
+        }
+        for kept in [&[true, true, true][..], &[true, true, false, true]] {
+            assert!(note_kept_change(&message, 0..message.len(), &chosen, kept, &mut RowSpans::new()).is_err());
+        }
+    }
+}
+
+#[test]
 fn a_row_that_does_not_fit_its_table_leaves_no_notes() {
     let message = recorded(UPDATE_KEY);
     let schema = table(0x4005, &vec![Kind::Text; 4]);

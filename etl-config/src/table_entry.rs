@@ -1,0 +1,65 @@
+//! What can be said of some tables? One entry of the section `tables`: what is passed on, and how it is written.
+
+use etl::schema::TablePatterns;
+use etl::transform::{ColumnChoice, TableRename, Transform, TransformRule};
+use etl_destinations::table_rules::{Metadata, RuleSettings, TableRule, TableRules};
+use etl_destinations::value_policy::OnValue;
+use etl_destinations::write_mode::{OnSchemaChange, WriteMode};
+use serde::Deserialize;
+
+/// What holds for some tables; every entry that matches applies, the last one wins per key.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TableEntry {
+    /// `public.users`, a pattern such as `public.*`, or a list with exceptions: `["public.*", "!public.audit"]`.
+    #[serde(rename = "match")]
+    pub tables: TablePatterns,
+    /// Which columns are passed on, and what they are called.
+    #[serde(default)]
+    pub columns: ColumnChoice,
+    /// What the tables are called at the destination.
+    #[serde(default)]
+    pub rename: TableRename,
+    /// What a change does with the rows that are there.
+    #[serde(default)]
+    pub write_mode: Option<WriteMode>,
+    /// What a changed column does with the destination's table.
+    #[serde(default)]
+    pub on_schema_change: Option<OnSchemaChange>,
+    /// What becomes of a value that the destination cannot hold exactly.
+    #[serde(default)]
+    pub on_value: Option<OnValue>,
+    /// The metadata columns.
+    #[serde(default)]
+    pub metadata: Option<Metadata>,
+}
+
+/// What the source passes on, by these entries.
+pub(crate) fn transform(entries: &[TableEntry]) -> Transform {
+    let has_choice =
+        |entry: &&TableEntry| entry.columns != ColumnChoice::default() || entry.rename != TableRename::default();
+    let rule = |entry: &TableEntry| TransformRule {
+        tables: entry.tables.clone(),
+        columns: entry.columns.clone(),
+        rename: entry.rename.clone(),
+    };
+    Transform { rules: entries.iter().filter(has_choice).map(rule).collect() }
+}
+
+/// How the destination writes, by these entries.
+pub(crate) fn rules(defaults: &RuleSettings, entries: &[TableEntry]) -> TableRules {
+    let has_rule = |entry: &&TableEntry| {
+        entry.write_mode.is_some()
+            || entry.on_schema_change.is_some()
+            || entry.on_value.is_some()
+            || entry.metadata.is_some()
+    };
+    let rule = |entry: &TableEntry| TableRule {
+        tables: entry.tables.clone(),
+        write_mode: entry.write_mode,
+        on_schema_change: entry.on_schema_change,
+        on_value: entry.on_value,
+        metadata: entry.metadata.clone(),
+    };
+    TableRules { defaults: defaults.clone(), rules: entries.iter().filter(has_rule).map(rule).collect() }
+}

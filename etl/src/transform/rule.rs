@@ -1,0 +1,81 @@
+//! What did the user choose? Rules for tables; every match applies, the last one wins per key.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use crate::schema::{TableName, TablePatterns};
+
+/// Which columns are passed on, and what tables and columns are called; by default all, as at the source.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Transform {
+    /// The rules, in their order.
+    pub rules: Vec<TransformRule>,
+}
+
+/// What holds for some tables.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TransformRule {
+    /// Which tables, by their names at the source.
+    pub tables: TablePatterns,
+    /// Their columns.
+    pub columns: ColumnChoice,
+    /// Their names.
+    pub rename: TableRename,
+}
+
+/// Which columns of a table are passed on; what is not given comes from the rules before.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ColumnChoice {
+    /// Only these, by name or by patterns such as `address_*`.
+    pub include: Option<Vec<String>>,
+    /// Not these; of those that `include` names too.
+    pub exclude: Option<Vec<String>>,
+    /// Other names for some, by their names at the source.
+    pub rename: Option<BTreeMap<String, String>>,
+}
+
+/// What a table is called at the destination; what is not given is as at the source.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TableRename {
+    /// The schema that holds it.
+    pub schema: Option<String>,
+    /// Its own name.
+    pub table: Option<String>,
+}
+
+/// What holds for one table.
+#[derive(Debug, Default)]
+pub(super) struct Chosen<'t> {
+    pub(super) include: Option<&'t [String]>,
+    pub(super) exclude: Option<&'t [String]>,
+    pub(super) rename: Option<&'t BTreeMap<String, String>>,
+    pub(super) schema: Option<&'t str>,
+    pub(super) table: Option<&'t str>,
+    /// Whether a rule that names columns is for this table alone, so that a name that is none is a mistake.
+    pub(super) is_meant: bool,
+}
+
+impl Transform {
+    pub(super) fn of(&self, table: &TableName) -> Chosen<'_> {
+        let mut chosen = Chosen::default();
+        for rule in self.rules.iter().filter(|rule| rule.tables.matches(table)) {
+            let ColumnChoice { include, exclude, rename } = &rule.columns;
+            chosen.include = include.as_deref().or(chosen.include);
+            chosen.exclude = exclude.as_deref().or(chosen.exclude);
+            chosen.rename = rename.as_ref().or(chosen.rename);
+            chosen.schema = rule.rename.schema.as_deref().or(chosen.schema);
+            chosen.table = rule.rename.table.as_deref().or(chosen.table);
+            chosen.is_meant |= rule.tables.is_one();
+        }
+        chosen
+    }
+
+    /// The rules that are for none of these tables.
+    pub(crate) fn idle_rules<'t>(&'t self, tables: &[&TableName]) -> impl Iterator<Item = &'t TransformRule> {
+        let is_idle = |rule: &&TransformRule| !tables.iter().any(|table| rule.tables.matches(table));
+        self.rules.iter().filter(is_idle).collect::<Vec<_>>().into_iter()
+    }
+}

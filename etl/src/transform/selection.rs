@@ -1,0 +1,229 @@
+//! What does a table look like once the choices are made? Its shape at the source, what of it is kept, and as what.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::rule::{Chosen, Transform};
+use crate::error::{ErrorKind, EtlError, EtlResult};
+use crate::schema::{Column, TableName, TablePatterns, TableSchema};
+
+/// What helps against an empty name.
+const NAMES: &str = "Write a name, or leave the key out";
+
+/// A table at the source and after it.
+#[derive(Debug, Clone)]
+pub(crate) struct Selection {
+    /// As the stream sends its rows.
+    pub(crate) wire: Arc<TableSchema>,
+    /// As everything after the source knows it.
+    pub(crate) schema: Arc<TableSchema>,
+    /// Which columns of `wire` are kept; `None`: all.
+    pub(crate) kept: Option<Box<[bool]>>,
+}
+
+impl Selection {
+    /// The columns that are read, as the source calls them.
+    pub(crate) fn source_columns(&self) -> impl Iterator<Item = &Column> {
+        let kept = self.kept.as_deref();
+        let is_kept = move |place: usize| kept.is_none_or(|kept| kept.get(place) == Some(&true));
+        self.wire.columns.iter().enumerate().filter(move |(place, _)| is_kept(*place)).map(|(_, column)| column)
+    }
+
+    /// The same selection under the schema that is stored, which has the same content.
+    pub(crate) fn with_schema(self, schema: Arc<TableSchema>) -> Self {
+        Self { schema, ..self }
+    }
+}
+
+impl Transform {
+    /// What is passed on of a table with this shape.
+    ///
+    /// # Errors
+    /// `Config`, where the choice leaves out a key or everything, names what is not there, or gives one name twice.
+    pub(crate) fn select(&self, wire: &TableSchema) -> EtlResult<Selection> {
+        let chosen = self.of(&wire.name);
+        chosen.expect_columns(wire)?;
+        let kept: Vec<bool> = wire.columns.iter().map(|column| chosen.keeps(&column.name)).collect();
+        if !kept.contains(&true) && !wire.columns.is_empty() {
+            return Err(
+                wrong(wire, "every column of a table is left out").hint("Leave the table out of the publication")
+            );
+        }
+        let mut columns = Vec::new();
+        let mut places = vec![None; kept.len()];
+        for (place, column) in wire.columns.iter().enumerate().filter(|(place, _)| kept[*place]) {
+            places[place] = u16::try_from(columns.len()).ok();
+            let name: Box<str> = chosen.name(&column.name).into();
+            if name.is_empty() {
+                return Err(wrong(wire, "a column gets an empty name").with("column", &column.name).hint(NAMES));
+            }
+            if columns.iter().any(|other: &Column| other.name == name) {
+                return Err(wrong(wire, "two columns of a table get one name")
+                    .with("column", name)
+                    .hint("Give another name in `columns.rename`, or leave one of the two out"));
+            }
+            columns.push(Column { name, ..column.clone() });
+        }
+        let key = wire.key.iter().map(|place| places[usize::from(*place)].ok_or(*place));
+        let key = key.collect::<Result<Box<[u16]>, u16>>().map_err(|place| {
+            wrong(wire, "a column of the key is left out: rows could not be told apart")
+                .with("column", &wire.columns[usize::from(place)].name)
+                .hint("Keep the columns of the primary key (or of the replica identity's index)")
+        })?;
+        let name = TableName::new(chosen.schema.unwrap_or(&wire.name.schema), chosen.table.unwrap_or(&wire.name.name));
+        if name.schema.is_empty() || name.name.is_empty() {
+            return Err(wrong(wire, "a table gets an empty name").hint(NAMES));
+        }
+        let source_name = (name != wire.name).then(|| wire.name.clone());
+        let schema = TableSchema { name, source_name, columns: columns.into(), key, ..wire.clone() };
+        let kept = kept.contains(&false).then(|| kept.into());
+        Ok(Selection { wire: Arc::new(wire.clone()), schema: Arc::new(schema), kept })
+    }
+
+    /// What is passed on of all these tables.
+    ///
+    /// # Errors
+    /// As of [`select`](Self::select), and where two tables get one name.
+    pub(crate) fn select_all<'s>(&self, tables: impl Iterator<Item = &'s TableSchema>) -> EtlResult<Vec<Selection>> {
+        let mut names: HashMap<TableName, TableName> = HashMap::new();
+        let mut selections = Vec::new();
+        for wire in tables {
+            let selection = self.select(wire)?;
+            if let Some(other) = names.insert(selection.schema.name.clone(), wire.name.clone()) {
+                return Err(wrong(wire, "two tables get one name")
+                    .with("other table", other)
+                    .with("name", &selection.schema.name)
+                    .hint("Give each another one in `rename`"));
+            }
+            selections.push(selection);
+        }
+        Ok(selections)
+    }
+}
+
+impl Chosen<'_> {
+    fn keeps(&self, column: &str) -> bool {
+        let names = |patterns: &[String]| patterns.iter().any(|pattern| TablePatterns::is_like(pattern, column));
+        self.include.is_none_or(names) && !self.exclude.is_some_and(names)
+    }
+
+    fn name<'n>(&'n self, column: &'n str) -> &'n str {
+        self.rename.and_then(|rename| rename.get(column)).map_or(column, String::as_str)
+    }
+
+    /// A column that a rule names and the table does not have is a slip that could let through what it was to hide.
+    fn expect_columns(&self, wire: &TableSchema) -> EtlResult<()> {
+        if !self.is_meant {
+            return Ok(());
+        }
+        let listed = [self.include, self.exclude].into_iter().flatten().flatten();
+        for name in listed.chain(self.rename.iter().flat_map(|rename| rename.keys())) {
+            if !wire.columns.iter().any(|column| TablePatterns::is_like(name, &column.name)) {
+                let columns: Vec<&str> = wire.columns.iter().map(|column| &*column.name).collect();
+                return Err(wrong(wire, "a rule names a column that the table does not publish")
+                    .with("column", name)
+                    .hint(format!("It publishes {}", columns.join(", "))));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn wrong(table: &TableSchema, what: &str) -> EtlError {
+    EtlError::new(ErrorKind::Config, what).with("table", &table.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{ColumnChoice, TableRename, TransformRule};
+    use super::*;
+    use crate::lsn::Position;
+    use crate::schema::{Kind, ReplicaIdentity, TableId};
+
+    fn table(name: &str) -> TableSchema {
+        let column = |(place, name): (usize, &str)| Column {
+            name: name.into(),
+            attnum: place as i16 + 1,
+            type_oid: 25,
+            modifier: -1,
+            type_name: "text".into(),
+            kind: Kind::Text,
+            nullable: true,
+        };
+        TableSchema {
+            id: TableId(1),
+            name: TableName::new("public", name),
+            source_name: None,
+            columns: ["email", "id", "password", "note"].into_iter().enumerate().map(column).collect(),
+            key: Box::new([1]),
+            identity: ReplicaIdentity::Default,
+            since: Position::ZERO,
+        }
+    }
+
+    fn rule(tables: &str, columns: ColumnChoice) -> TransformRule {
+        TransformRule { tables: TablePatterns::new([tables]), columns, rename: TableRename::default() }
+    }
+
+    fn names(list: &[&str]) -> Option<Vec<String>> {
+        Some(list.iter().map(|name| (*name).to_owned()).collect())
+    }
+
+    fn renamed(from: &str, to: &str) -> ColumnChoice {
+        let rename = Some([(from.to_owned(), to.to_owned())].into());
+        ColumnChoice { rename, ..ColumnChoice::default() }
+    }
+
+    #[test]
+    fn columns_are_left_out_and_renamed_and_the_key_follows() {
+        let hide = ColumnChoice { exclude: names(&["pass*"]), ..ColumnChoice::default() };
+        let mut transform =
+            Transform { rules: vec![rule("public.*", hide), rule("public.users", renamed("id", "key"))] };
+        transform.rules[1].rename = TableRename { schema: Some("shop".to_owned()), table: None };
+        let selection = transform.select(&table("users")).unwrap();
+        let columns: Vec<&str> = selection.schema.columns.iter().map(|column| &*column.name).collect();
+        assert_eq!((columns.as_slice(), &*selection.schema.key), (&["email", "key", "note"][..], &[1][..]));
+        assert_eq!(selection.kept.as_deref(), Some(&[true, true, false, true][..]));
+        let read: Vec<&str> = selection.source_columns().map(|column| &*column.name).collect();
+        assert_eq!(read, ["email", "id", "note"]);
+        assert_eq!(selection.schema.name.to_string(), "shop.users");
+        assert_eq!(selection.schema.source_name().to_string(), "public.users");
+        let other = transform.select(&table("others")).unwrap();
+        assert_eq!((other.schema.columns.len(), &other.schema.source_name), (3, &None));
+    }
+
+    #[test]
+    fn the_last_rule_wins_per_key_and_no_rule_changes_nothing() {
+        let include = ColumnChoice { include: names(&["id", "email", "note"]), ..ColumnChoice::default() };
+        let exclude = ColumnChoice { exclude: names(&["note"]), ..ColumnChoice::default() };
+        let again = ColumnChoice { exclude: names(&["email"]), ..ColumnChoice::default() };
+        let transform = Transform { rules: vec![rule("*", include), rule("*", exclude), rule("*.users", again)] };
+        let selection = transform.select(&table("users")).unwrap();
+        let read: Vec<&str> = selection.source_columns().map(|column| &*column.name).collect();
+        assert_eq!(read, ["id", "note"]);
+        let plain = Transform::default().select(&table("users")).unwrap();
+        assert_eq!((plain.wire, plain.kept), (plain.schema, None));
+    }
+
+    #[test]
+    fn what_cannot_be_is_an_error_with_a_hint() {
+        let exclude = |columns: &[&str]| ColumnChoice { exclude: names(columns), ..ColumnChoice::default() };
+        for (choice, expected) in [
+            (exclude(&["id"]), "a column of the key is left out"),
+            (exclude(&["*"]), "every column of a table is left out"),
+            (exclude(&["pasword"]), "names a column that the table does not publish"),
+            (renamed("mail", "email"), "names a column that the table does not publish"),
+            (renamed("note", "email"), "two columns of a table get one name"),
+        ] {
+            let transform = Transform { rules: vec![rule("public.users", choice)] };
+            let error = transform.select(&table("users")).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Config);
+            assert!(error.to_string().contains(expected) && error.hint_text().is_some(), "{error}");
+            assert_eq!(error.context("table"), Some("public.users"));
+        }
+        let mut both = rule("*", ColumnChoice::default());
+        both.rename.table = Some("one".to_owned());
+        let error = Transform { rules: vec![both] }.select_all([&table("a"), &table("b")].into_iter()).unwrap_err();
+        assert!(error.to_string().contains("two tables get one name"), "{error}");
+    }
+}
