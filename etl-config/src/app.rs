@@ -2,15 +2,17 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use etl::pipeline::{Ack, BatchSettings, CopySettings, Settings};
-use etl::postgres::TlsOptions;
+use etl::postgres::{ChannelBinding, KeepaliveOptions, TargetSession, TlsOptions};
 use etl::relay::RelaySettings;
 use etl::{ByteSize, Secret};
 use etl_destinations::registry::DestinationConfig;
 use etl_destinations::table_rules::RuleSettings;
 use serde::Deserialize;
 
+use crate::libpq::Libpq;
 use crate::table_entry::TableEntry;
 
 /// A config that has no known problem.
@@ -78,9 +80,9 @@ pub(crate) enum SourceSection {
 pub struct PostgresConfig {
     /// `postgres://user:password@host:port/database?sslmode=verify-full`.
     pub url: Option<Secret>,
-    /// A name, an address or a directory with the server's socket.
+    /// A name, an address or a directory with the server's socket; or several, such as `db1,db2:5433`.
     pub host: Option<String>,
-    /// Default 5432.
+    /// Of hosts that name none. Default 5432.
     pub port: Option<u16>,
     /// Default: the user's name.
     pub database: Option<String>,
@@ -90,10 +92,25 @@ pub struct PostgresConfig {
     pub password: Option<Secret>,
     /// How the connection is encrypted; before what the URL says.
     pub tls: Option<TlsOptions>,
+    /// Which of several servers is used: `any`, `read-write`, `read-only`, `primary`, `standby` or `prefer-standby`.
+    /// Default: of several the first that takes writes.
+    pub target_session_attrs: Option<TargetSession>,
+    /// Whether the login is bound to the encrypted connection: `prefer`, `require` or `disable`. Default `prefer`.
+    pub channel_binding: Option<ChannelBinding>,
+    /// How long connecting to one server may take. Default 10s.
+    #[serde(with = "etl::duration::optional")]
+    pub connect_timeout: Option<Duration>,
+    /// How a server is noticed that vanished without a word.
+    pub keepalive: Option<KeepaliveOptions>,
+    /// How the names of the connections begin in `pg_stat_activity`, before the pipeline's id. Default `etl`.
+    pub application_name: Option<String>,
     /// A publication that exists.
     pub publication: Option<String>,
     /// Patterns such as `public.*` and `!public.audit_*`; the pipeline keeps its own publication of them.
     pub tables: Vec<String>,
+    /// What the environment says where nothing else does.
+    #[serde(skip)]
+    pub(crate) libpq: Libpq,
 }
 
 /// The section `store`.
@@ -103,7 +120,7 @@ pub enum StoreConfig {
     /// A file in `data_dir`.
     Sqlite(NoKeys),
     /// A schema of any Postgres that can be written.
-    Postgres(PostgresStoreConfig),
+    Postgres(Box<PostgresStoreConfig>),
     /// Forgotten when the process ends: every start copies everything again.
     Memory(NoKeys),
 }
@@ -120,6 +137,9 @@ pub struct PostgresStoreConfig {
     /// Where its tables are; several pipelines can share one. Default `etl`.
     #[serde(default = "default_schema")]
     pub schema: String,
+    /// What the environment says where nothing else does.
+    #[serde(skip)]
+    pub(crate) libpq: Libpq,
 }
 
 fn default_schema() -> String {

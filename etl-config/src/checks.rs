@@ -11,6 +11,10 @@ use crate::problems::Problem;
 use crate::table_entry::TableEntry;
 use crate::tree::{Content, Node};
 
+fn is_no_list(hosts: &str) -> bool {
+    ConnectOptions::new("", "", "").with_hosts(hosts, 1).is_err()
+}
+
 /// Looks at sections that could be read.
 pub(crate) struct Checks<'t> {
     written: &'t Node,
@@ -95,9 +99,12 @@ impl<'t> Checks<'t> {
     }
 
     fn tls(&mut self, path: &str, tls: &TlsOptions) {
-        if tls.ca.is_some() && tls.mode != Some(TlsMode::VerifyFull) {
+        if tls.ca.is_some() && matches!(tls.mode, Some(TlsMode::Disable | TlsMode::Prefer)) {
             let hint = "Write `mode: verify-full`, or leave `ca` out";
-            self.found(&format!("{path}.ca"), "only verify-full reads certificates", hint);
+            self.found(&format!("{path}.ca"), "only verify-ca and verify-full look at certificates", hint);
+        }
+        if tls.certificate.is_some() != tls.key.is_some() {
+            self.found(path, "`certificate` and `key` belong together", "Give both, or neither");
         }
     }
 
@@ -117,9 +124,13 @@ impl<'t> Checks<'t> {
                 self.found("source.postgres", message, hint);
             }
             Some(url) => {
-                if let Err(error) = ConnectOptions::from_url(url.expose()) {
+                if let Err(error) = ConnectOptions::from_url_or_user(url.expose(), source.libpq.user.as_deref()) {
                     self.found("source.postgres.url", error.message(), error.hint_text().unwrap_or_default());
                 }
+            }
+            None if source.host.as_deref().is_some_and(is_no_list) => {
+                let hint = "Write names or addresses with commas between them, such as db1,db2:5433";
+                self.found_value("source.postgres.host", "its port is not a number", hint);
             }
             None if source.host.is_none() && is_whole => {
                 self.found("source.postgres", "`url` is missing", "Give `url`, or `host`, `user` and `database`");
@@ -133,7 +144,7 @@ impl<'t> Checks<'t> {
 
     pub(crate) fn store(&mut self, store: &StoreConfig) {
         let StoreConfig::Postgres(postgres) = store else { return };
-        if let Err(error) = ConnectOptions::from_url(postgres.url.expose()) {
+        if let Err(error) = ConnectOptions::from_url_or_user(postgres.url.expose(), postgres.libpq.user.as_deref()) {
             self.found("store.postgres.url", error.message(), error.hint_text().unwrap_or_default());
         }
         if postgres.schema.is_empty() || postgres.schema.len() > 63 || postgres.schema.starts_with("pg_") {

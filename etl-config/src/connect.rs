@@ -10,6 +10,7 @@ use etl::source::SourceConfig;
 use etl::store::{MemoryStore, PostgresStore, SharedStore, SqliteStore};
 
 use crate::app::{AppConfig, PostgresConfig, PostgresStoreConfig, StoreConfig};
+use crate::libpq::Libpq;
 use crate::table_entry;
 
 impl AppConfig {
@@ -97,23 +98,43 @@ impl AppConfig {
 
 impl PostgresStoreConfig {
     fn to_options(&self) -> EtlResult<ConnectOptions> {
-        let mut connect = ConnectOptions::from_url(self.url.expose())?;
+        let mut connect = ConnectOptions::from_url_or_user(self.url.expose(), self.libpq.user.as_deref())?;
         if let Some(tls) = &self.tls {
             connect.tls.clone_from(tls);
         }
+        self.libpq.complete(&mut connect);
         Ok(connect)
     }
 }
 
 impl PostgresConfig {
+    /// Takes the parts that are not given from the environment, where there is no URL.
+    pub(crate) fn take_from(&mut self, libpq: Libpq) {
+        if self.url.is_none() {
+            self.host = self.host.take().or_else(|| libpq.host.clone());
+            self.port = self.port.or(libpq.port);
+            self.user = self.user.take().or_else(|| libpq.user.clone());
+            self.database = self.database.take().or_else(|| libpq.database.clone());
+        }
+        self.libpq = libpq;
+    }
+
     fn to_source(&self) -> EtlResult<SourceConfig> {
         let mut connect = match &self.url {
-            Some(url) => ConnectOptions::from_url(url.expose())?,
-            None => self.parts(),
+            Some(url) => ConnectOptions::from_url_or_user(url.expose(), self.libpq.user.as_deref())?,
+            None => self.parts()?,
         };
         if let Some(tls) = &self.tls {
             connect.tls.clone_from(tls);
         }
+        connect.target_session_attrs = self.target_session_attrs.or(connect.target_session_attrs);
+        connect.channel_binding = self.channel_binding.unwrap_or(connect.channel_binding);
+        connect.connect_timeout = self.connect_timeout.unwrap_or(connect.connect_timeout);
+        connect.keepalive = self.keepalive.unwrap_or(connect.keepalive);
+        if let Some(name) = &self.application_name {
+            connect.application_name.clone_from(name);
+        }
+        self.libpq.complete(&mut connect);
         let mut source = SourceConfig::new(connect);
         source.publication.clone_from(&self.publication);
         source.tables.clone_from(&self.tables);
@@ -121,12 +142,12 @@ impl PostgresConfig {
     }
 
     /// The server where its address is given in parts; loading has made sure that there are enough.
-    fn parts(&self) -> ConnectOptions {
+    fn parts(&self) -> EtlResult<ConnectOptions> {
         let user = self.user.as_deref().unwrap_or_default();
         let database = self.database.as_deref().unwrap_or(user);
-        let mut connect = ConnectOptions::new(self.host.as_deref().unwrap_or_default(), database, user);
+        let mut connect = ConnectOptions::new("", database, user);
         connect.password.clone_from(&self.password);
-        connect.port = self.port.unwrap_or(connect.port);
-        connect
+        let port = self.port.unwrap_or(connect.port);
+        connect.with_hosts(self.host.as_deref().unwrap_or_default(), port)
     }
 }

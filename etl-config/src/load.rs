@@ -5,9 +5,10 @@ use std::path::Path;
 use etl_destinations::table_rules::RuleSettings;
 use serde::de::DeserializeOwned;
 
-use crate::app::{AppConfig, SourceSection, Telemetry};
+use crate::app::{AppConfig, SourceSection, StoreConfig, Telemetry};
 use crate::checks::Checks;
 use crate::environment::Environment;
+use crate::libpq::Libpq;
 use crate::problems::{Problem, Problems};
 use crate::table_entry::TableEntry;
 use crate::tree::{Content, Node, Step};
@@ -48,7 +49,8 @@ impl AppConfig {
         secrets::fill_in(&mut tree, environment, &mut problems);
         environment.replace_keys(&mut tree, &mut problems);
         let written = tree.clone();
-        let sections = Sections { tree, written: &written, problems: &mut problems };
+        let libpq = Libpq::of(environment);
+        let sections = Sections { tree, written: &written, problems: &mut problems, libpq };
         match sections.read() {
             Some(config) if problems.is_empty() => Ok(config),
             _ => Err(Problems::new(file, problems)),
@@ -61,6 +63,7 @@ struct Sections<'t> {
     tree: Node,
     written: &'t Node,
     problems: &'t mut Vec<Problem>,
+    libpq: Libpq,
 }
 
 impl Sections<'_> {
@@ -71,12 +74,16 @@ impl Sections<'_> {
         let found_before = self.problems.len();
         let source: Option<SourceSection> = self.required("source");
         let source_is_whole = self.problems.len() == found_before;
-        let store = self.optional("store").unwrap_or_default();
+        let mut store: StoreConfig = self.optional("store").unwrap_or_default();
         let destination = self.required("destination");
         let defaults: RuleSettings = self.optional("defaults").unwrap_or_default();
         let tables = self.tables();
         let telemetry: Telemetry = self.optional("telemetry").unwrap_or_default();
-        let source = source.map(|SourceSection::Postgres(postgres)| postgres);
+        let mut source = source.map(|SourceSection::Postgres(postgres)| postgres);
+        source.iter_mut().for_each(|source| source.take_from(self.libpq.clone()));
+        if let StoreConfig::Postgres(postgres) = &mut store {
+            postgres.libpq = self.libpq.clone();
+        }
 
         let mut checks = Checks::new(self.written, self.problems);
         pipeline.iter().for_each(|pipeline| checks.pipeline(pipeline));

@@ -46,6 +46,23 @@ pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duratio
     parse(&text).map_err(D::Error::custom)
 }
 
+/// The same for a value that may be left out.
+pub mod optional {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer};
+
+    /// Reads a duration.
+    ///
+    /// # Errors
+    /// When the text is none.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+        #[derive(Deserialize)]
+        struct Written(#[serde(with = "super")] Duration);
+        Ok(Option::<Written>::deserialize(deserializer)?.map(|written| written.0))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

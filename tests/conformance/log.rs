@@ -1,30 +1,16 @@
 //! What does `log` say of a change, and what does it keep to itself?
 
-use std::io::Write;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use etl::destination::{CopyChunk, Destination};
 use etl::store::{MemoryStore, SharedStore};
 use etl::{ErrorKind, Lsn, Position};
 use etl_destinations::log::{Log, LogConfig, Shown};
 use etl_destinations::table_rules::{TablePatterns, TableRules};
+use harness::lines::Lines;
 use tracing::instrument::WithSubscriber;
 
 use crate::small_table::{COMMITTED, TABLE, delete, insert, row, schema, transaction, update};
-
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
 
 /// What is logged of a copied row and three changes: change type, position and row.
 async fn logged(config: LogConfig) -> Vec<String> {
@@ -43,7 +29,7 @@ async fn logged(config: LogConfig) -> Vec<String> {
     }
     .with_subscriber(subscriber)
     .await;
-    let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    let text = lines.text();
     let line = |line: &str| {
         let line: serde_json::Value = serde_json::from_str(line).unwrap();
         assert_eq!((&line["target"], &line["table"]), (&"etl::changes".into(), &"public.t".into()));

@@ -4,6 +4,7 @@ pub mod change_log;
 pub mod compare;
 pub mod duckdb;
 pub mod kill;
+pub mod lines;
 pub mod postgres;
 pub mod proxy;
 pub mod seed;

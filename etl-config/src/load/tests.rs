@@ -206,12 +206,18 @@ fn a_bad_source_is_said_without_its_secrets() {
             &["unknown key `heartbeat`. It is not available in this version"],
         ),
         (
-            "{ host: h, user: u, publication: p, tls: { mode: prefer } }",
-            &["`prefer`: unknown value. Possible here: disable, require, verify-full"],
+            "{ host: h, user: u, publication: p, tls: { mode: maybe } }",
+            &["`maybe`: unknown value. Possible here: disable, prefer, require, verify-ca, verify-full"],
+        ),
+        ("{ host: 'h,i:x', user: u, publication: p }", &["source.postgres.host (line 2): `h,i:x`: its port is not"]),
+        ("{ host: h, user: u, publication: p, tls: { certificate: x } }", &["`certificate` and `key` belong together"]),
+        (
+            "{ host: h, user: u, publication: p, target_session_attrs: best }",
+            &["`best`: unknown value. Possible here: any, read-write"],
         ),
         (
-            "{ host: h, user: u, publication: p, tls: { mode: require, ca: x } }",
-            &["only verify-full reads certificates"],
+            "{ host: h, user: u, publication: p, tls: { mode: prefer, ca: x } }",
+            &["only verify-ca and verify-full look at certificates"],
         ),
         ("{ host: h, tables: public }", &["source.postgres.tables (line 2): `public`: here belongs a list"]),
     ];
@@ -293,6 +299,33 @@ fn the_environment_replaces_keys() {
         let shown = shown(GOOD, &[(name, value)]);
         assert!(shown.len() == 1 && shown[0].contains(expected), "{name}\n{shown:#?}");
     }
+}
+
+#[test]
+fn the_environment_of_libpq_fills_in_what_is_left_out() {
+    let variables = [
+        ("PGHOST", "db1,db2"),
+        ("PGPORT", "6432"),
+        ("PGUSER", "reader"),
+        ("PGDATABASE", "shop"),
+        ("PGPASSWORD", "hunter2"),
+    ];
+    let text = GOOD.replace("url: 'postgres://u:hunter2@h/d', ", "");
+    let connect = load(&text, &variables).unwrap().source().unwrap().connect;
+    assert_eq!(connect.address(), "db1:6432, db2:6432");
+    assert_eq!((connect.user.as_str(), connect.database.as_str()), ("reader", "shop"));
+    assert_eq!(connect.password.unwrap().expose(), "hunter2");
+    let text = GOOD.replace("u:hunter2@h/d", "h/d");
+    let connect = load(&text, &variables).unwrap().source().unwrap().connect;
+    assert_eq!((connect.address().as_str(), connect.user.as_str()), ("h:5432", "reader"));
+    let more = "url: 'postgres://u@h/d', connect_timeout: 3s, channel_binding: require, application_name: loader, \
+                keepalive: { idle: 5s }, target_session_attrs: standby, tls: { mode: verify-ca, certificate: c, key: k }";
+    let text = GOOD.replace("url: 'postgres://u:hunter2@h/d'", more);
+    let connect = load(&text, &[]).unwrap().source().unwrap().connect;
+    assert_eq!((connect.connect_timeout, connect.keepalive.idle), (Duration::from_secs(3), Duration::from_secs(5)));
+    assert_eq!(connect.channel_binding, etl::postgres::ChannelBinding::Require);
+    assert_eq!(connect.target_session_attrs, Some(etl::postgres::TargetSession::Standby));
+    assert_eq!((connect.application_name.as_str(), connect.tls.key), ("loader", Some("k".into())));
 }
 
 #[test]

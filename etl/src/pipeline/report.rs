@@ -44,7 +44,7 @@ pub(super) async fn report(run: Arc<Run>, mut over: watch::Receiver<bool>) -> Et
 async fn ask(run: &Run, session: &mut Option<Session>) -> EtlResult<()> {
     let session = match session {
         Some(session) => session,
-        None => session.insert(Session::connect(&run.source.connect).await?),
+        None => session.insert(Session::connect(&run.source.connect.for_purpose("status")).await?),
     };
     run.board.source(slot_status(session.client(), &run.slot).await?);
     Ok(())

@@ -39,6 +39,8 @@ use crate::transform::{Selection, Transform};
 pub(super) async fn start(mut pipeline: Pipeline) -> EtlResult<RunningPipeline> {
     let data_dir = DataDir::lock(&pipeline.data_dir, &pipeline.id)?;
     let store = pipeline.take_store().await?;
+    let connect = &mut pipeline.source.connect;
+    connect.application_name = connect.for_purpose(&pipeline.id).application_name;
     pipeline.destination.startup().await?;
     let slot = pipeline.slot();
     let source = Source::connect(&pipeline, &store, &slot).await?;
@@ -95,7 +97,8 @@ struct Source {
 
 impl Source {
     async fn connect(pipeline: &Pipeline, store: &SharedStore, slot: &str) -> EtlResult<Self> {
-        let session = Session::connect(&pipeline.source.connect).await?;
+        let options = pipeline.source.connect.for_purpose("start");
+        let session = Session::connect(&options).await?;
         let client = session.client();
         let server_version = session.server_version();
         let level = client.query_one("SHOW wal_level", &[]).await.map_err(|e| query_error("ask for wal_level", e))?;
@@ -110,7 +113,7 @@ impl Source {
         }
         let publication = ensure_publication(client, &pipeline.source, &pipeline.id).await?;
         let tables = published_tables(client, &publication, server_version).await?;
-        let mut replication = Connection::connect_replication(&pipeline.source.connect).await?;
+        let mut replication = Connection::connect_replication(&options).await?;
         let identity = SystemIdentity::read(&mut replication).await?;
         check_history(&mut replication, store, &identity).await?;
         let found = ensure_slot(client, &mut replication, store, slot).await?;
@@ -408,7 +411,7 @@ async fn answer_targets(run: Arc<Run>, mut over: watch::Receiver<bool>) -> EtlRe
 }
 
 async fn flushed(run: &Run) -> EtlResult<Lsn> {
-    let session = Session::connect(&run.source.connect).await?;
+    let session = Session::connect(&run.source.connect.for_purpose("status")).await?;
     let query = "SELECT pg_catalog.pg_current_wal_flush_lsn()::text";
     let row = session.client().query_one(query, &[]).await.map_err(|e| query_error("ask for the WAL's end", e))?;
     row.get::<_, String>(0).parse()

@@ -14,7 +14,7 @@ use crate::destination::{CopyChunk, Destination};
 use crate::error::{ErrorKind, EtlError, EtlResult};
 use crate::failpoint;
 use crate::lsn::Position;
-use crate::postgres::{Connection, Session};
+use crate::postgres::{ConnectOptions, Connection, Session};
 use crate::schema::TableId;
 use crate::source::{
     Chunk, ChunkReader, PublishedTable, Snapshot, SnapshotId, chunks, join_snapshot, wait_for_writers,
@@ -49,12 +49,12 @@ pub(super) async fn copy_table(
     leave: &watch::Receiver<bool>,
 ) -> EtlResult<Option<SnapshotFilter>> {
     let table = run.table(id)?.clone();
-    let options = &run.source.connect;
-    let session = Session::connect(options).await?;
+    let options = copy_options(run, &table);
+    let session = Session::connect(&options).await?;
     let shows = |who| run.board.table(id, |status| status.waits_for = who);
     let snapshot = async {
         wait_for_writers(session.client(), &table, shows).await?;
-        Snapshot::take(options, &table, session.client()).await
+        Snapshot::take(&options, &table, session.client()).await
     };
     let snapshot = tokio::select! {
         snapshot = Box::pin(snapshot) => snapshot?,
@@ -125,8 +125,12 @@ async fn work(job: Arc<Job>, exporter: Option<Connection>) -> EtlResult<Option<C
     Ok(Some(connection))
 }
 
+fn copy_options(run: &Run, table: &PublishedTable) -> ConnectOptions {
+    run.source.connect.for_purpose(&format!("copy {}", table.schema.name))
+}
+
 async fn joined(job: &Job) -> EtlResult<Connection> {
-    let mut connection = Connection::connect(&job.run.source.connect).await?;
+    let mut connection = Connection::connect(&copy_options(&job.run, &job.table)).await?;
     join_snapshot(&mut connection, &job.table, &job.snapshot).await?;
     Ok(connection)
 }

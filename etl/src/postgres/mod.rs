@@ -11,7 +11,7 @@ mod session;
 mod wire;
 
 pub use feedback::Reporter;
-pub use options::{ConnectOptions, TlsMode, TlsOptions};
+pub use options::{ChannelBinding, ConnectOptions, Host, KeepaliveOptions, TargetSession, TlsMode, TlsOptions};
 pub use quote::{quote_ident, quote_literal};
 pub use session::Session;
 pub use wire::{

@@ -80,7 +80,7 @@ pub(crate) async fn until_shutdown(
         if !suspicion.borrow().is_due(has_unconfirmed, clock::monotonic()) {
             continue;
         }
-        match Connection::connect(options).await {
+        match Connection::connect(&options.for_purpose("probe")).await {
             Err(error) if error.context("sqlstate") == Some(CANNOT_CONNECT_NOW) => {
                 return error.hint("The stream is closed so that the source can stop; it begins again when it is back");
             }

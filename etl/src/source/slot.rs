@@ -59,7 +59,7 @@ pub(crate) async fn ensure_slot(
 /// When the client that reads the slot was last heard of by the server, as the server tells it; `None` where nobody
 /// reads it or this user may not see that. A client that is dead is not heard of again.
 pub(crate) async fn reader_replied(options: &ConnectOptions, name: &str) -> EtlResult<Option<String>> {
-    let session = Session::connect(options).await?;
+    let session = Session::connect(&options.for_purpose("probe")).await?;
     let query = "SELECT r.reply_time::text FROM pg_catalog.pg_stat_replication r
                    JOIN pg_catalog.pg_replication_slots s ON s.active_pid = r.pid WHERE s.slot_name = $1";
     let row =

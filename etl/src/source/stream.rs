@@ -30,8 +30,9 @@ pub(crate) async fn open_stream(
     request: StreamRequest<'_>,
     store: &SharedStore,
 ) -> EtlResult<(ReplicationStream, Lsn)> {
-    let session = Session::connect(request.options).await?;
-    let mut connection = Connection::connect_replication(request.options).await?;
+    let options = request.options.for_purpose("stream");
+    let session = Session::connect(&options).await?;
+    let mut connection = Connection::connect_replication(&options).await?;
     let identity = SystemIdentity::read(&mut connection).await?;
     check_history(&mut connection, store, &identity).await?;
     let slot = ensure_slot(session.client(), &mut connection, store, request.slot).await?;

@@ -6,12 +6,13 @@ use bytes::{Bytes, BytesMut};
 use postgres_protocol::message::frontend;
 
 use super::frame::ReadBuffer;
+use super::hosts::first_fit;
 use super::settings::TRANSACTION_TIMEOUT;
 use super::socket::Socket;
 use super::startup::{self, Purpose};
-use super::{CopyOut, ReplicationStream, server_error};
+use super::{CopyOut, ReplicationStream, server_error, tls};
 use crate::error::{ErrorKind, EtlError, EtlResult, ResultExt};
-use crate::postgres::options::ConnectOptions;
+use crate::postgres::options::{ConnectOptions, Host, ServerRole};
 
 /// A connection of our own, for copies and for the stream.
 #[derive(Debug)]
@@ -19,6 +20,7 @@ pub struct Connection {
     pub(super) socket: Socket,
     pub(super) buffer: ReadBuffer,
     server_version: u32,
+    role: ServerRole,
 }
 
 impl Connection {
@@ -39,8 +41,18 @@ impl Connection {
     }
 
     async fn begin(options: &ConnectOptions, purpose: Purpose) -> EtlResult<Self> {
-        let socket = Socket::connect(options).await?;
-        let mut connection = Self { socket, buffer: ReadBuffer::default(), server_version: 0 };
+        first_fit(options, async |host: Host| {
+            let connection = Self::begin_at(options, &host, purpose).await?;
+            let role = connection.role;
+            Ok((connection, role))
+        })
+        .await
+    }
+
+    async fn begin_at(options: &ConnectOptions, host: &Host, purpose: Purpose) -> EtlResult<Self> {
+        let socket = Socket::connect(options, host).await?;
+        let role = ServerRole::default();
+        let mut connection = Self { socket, buffer: ReadBuffer::default(), server_version: 0, role };
         let beginning = async {
             startup::begin(&mut connection, options, purpose).await?;
             let (since, set) = TRANSACTION_TIMEOUT;
@@ -49,10 +61,13 @@ impl Connection {
             }
             Ok(())
         };
-        tokio::time::timeout(options.connect_timeout, beginning).await.unwrap_or_else(|_| {
-            Err(EtlError::new(ErrorKind::SourceUnavailable, "the source did not answer the login in time")
-                .with("server", options.address()))
-        })?;
+        tokio::time::timeout(options.connect_timeout, beginning)
+            .await
+            .unwrap_or_else(|_| {
+                Err(EtlError::new(ErrorKind::SourceUnavailable, "the source did not answer the login in time")
+                    .with("server", host))
+            })
+            .map_err(tls::explained)?;
         Ok(connection)
     }
 
@@ -154,13 +169,17 @@ impl Connection {
         self.socket.server_end_point()
     }
 
-    /// Remembers the server's version when it reports it.
+    /// Remembers what the server reports of itself.
     pub(super) fn note_parameter(&mut self, body: &[u8]) {
         let mut parts = body.split(|byte| *byte == 0);
-        if parts.next() == Some(b"server_version")
-            && let Some(version) = parts.next().and_then(|text| parse_version(&String::from_utf8_lossy(text)))
-        {
-            self.server_version = version;
+        let (name, value) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        match name {
+            b"server_version" => {
+                self.server_version = parse_version(&String::from_utf8_lossy(value)).unwrap_or(self.server_version);
+            }
+            b"in_hot_standby" => self.role.is_standby = value == b"on",
+            b"default_transaction_read_only" => self.role.is_read_only = value == b"on",
+            _ => {}
         }
     }
 }

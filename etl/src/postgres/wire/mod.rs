@@ -3,6 +3,7 @@
 mod connection;
 mod copy_out;
 mod frame;
+mod hosts;
 mod replication;
 mod server_error;
 mod settings;
@@ -16,5 +17,7 @@ pub use replication::{ReplicationFrame, ReplicationStream, StreamReader, StreamW
 pub use server_error::query_error;
 
 pub(crate) use connection::parse_version;
+pub(crate) use hosts::first_fit;
 pub(crate) use settings::{TRANSACTION_TIMEOUT, as_options};
 pub(crate) use socket::Socket;
+pub(crate) use tls::explained;

@@ -3,7 +3,6 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
@@ -12,10 +11,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::tls;
 use crate::error::{ErrorKind, EtlError, EtlResult, ResultExt};
-use crate::postgres::options::{ConnectOptions, TlsMode};
-
-/// A dead peer is noticed after about this long.
-const KEEPALIVE: Duration = Duration::from_secs(30);
+use crate::postgres::options::{ConnectOptions, Host, KeepaliveOptions, TlsMode};
 
 /// A connection to the server, encrypted or not.
 #[derive(Debug)]
@@ -26,35 +22,39 @@ pub(crate) enum Socket {
 }
 
 impl Socket {
-    /// Connects, and encrypts as configured.
-    pub(crate) async fn connect(options: &ConnectOptions) -> EtlResult<Self> {
-        let connecting = tokio::time::timeout(options.connect_timeout, Box::pin(Self::connect_now(options)));
+    /// Connects to a host, and encrypts as configured.
+    pub(crate) async fn connect(options: &ConnectOptions, host: &Host) -> EtlResult<Self> {
+        let connecting = tokio::time::timeout(options.connect_timeout, Box::pin(Self::connect_now(options, host)));
         connecting.await.unwrap_or_else(|_| {
             let after = crate::duration::format(options.connect_timeout);
-            Err(unreachable(options, io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {after}"))))
+            Err(unreachable(host, io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {after}"))))
         })
     }
 
-    async fn connect_now(options: &ConnectOptions) -> EtlResult<Self> {
-        if options.is_unix() {
-            let path = format!("{}/.s.PGSQL.{}", options.host, options.port);
-            let stream = UnixStream::connect(&path).await.map_err(|e| unreachable(options, e))?;
+    async fn connect_now(options: &ConnectOptions, host: &Host) -> EtlResult<Self> {
+        if host.is_unix() {
+            let path = format!("{}/.s.PGSQL.{}", host.name, host.port);
+            let stream = UnixStream::connect(&path).await.map_err(|e| unreachable(host, e))?;
             return Ok(Self::Unix(stream));
         }
-        let address = (options.host.as_str(), options.port);
-        let mut stream = TcpStream::connect(address).await.map_err(|e| unreachable(options, e))?;
-        stream.set_nodelay(true).map_err(|e| unreachable(options, e))?;
-        let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 3);
-        SockRef::from(&stream).set_tcp_keepalive(&keepalive).map_err(|e| unreachable(options, e))?;
-        if options.tls_mode() == TlsMode::Disable {
+        let address = (host.name.as_str(), host.port);
+        let mut stream = TcpStream::connect(address).await.map_err(|e| unreachable(host, e))?;
+        stream.set_nodelay(true).map_err(|e| unreachable(host, e))?;
+        keep_alive(&stream, options.keepalive).map_err(|e| unreachable(host, e))?;
+        let mode = options.tls_mode(host);
+        if mode == TlsMode::Disable || !offers_tls(&mut stream, mode, host).await? {
             return Ok(Self::Tcp(stream));
         }
-        request_tls(&mut stream, options).await?;
-        tls::encrypt(stream, options).await.map(|stream| Self::Tls(Box::new(stream)))
+        tls::encrypt(stream, &options.tls, mode, host).await.map(|stream| Self::Tls(Box::new(stream)))
+    }
+
+    /// Whether nobody can listen.
+    pub(crate) fn is_encrypted(&self) -> bool {
+        matches!(self, Self::Tls(_))
     }
 
     /// What binds a login to this connection, where it is encrypted.
-    pub(super) fn server_end_point(&self) -> Option<Vec<u8>> {
+    pub(crate) fn server_end_point(&self) -> Option<Vec<u8>> {
         match self {
             Self::Tls(stream) => tls::server_end_point(stream),
             Self::Tcp(_) | Self::Unix(_) => None,
@@ -62,23 +62,35 @@ impl Socket {
     }
 }
 
+/// Asks the system to notice a peer that vanished.
+fn keep_alive(stream: &TcpStream, keepalive: KeepaliveOptions) -> io::Result<()> {
+    let KeepaliveOptions { idle, interval, retries, unanswered } = keepalive;
+    let asked = TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(retries.max(1));
+    let socket = SockRef::from(stream);
+    socket.set_tcp_keepalive(&asked)?;
+    // What was sent and not received keeps the system from asking; it has a limit of its own.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    socket.set_tcp_user_timeout((!unanswered.is_zero()).then_some(unanswered))?;
+    Ok(())
+}
+
 /// The server answers `S` when it encrypts, `N` when it does not (protocol, SSL session encryption).
-async fn request_tls(stream: &mut TcpStream, options: &ConnectOptions) -> EtlResult<()> {
+async fn offers_tls(stream: &mut TcpStream, mode: TlsMode, host: &Host) -> EtlResult<bool> {
     let mut request = bytes::BytesMut::new();
     postgres_protocol::message::frontend::ssl_request(&mut request);
     stream.write_all(&request).await.or_etl(ErrorKind::SourceUnavailable, "ask for TLS")?;
-    let answer = stream.read_u8().await.or_etl(ErrorKind::SourceUnavailable, "ask for TLS")?;
-    if answer == b'S' {
-        return Ok(());
+    match stream.read_u8().await.or_etl(ErrorKind::SourceUnavailable, "ask for TLS")? {
+        b'S' => Ok(true),
+        _ if mode == TlsMode::Prefer => Ok(false),
+        _ => Err(EtlError::new(ErrorKind::Tls, "the server does not offer TLS")
+            .with("server", host)
+            .hint("Set up TLS at the server (ssl = on), or set tls.mode to disable on a network that you trust")),
     }
-    Err(EtlError::new(ErrorKind::Tls, "the server does not offer TLS")
-        .with("server", options.address())
-        .hint("Set up TLS at the server (ssl = on), or set tls.mode to disable on a network that you trust"))
 }
 
-fn unreachable(options: &ConnectOptions, error: io::Error) -> EtlError {
+fn unreachable(host: &Host, error: io::Error) -> EtlError {
     EtlError::new(ErrorKind::SourceUnavailable, "the server cannot be reached")
-        .with("server", options.address())
+        .with("server", host)
         .because(error)
         .hint("Check host and port, that the server runs, and that it listens there")
 }

@@ -1,14 +1,17 @@
 //! How does a session begin? The startup packet and the login.
 
 use bytes::{Bytes, BytesMut};
-use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramSha256};
+use postgres_protocol::authentication::md5_hash;
+use postgres_protocol::authentication::sasl::{
+    ChannelBinding as Binding, SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramSha256,
+};
 use postgres_protocol::message::frontend;
 use tokio::io::AsyncWriteExt;
 
 use super::connection::Connection;
 use super::settings::SESSION;
 use crate::error::{ErrorKind, EtlError, EtlResult, ResultExt};
-use crate::postgres::options::ConnectOptions;
+use crate::postgres::options::{ChannelBinding, ConnectOptions};
 
 /// Whether the session reads the stream; those of the stream take a setting more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +51,8 @@ async fn log_in(connection: &mut Connection, options: &ConnectOptions) -> EtlRes
         match tag {
             b'R' => match body.get(..4).and_then(|kind| kind.try_into().ok()).map(u32::from_be_bytes) {
                 Some(0) => {}
+                Some(3) => clear_text(connection, options).await?,
+                Some(5) => md5(connection, options, &body.slice(4..)).await?,
                 Some(10) => scram(connection, options, &body.slice(4..)).await?,
                 Some(kind) => return Err(unsupported(kind)),
                 None => return Err(EtlError::new(ErrorKind::Protocol, "an authentication message is too short")),
@@ -62,33 +67,70 @@ async fn log_in(connection: &mut Connection, options: &ConnectOptions) -> EtlRes
 
 fn unsupported(kind: u32) -> EtlError {
     let method = match kind {
-        3 => "a password in clear text",
-        5 => "md5",
         7..=9 => "GSSAPI or SSPI",
         _ => "an unknown method",
     };
-    EtlError::new(ErrorKind::SourceAuthentication, format!("the server asks for {method}, which is not supported yet"))
+    EtlError::new(ErrorKind::SourceAuthentication, format!("the server asks for {method}, which is not supported"))
         .hint("Use scram-sha-256 in pg_hba.conf, and set the password again with password_encryption = 'scram-sha-256'")
+}
+
+fn password(options: &ConnectOptions) -> EtlResult<&[u8]> {
+    let password = options.password.as_ref().ok_or_else(|| {
+        EtlError::new(ErrorKind::SourceAuthentication, "the server asks for a password, and none is configured")
+            .with("user", &options.user)
+            .hint("Set `password`, PGPASSWORD, or a line in ~/.pgpass")
+    })?;
+    Ok(password.expose().as_bytes())
+}
+
+/// A login that cannot be bound to the connection.
+fn expect_unbound(options: &ConnectOptions) -> EtlResult<()> {
+    if options.channel_binding != ChannelBinding::Require {
+        return Ok(());
+    }
+    Err(EtlError::new(
+        ErrorKind::SourceAuthentication,
+        "the server asks for a login that is not bound to the connection",
+    )
+    .hint("Use scram-sha-256 over TLS at the server, or set channel_binding to prefer"))
+}
+
+async fn clear_text(connection: &mut Connection, options: &ConnectOptions) -> EtlResult<()> {
+    expect_unbound(options)?;
+    send_password(connection, password(options)?).await
+}
+
+/// The hash of the password and the user, hashed again with the salt (protocol, AuthenticationMD5Password).
+async fn md5(connection: &mut Connection, options: &ConnectOptions, salt: &[u8]) -> EtlResult<()> {
+    expect_unbound(options)?;
+    let salt = salt.try_into().or_etl(ErrorKind::Protocol, "read the salt of the login")?;
+    let hash = md5_hash(options.user.as_bytes(), password(options)?, salt);
+    send_password(connection, hash.as_bytes()).await
+}
+
+async fn send_password(connection: &mut Connection, password: &[u8]) -> EtlResult<()> {
+    let mut packet = BytesMut::new();
+    frontend::password_message(password, &mut packet).or_etl(ErrorKind::Config, "write the password")?;
+    connection.send(&packet).await
 }
 
 /// SCRAM-SHA-256, bound to the connection where it is encrypted (RFC 5802, RFC 7677).
 async fn scram(connection: &mut Connection, options: &ConnectOptions, offered: &Bytes) -> EtlResult<()> {
-    let password = options.password.as_ref().ok_or_else(|| {
-        EtlError::new(ErrorKind::SourceAuthentication, "the server asks for a password, and none is configured")
-            .with("user", &options.user)
-    })?;
+    let password = password(options)?;
     let offers = |name: &str| offered.split(|byte| *byte == 0).any(|offer| offer == name.as_bytes());
-    let binding = connection.server_end_point();
+    let is_wanted = options.channel_binding != ChannelBinding::Disable;
+    let binding = connection.server_end_point().filter(|_| is_wanted);
     let (mechanism, binding) = match binding {
-        Some(hash) if offers(SCRAM_SHA_256_PLUS) => (SCRAM_SHA_256_PLUS, ChannelBinding::tls_server_end_point(hash)),
+        Some(hash) if offers(SCRAM_SHA_256_PLUS) => (SCRAM_SHA_256_PLUS, Binding::tls_server_end_point(hash)),
+        _ if options.channel_binding == ChannelBinding::Require => return expect_unbound(options),
         // The server must learn that it was asked, so that nobody in between can take the offer out.
-        Some(_) => (SCRAM_SHA_256, ChannelBinding::unrequested()),
-        None => (SCRAM_SHA_256, ChannelBinding::unsupported()),
+        Some(_) => (SCRAM_SHA_256, Binding::unrequested()),
+        None => (SCRAM_SHA_256, Binding::unsupported()),
     };
     if !offers(mechanism) {
         return Err(unsupported(10));
     }
-    let mut scram = ScramSha256::new(password.expose().as_bytes(), binding);
+    let mut scram = ScramSha256::new(password, binding);
     let mut packet = BytesMut::new();
     let malformed = "read the server's part of the login";
     frontend::sasl_initial_response(mechanism, scram.message(), &mut packet).or_etl(ErrorKind::Protocol, malformed)?;

@@ -1,49 +1,146 @@
 //! How is a connection encrypted, and how much is the other side trusted?
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use sha2::{Digest, Sha256, Sha384, Sha512};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::error::{ErrorKind, EtlError, EtlResult, ResultExt};
-use crate::postgres::options::{ConnectOptions, TlsMode};
+use crate::postgres::options::{Host, TlsMode, TlsOptions};
 
 /// Encrypts a connection whose server has agreed to it.
-pub(super) async fn encrypt(stream: TcpStream, options: &ConnectOptions) -> EtlResult<TlsStream<TcpStream>> {
-    let config = client_config(options)?;
-    let name = ServerName::try_from(options.host.clone()).or_etl(ErrorKind::Tls, "use the host's name for TLS")?;
-    TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(|error| {
-        let is_certificate = error.to_string().contains("certificate");
-        let kind = if is_certificate { ErrorKind::Tls } else { ErrorKind::SourceUnavailable };
-        let error = EtlError::new(kind, "could not encrypt the connection").with("host", &options.host).because(error);
-        if is_certificate {
-            error.hint("Name the certificate authority in tls.ca, and connect by the name in the server's certificate")
-        } else {
-            error
-        }
-    })
+pub(super) async fn encrypt(
+    stream: TcpStream,
+    options: &TlsOptions,
+    mode: TlsMode,
+    host: &Host,
+) -> EtlResult<TlsStream<TcpStream>> {
+    let config = client_config(options, mode)?;
+    let name = ServerName::try_from(host.name.clone()).or_etl(ErrorKind::Tls, "use the host's name for TLS")?;
+    let connector = TlsConnector::from(Arc::new(config));
+    connector.connect(name, stream).await.map_err(|error| refused(error).with("server", host))
 }
 
-fn client_config(options: &ConnectOptions) -> EtlResult<ClientConfig> {
+/// An error of a login, where its cause is what the server thinks of our certificate: in TLS 1.3 it says so with the
+/// first read after the handshake.
+pub(crate) fn explained(error: EtlError) -> EtlError {
+    let mut source = std::error::Error::source(&error);
+    while let Some(cause) = source {
+        if cause.downcast_ref::<io::Error>().and_then(of_rustls).is_some_and(is_alert) {
+            let refused = EtlError::new(ErrorKind::Tls, "the server refuses the encrypted connection");
+            return refused.because(error).hint(REFUSED);
+        }
+        source = cause.source();
+    }
+    error
+}
+
+fn of_rustls(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref()?.downcast_ref()
+}
+
+fn is_alert(error: &rustls::Error) -> bool {
+    matches!(error, rustls::Error::AlertReceived(_))
+}
+
+const REFUSED: &str = "The server refuses our certificate: look at tls.certificate and tls.key";
+
+/// The error of a handshake.
+fn refused(error: io::Error) -> EtlError {
+    let Some(cause) = of_rustls(&error) else {
+        return EtlError::new(ErrorKind::SourceUnavailable, "the connection was lost").because(error);
+    };
+    let hint = match cause {
+        rustls::Error::InvalidCertificate(certificate) => match certificate {
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                "The server's certificate has expired: renew it"
+            }
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+                "The server's certificate is not valid yet: look at the clocks"
+            }
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                "Connect by a name in the server's certificate, or set tls.mode to verify-ca"
+            }
+            _ => "Name the authority that signed the server's certificate in tls.ca",
+        },
+        rustls::Error::AlertReceived(_) => REFUSED,
+        _ => "Look at the versions of TLS that the server allows (ssl_min_protocol_version)",
+    };
+    EtlError::new(ErrorKind::Tls, "could not encrypt the connection").because(error).hint(hint)
+}
+
+fn client_config(options: &TlsOptions, mode: TlsMode) -> EtlResult<ClientConfig> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .or_etl(ErrorKind::Tls, "set up TLS")?;
-    let config = match options.tls_mode() {
-        TlsMode::VerifyFull => builder.with_root_certificates(roots(options.tls.ca.as_deref())?).with_no_client_auth(),
-        TlsMode::Disable | TlsMode::Require => builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
-            .with_no_client_auth(),
+    let builder = match mode {
+        TlsMode::VerifyFull => builder.with_root_certificates(roots(options.ca_file())?),
+        TlsMode::VerifyCa => {
+            let roots = Arc::new(roots(options.ca_file())?);
+            let inner = WebPkiServerVerifier::builder_with_provider(roots, provider).build();
+            let inner = inner.or_etl(ErrorKind::Tls, "set up TLS")?;
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyName(inner)))
+        }
+        TlsMode::Disable | TlsMode::Prefer | TlsMode::Require => {
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
+        }
     };
-    Ok(config)
+    match (&options.certificate, &options.key) {
+        (Some(certificate), Some(key)) => {
+            let chain = certificates("tls.certificate", certificate)?;
+            let config = builder.with_client_auth_cert(chain, private_key(key)?);
+            config.map_err(|error| {
+                unusable("tls.certificate", certificate, error).hint("tls.key must be the key of tls.certificate")
+            })
+        }
+        (None, None) => Ok(builder.with_no_client_auth()),
+        _ => Err(EtlError::new(ErrorKind::Config, "tls.certificate and tls.key belong together")
+            .hint("Give both, or neither")),
+    }
+}
+
+/// The certificates of a PEM file, at least one.
+fn certificates(key: &'static str, path: &Path) -> EtlResult<Vec<CertificateDer<'static>>> {
+    let found = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let found = found.map_err(|error| unusable(key, path, error))?;
+    if found.is_empty() {
+        return Err(unusable(key, path, "it holds no certificate"));
+    }
+    Ok(found)
+}
+
+/// A key that others can read is not one; libpq has the same rule.
+fn private_key(path: &Path) -> EtlResult<PrivateKeyDer<'static>> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let metadata = std::fs::metadata(path).map_err(|error| unusable("tls.key", path, error))?;
+        // One that root owns may be readable by a group, for services.
+        let forbidden = if metadata.uid() == 0 { 0o037 } else { 0o077 };
+        if metadata.mode() & forbidden != 0 {
+            return Err(EtlError::new(ErrorKind::Tls, "the key of our certificate can be read by others")
+                .with("tls.key", path.display())
+                .hint("chmod 600 it"));
+        }
+    }
+    PrivateKeyDer::from_pem_file(path).map_err(|error| unusable("tls.key", path, error))
+}
+
+fn unusable(key: &'static str, path: &Path, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> EtlError {
+    EtlError::new(ErrorKind::Tls, "could not read what TLS needs")
+        .with(key, path.display())
+        .because(cause)
+        .hint("It is a file in PEM form that this user may read")
 }
 
 fn roots(ca: Option<&Path>) -> EtlResult<RootCertStore> {
@@ -57,18 +154,8 @@ fn roots(ca: Option<&Path>) -> EtlResult<RootCertStore> {
         }
         return Ok(roots);
     };
-    let failed = |error: Box<dyn std::error::Error + Send + Sync>| {
-        EtlError::new(ErrorKind::Tls, "could not read the trusted certificates")
-            .with("tls.ca", path.display())
-            .because(error)
-            .hint("tls.ca is a file of certificates in PEM form")
-    };
-    for certificate in CertificateDer::pem_file_iter(path).map_err(|e| failed(e.into()))? {
-        let certificate = certificate.map_err(|e| failed(e.into()))?;
-        roots.add(certificate).map_err(|e| failed(e.into()))?;
-    }
-    if roots.is_empty() {
-        return Err(failed("it holds no certificate".into()));
+    for certificate in certificates("tls.ca", path)? {
+        roots.add(certificate).map_err(|error| unusable("tls.ca", path, error))?;
     }
     Ok(roots)
 }
@@ -109,6 +196,51 @@ impl ServerCertVerifier for AnyCertificate {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// `verify-ca`: signed by an authority that is trusted, whatever its name.
+#[derive(Debug)]
+struct AnyName(Arc<WebPkiServerVerifier>);
+
+impl ServerCertVerifier for AnyName {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        // The name is looked at last, when everything else is as it should be.
+        match self.0.verify_server_cert(certificate, intermediates, name, ocsp, now) {
+            Err(rustls::Error::InvalidCertificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            )) => Ok(ServerCertVerified::assertion()),
+            verified => verified,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls12_signature(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls13_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
     }
 }
 
