@@ -1,13 +1,14 @@
 # What one does here. Every target works in a fresh clone with git, make and Rust.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help setup demo test check bench soak
+.PHONY: help setup demo test check reference bench soak
 
 help:
 	@echo "make setup   fetch libduckdb and DuckDB's reader into the cache"
 	@echo "make demo    a throwaway Postgres, live in a DuckDB file"
 	@echo "make test    every test that takes minutes"
 	@echo "make check   format, lints, documentation, every destination feature alone"
+	@echo "make reference  write the pages that are made from the code"
 	@echo "make bench   copy and drain against their limits"
 	@echo "make soak    what takes longer: kill storms, chaos, duckdb-bundled"
 
@@ -29,6 +30,9 @@ check: setup
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --lib --no-deps --document-private-items
 	tests/setup/each-destination
+
+reference: setup
+	ETL_WRITE_REFERENCE=1 cargo test -p etl-tests --test reference
 
 bench: setup
 	cargo bench -p etl-tests --bench bench

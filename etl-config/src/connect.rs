@@ -97,7 +97,7 @@ impl AppConfig {
 }
 
 impl PostgresStoreConfig {
-    fn to_options(&self) -> EtlResult<ConnectOptions> {
+    pub(crate) fn to_options(&self) -> EtlResult<ConnectOptions> {
         let mut connect = ConnectOptions::from_url_or_user(self.url.expose(), self.libpq.user.as_deref())?;
         if let Some(tls) = &self.tls {
             connect.tls.clone_from(tls);

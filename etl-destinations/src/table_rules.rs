@@ -157,3 +157,37 @@ impl<'de> Deserialize<'de> for Metadata {
         deserializer.deserialize_any(SwitchOrNames)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(pattern: &str) -> TableRule {
+        let tables = TablePatterns::new([pattern]);
+        TableRule { tables, write_mode: None, on_schema_change: None, on_value: None, metadata: None }
+    }
+
+    #[test]
+    fn every_match_applies_and_the_last_one_wins_per_key() {
+        let stop = Some(OnSchemaChange::Stop);
+        let rules = TableRules {
+            defaults: RuleSettings { write_mode: Some(WriteMode::SoftDelete), ..RuleSettings::default() },
+            rules: vec![
+                TableRule { write_mode: Some(WriteMode::Append), on_schema_change: stop, ..rule("public.*") },
+                TableRule { metadata: Some(Metadata::Off), ..rule("public.users") },
+                TableRule { write_mode: Some(WriteMode::Upsert), on_value: Some(OnValue::Error), ..rule("*.users") },
+            ],
+        };
+        let of = |name| rules.of(&TableName::new("public", name));
+        let users = of("users");
+        assert_eq!((users.write_mode, users.on_schema_change), (WriteMode::Upsert, OnSchemaChange::Stop));
+        assert_eq!((users.on_value, users.metadata), (OnValue::Error, None));
+        assert_eq!((of("orders").write_mode, of("orders").metadata), (WriteMode::Append, Some(Arc::default())));
+        assert_eq!(rules.of(&TableName::new("other", "orders")).write_mode, WriteMode::SoftDelete);
+        assert!(rules.clone().only_append("log").is_err());
+        assert_eq!(
+            TableRules::default().only_append("log").unwrap().of(&TableName::new("a", "b")).write_mode,
+            WriteMode::Append
+        );
+    }
+}

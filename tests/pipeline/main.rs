@@ -2,6 +2,7 @@
 
 mod catch_up;
 mod choices;
+mod copies;
 mod copy_and_stream;
 mod rules;
 mod running;

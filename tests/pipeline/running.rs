@@ -23,7 +23,17 @@ pub(crate) struct World {
     pub(crate) destination: Watched,
     pub(crate) store: SharedStore,
     pub(crate) transform: Transform,
+    pub(crate) settings: Settings,
     dir: tempfile::TempDir,
+}
+
+/// Small batches and chunks, so that there are many.
+fn settings() -> Settings {
+    Settings {
+        batch: BatchSettings { max_age: Duration::from_millis(20), max_rows: 500, ..BatchSettings::default() },
+        copy: CopySettings { chunk_bytes: ByteSize(256 << 10), connections_per_table: 2, ..CopySettings::default() },
+        ..Settings::default()
+    }
 }
 
 impl World {
@@ -36,6 +46,7 @@ impl World {
             memory,
             store: Arc::new(MemoryStore::new()),
             transform: Transform::default(),
+            settings: settings(),
             dir: tempfile::tempdir().unwrap(),
         }
     }
@@ -45,18 +56,9 @@ impl World {
     }
 
     fn pipeline_into(&self, destination: impl Destination) -> Pipeline {
-        let settings = Settings {
-            batch: BatchSettings { max_age: Duration::from_millis(20), max_rows: 500, ..BatchSettings::default() },
-            copy: CopySettings {
-                chunk_bytes: ByteSize(256 << 10),
-                connections_per_table: 2,
-                ..CopySettings::default()
-            },
-            ..Settings::default()
-        };
         let source = SourceConfig::from_url(&self.url).unwrap().publication("p").transform(self.transform.clone());
         Pipeline::builder(&self.id, source)
-            .settings(settings)
+            .settings(self.settings.clone())
             .data_dir(self.dir.path())
             .store(Arc::clone(&self.store))
             .destination(destination)

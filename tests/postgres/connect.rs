@@ -72,6 +72,26 @@ async fn an_unreachable_server_is_named_at_once() {
 }
 
 #[tokio::test]
+async fn a_server_that_takes_connections_and_says_nothing_is_left_after_the_timeout() {
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut options = ConnectOptions::new("127.0.0.1", "d", "u");
+    options.port = silent.local_addr().unwrap().port();
+    options.connect_timeout = std::time::Duration::from_millis(200);
+    for mode in [TlsMode::Disable, TlsMode::Require] {
+        options.tls.mode = Some(mode);
+        let began = std::time::Instant::now();
+        let errors = [
+            Connection::connect(&options).await.map(drop).unwrap_err(),
+            Session::connect(&options).await.map(drop).unwrap_err(),
+        ];
+        assert!(began.elapsed() >= std::time::Duration::from_millis(400), "it is waited for as long as was said");
+        for error in errors {
+            assert_eq!(error.kind(), ErrorKind::SourceUnavailable, "{error}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn r13_the_settings_of_a_role_change_nothing() {
     let Some(database) = database().await else { return };
     let role = format!("hostile_{}", database.name());

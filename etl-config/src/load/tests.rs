@@ -329,6 +329,18 @@ fn the_environment_of_libpq_fills_in_what_is_left_out() {
 }
 
 #[test]
+fn the_store_has_its_own_encryption() {
+    let store =
+        "store: { postgres: { url: 'postgres://u@h', tls: { mode: verify-ca, ca: a, certificate: c, key: k } } }";
+    let config = load(&format!("{GOOD}{store}\n"), &[]).unwrap();
+    let crate::StoreConfig::Postgres(postgres) = config.store else { panic!("{:?}", config.store) };
+    let tls = postgres.to_options().unwrap().tls;
+    let file = |name: &str| Some(std::path::PathBuf::from(name));
+    assert_eq!((tls.ca, tls.certificate, tls.key), (file("a"), file("c"), file("k")));
+    assert_eq!((tls.mode, postgres.schema.as_str()), (Some(etl::postgres::TlsMode::VerifyCa), "etl"));
+}
+
+#[test]
 fn secrets_are_not_among_the_values() {
     let variables = [
         ("DATABASE_URL", "mysql://u:hunter2@h"),

@@ -226,3 +226,20 @@ impl TableWriter for DuckDb {
         self.run(false, move |connection, owner| ledger::position(connection, owner, cursor)).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_limit_and_threads_are_those_of_the_config() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.duckdb");
+        let config =
+            DuckDbConfig { memory_limit: etl::ByteSize(64 << 20), threads: Some(3), ..DuckDbConfig::new(path) };
+        let connection = open(&config).unwrap();
+        let query = "SELECT current_setting('memory_limit') || ' ' || current_setting('threads')";
+        let found: String = connection.query_row(query, [], |row| row.get(0)).unwrap();
+        assert_eq!(found, "64.0 MiB 3");
+    }
+}

@@ -141,7 +141,7 @@ mod tests {
         journal.append(&at(1), &state).unwrap();
         journal.append(&at(2), &state).unwrap();
         let mut content = fs::read(&path).unwrap();
-        content[12] ^= 1;
+        content[9] ^= 1;
         fs::write(&path, content).unwrap();
         let error = Journal::open(&path).unwrap_err();
         assert_eq!((error.kind(), error.context("line")), (ErrorKind::Disk, Some("1")), "{error}");

@@ -79,7 +79,7 @@ impl PartName {
             Some(name) => (name, true),
             None => (file, false),
         };
-        let (numbers, extension) = name.split_once('.')?;
+        let (numbers, extension) = name.split_once('.').filter(|(_, extension)| !extension.contains('.'))?;
         let mut numbers = numbers.split('-').map(str::parse::<u64>);
         let mut number = || numbers.next()?.ok();
         let (table, generation, sequence) = (u32::try_from(number()?).ok()?, number()?, number()?);

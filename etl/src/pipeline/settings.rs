@@ -49,11 +49,11 @@ pub enum Ack {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct BatchSettings {
-    /// Default 16MiB.
+    /// A batch ends at the first commit beyond this size, or this many rows, or this age. Default 16MiB.
     pub max_bytes: ByteSize,
-    /// Default 100000.
+    /// How many rows a batch may have at a commit before it ends. Default 100000.
     pub max_rows: usize,
-    /// Default 1s.
+    /// How old a batch gets, counted from its first change. Default 1s.
     #[serde(with = "crate::duration")]
     pub max_age: Duration,
 }
@@ -74,18 +74,10 @@ pub struct CopySettings {
     pub connections_per_table: usize,
     /// How much of a table one query reads, by its size on disk. Default 64MiB.
     pub chunk_bytes: ByteSize,
-    /// How old a snapshot may get before it is renewed. Default 30m.
-    #[serde(with = "crate::duration")]
-    pub snapshot_max_age: Duration,
 }
 
 impl Default for CopySettings {
     fn default() -> Self {
-        Self {
-            tables_in_parallel: 4,
-            connections_per_table: 4,
-            chunk_bytes: ByteSize::mib(64),
-            snapshot_max_age: Duration::from_secs(30 * 60),
-        }
+        Self { tables_in_parallel: 4, connections_per_table: 4, chunk_bytes: ByteSize::mib(64) }
     }
 }

@@ -1,10 +1,7 @@
 //! Does everything that is not as it should be end with one clear message, the right exit code, and no harm?
 
-#[path = "scene/mod.rs"]
-mod scene;
-
+use crate::scene::{SOON, config, refused, running, server_with_a_table};
 use etl_local_postgres::LocalPostgres;
-use scene::{SOON, config, refused, running, server_with_a_table};
 use tokio::process::Command;
 use tokio::time::timeout;
 

@@ -1,12 +1,9 @@
 //! Does a running pipeline answer: probes, pages, metrics, `etl status` and `etl tables`?
 
-#[path = "scene/mod.rs"]
-mod scene;
-
 use std::path::Path;
 use std::time::Duration;
 
-use scene::{SOON, config, etl, refused, running, server_with_a_table};
+use crate::scene::{SOON, config, etl, refused, running, server_with_a_table};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

@@ -1,13 +1,10 @@
 //! Is what somebody else holds, or has no room left, told in one message, and does the next run go on?
 
-#[path = "scene/mod.rs"]
-mod scene;
-
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use scene::{config, etl, refused, running, server_with_a_table};
+use crate::scene::{config, etl, refused, running, server_with_a_table};
 use tokio::process::Command;
 
 #[tokio::test]

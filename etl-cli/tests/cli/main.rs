@@ -1,0 +1,9 @@
+//! Does the binary do what it is told, say what it does, and refuse what cannot be?
+
+mod choices;
+mod demo;
+mod in_use;
+mod refusals;
+mod scene;
+mod status;
+mod words;

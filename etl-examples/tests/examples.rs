@@ -1,0 +1,99 @@
+//! Do the examples do what they say? Each runs against a real Postgres and ends with Ctrl-C.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use etl_local_postgres::LocalPostgres;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
+
+async fn server() -> LocalPostgres {
+    let server = LocalPostgres::builder().start().await.unwrap();
+    server
+        .psql("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1), (2); CREATE PUBLICATION p FOR ALL TABLES")
+        .await
+        .unwrap();
+    server
+}
+
+fn example(name: &str, dir: &Path, words: &[&str]) -> Child {
+    let test = std::env::current_exe().unwrap();
+    let program = test.parent().unwrap().parent().unwrap().join("examples").join(name);
+    assert!(program.exists(), "cargo builds the examples with `cargo test --workspace`, or `cargo build --examples`");
+    let mut command = Command::new(program);
+    command.args(words).current_dir(dir).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+    command.spawn().unwrap()
+}
+
+/// Presses Ctrl-C, and that it ends well.
+async fn end(mut child: Child) {
+    let pid = child.id().unwrap().to_string();
+    let pressed = Command::new("kill").args(["-INT", &pid]).status().await.unwrap();
+    assert!(pressed.success());
+    let status = tokio::time::timeout(Duration::from_secs(30), child.wait()).await.expect("it does not end").unwrap();
+    let mut said = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut said).await.unwrap();
+    assert!(status.success(), "{status}: {said}");
+}
+
+async fn until(what: &str, is_so: impl AsyncFn() -> bool) {
+    for _ in 0..600 {
+        if is_so().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("{what}");
+}
+
+/// Whether the pipeline has confirmed all that there is.
+async fn is_caught_up(server: &LocalPostgres) -> bool {
+    let query = "SELECT coalesce(bool_and(active AND confirmed_flush_lsn > (SELECT pg_current_wal_flush_lsn() - 1000::numeric)), false) FROM pg_replication_slots";
+    server.psql(query).await.unwrap() == "t"
+}
+
+#[tokio::test]
+async fn postgres_to_duckdb_makes_a_file_that_is_live() {
+    let (dir, server) = (tempfile::tempdir().unwrap(), server().await);
+    let child = example("postgres_to_duckdb", dir.path(), &[&server.url(), "p"]);
+    until("it does not catch up", async || is_caught_up(&server).await).await;
+    end(child).await;
+    assert!(dir.path().join("shop.duckdb").exists());
+}
+
+#[tokio::test]
+async fn postgres_to_files_leaves_complete_files() {
+    let (dir, server) = (tempfile::tempdir().unwrap(), server().await);
+    let child = example("postgres_to_files", dir.path(), &[&server.url(), "p", "out"]);
+    until("it does not catch up", async || is_caught_up(&server).await).await;
+    server.psql("INSERT INTO t VALUES (3)").await.unwrap();
+    until("the insert does not pass", async || is_caught_up(&server).await).await;
+    end(child).await;
+    let files = std::fs::read_dir(dir.path().join("out/public/t")).unwrap();
+    let text: String = files.map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap()).collect();
+    assert_eq!(text.lines().count(), 3, "{text}");
+}
+
+#[tokio::test]
+async fn a_service_answers_and_ends_gracefully() {
+    let (dir, server) = (tempfile::tempdir().unwrap(), server().await);
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let address = format!("127.0.0.1:{port}");
+    let child = example("service", dir.path(), &[&server.url(), "p", &address]);
+    let ask = async |request: &str| {
+        let Ok(mut stream) = TcpStream::connect(&address).await else { return String::new() };
+        let request = format!("{request} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    };
+    until("no table is ready", async || ask("GET /replication").await.contains("\"phase\":\"ready\"")).await;
+    assert!(ask("GET /ready").await.starts_with("HTTP/1.1 200"));
+    assert!(ask("POST /tables/public.t/pause").await.starts_with("HTTP/1.1 200"));
+    assert!(ask("POST /tables/public.other/pause").await.starts_with("HTTP/1.1 404"));
+    until("it is not paused", async || ask("GET /replication").await.contains("\"phase\":\"paused\"")).await;
+    end(child).await;
+}
