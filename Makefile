@@ -1,13 +1,17 @@
 # What one does here. Every target works in a fresh clone with git, make and Rust.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help setup demo test check reference bench soak
+.PHONY: help setup demo test check reference instructions instructions-baseline bench soak
+
+# What the binary has beyond its defaults where it is tested.
+FEATURES := --features etl-cli/otlp
 
 help:
 	@echo "make setup   fetch libduckdb and DuckDB's reader into the cache"
 	@echo "make demo    a throwaway Postgres, live in a DuckDB file"
 	@echo "make test    every test that takes minutes"
 	@echo "make check   format, lints, documentation, every destination feature alone"
+	@echo "make instructions  count what the hot paths take, and compare with what was recorded"
 	@echo "make reference  write the pages that are made from the code"
 	@echo "make bench   copy and drain against their limits"
 	@echo "make soak    what takes longer: kill storms, chaos, duckdb-bundled"
@@ -21,18 +25,27 @@ demo: setup
 
 # The binaries first: the tests that kill `etl` start it from the target directory.
 test: setup
-	cargo build --workspace --bins
-	cargo test --workspace --no-fail-fast
+	cargo build --workspace --bins $(FEATURES)
+	cargo test --workspace --no-fail-fast $(FEATURES)
 
 # clippy and test see the same features, those of the workspace, so that dependencies are built once for each.
 check: setup
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --lib --no-deps --document-private-items
+	cargo clippy --workspace --all-targets $(FEATURES) -- -D warnings
+	cargo clippy --quiet -p etl-cli --no-default-features -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace $(FEATURES) --lib --no-deps --document-private-items
 	tests/setup/each-destination
 
 reference: setup
 	ETL_WRITE_REFERENCE=1 cargo test -p etl-tests --test reference
+
+instructions:
+	@if tests/setup/valgrind; then cargo run --quiet --profile instructions -p etl-instructions; \
+	else echo "instructions: skipped, there is no valgrind here"; fi
+
+instructions-baseline:
+	tests/setup/valgrind
+	cargo run --quiet --profile instructions -p etl-instructions -- --write
 
 bench: setup
 	cargo bench -p etl-tests --bench bench

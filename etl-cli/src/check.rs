@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::args::Check;
 use crate::failure::Failure;
 use crate::stdout::say;
+use crate::traces::Sender;
 
 /// One thing that was looked at and is not as it should be.
 struct Line {
@@ -30,6 +31,9 @@ pub(crate) async fn check(file: &Path, args: &Check) -> Result<ExitCode, Failure
         }
         Err(problems) => return Err(problems.into()),
     };
+    if let Some(traces) = &config.telemetry.traces {
+        let _usable = Sender::new(traces, &config.pipeline.id)?;
+    }
     let lines = look(&config).await;
     let is_good = !lines.iter().any(|line| line.is_error);
     if args.json {

@@ -15,6 +15,7 @@ mod status;
 mod stdout;
 mod tables;
 mod telemetry;
+mod traces;
 
 use std::process::ExitCode;
 

@@ -16,11 +16,13 @@ use crate::progress::{Lines, Progress};
 use crate::shown::Shown;
 use crate::stdout::complain;
 use crate::telemetry;
+use crate::traces::Sender;
 
 pub(crate) async fn run(config: &Path, args: &Run) -> Result<ExitCode, Failure> {
     let config = AppConfig::load(config)?;
     let progress = Progress::new(Lines::Logged);
-    telemetry::start(config.telemetry.log, &progress.bars, progress.is_terminal);
+    let traces = config.telemetry.traces.as_ref().map(|traces| Sender::new(traces, &config.pipeline.id)).transpose()?;
+    telemetry::start(config.telemetry.log, traces.as_ref(), &progress.bars, progress.is_terminal);
     let shown = Shown::default();
     if let Some(http) = &config.telemetry.http {
         http::serve(http, shown.clone()).await?;

@@ -165,6 +165,8 @@ pub struct Telemetry {
     pub log: Log,
     /// Where it answers `/livez`, `/readyz`, `/status` and `/metrics`; nowhere without.
     pub http: Option<Http>,
+    /// Where traces go; nowhere without. Needs the binary's feature `otlp`.
+    pub traces: Option<Traces>,
 }
 
 /// The section `telemetry.http`.
@@ -177,6 +179,22 @@ pub struct Http {
     /// own address.
     #[serde(default)]
     pub token: Option<Secret>,
+}
+
+/// The section `telemetry.traces`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Traces {
+    /// A collector of OpenTelemetry that takes OTLP over HTTP, such as `http://127.0.0.1:4318/v1/traces`. Without TLS:
+    /// a collector on the same machine sends on what goes further.
+    pub endpoint: String,
+    /// One of this many traces is sent. Default 1.
+    #[serde(default = "every_one")]
+    pub one_in: u64,
+}
+
+fn every_one() -> u64 {
+    1
 }
 
 /// The section `telemetry.log`.

@@ -6,7 +6,7 @@ use etl_destinations::registry::DestinationConfig;
 use etl_destinations::table_rules::{Metadata, RuleSettings};
 use etl_destinations::write_mode::WriteMode;
 
-use crate::app::{PipelineConfig, PostgresConfig, StoreConfig, Telemetry};
+use crate::app::{PipelineConfig, PostgresConfig, StoreConfig, Telemetry, Traces};
 use crate::problems::Problem;
 use crate::table_entry::TableEntry;
 use crate::tree::{Content, Node};
@@ -157,6 +157,9 @@ impl<'t> Checks<'t> {
     }
 
     pub(crate) fn telemetry(&mut self, telemetry: &Telemetry) {
+        if let Some(traces) = &telemetry.traces {
+            self.traces(traces);
+        }
         let Some(http) = &telemetry.http else { return };
         if !http.bind.ip().is_loopback() && http.token.is_none() {
             let hint = "Add `token: ${ETL_HTTP_TOKEN}`, or bind to 127.0.0.1";
@@ -164,6 +167,16 @@ impl<'t> Checks<'t> {
         }
         if http.token.as_ref().is_some_and(|token| token.expose().is_empty()) {
             self.found("telemetry.http.token", "the token is empty", "Leave the key out, or give one");
+        }
+    }
+
+    fn traces(&mut self, traces: &Traces) {
+        if !traces.endpoint.starts_with("http://") {
+            let hint = "Such as http://127.0.0.1:4318/v1/traces: a collector on this machine, which sends on with TLS";
+            self.found_value("telemetry.traces.endpoint", "a collector is reached by http://", hint);
+        }
+        if traces.one_in == 0 {
+            self.found_value("telemetry.traces.one_in", "it must be more than nothing", "1 sends every trace");
         }
     }
 

@@ -16,7 +16,7 @@ mod tree;
 
 pub use app::{
     AppConfig, Format, Http, Level, Log, NoKeys, PipelineConfig, PostgresConfig, PostgresStoreConfig, StoreConfig,
-    Telemetry,
+    Telemetry, Traces,
 };
 pub use environment::Environment;
 pub use problems::{Problem, Problems};

@@ -8,9 +8,9 @@ use tokio::task::JoinSet;
 
 use crate::Result;
 
-/// Seconds of `COPY ... (FORMAT binary)` of the accounts by ctid ranges, one a connection.
-pub(crate) async fn copy(server: &LocalPostgres, connections: u32) -> Result<f64> {
-    let blocks: u64 = server.psql("select pg_relation_size('pgbench_accounts') / 8192").await?.parse()?;
+/// Seconds of `COPY ... (FORMAT binary)` of a table by ctid ranges, one a connection.
+pub(crate) async fn copy(server: &LocalPostgres, table: &str, connections: u32) -> Result<f64> {
+    let blocks: u64 = server.psql(&format!("select pg_relation_size('{table}') / 8192")).await?.parse()?;
     let part = blocks / u64::from(connections) + 1;
     let mut clients = Vec::new();
     for _ in 0..connections {
@@ -20,11 +20,10 @@ pub(crate) async fn copy(server: &LocalPostgres, connections: u32) -> Result<f64
     let mut reading = JoinSet::new();
     for (client, at) in clients.into_iter().zip(0_u64..) {
         let (from, to) = (at * part, (at + 1) * part);
+        let sql = format!(
+            "copy (select * from {table} where ctid >= '({from},0)' and ctid < '({to},0)') to stdout (format binary)"
+        );
         reading.spawn(async move {
-            let sql = format!(
-                "copy (select * from pgbench_accounts where ctid >= '({from},0)' and ctid < '({to},0)')
-                 to stdout (format binary)"
-            );
             let chunks = client.copy_out(&sql).await?;
             pin_mut!(chunks);
             while let Some(chunk) = chunks.next().await {
@@ -40,11 +39,20 @@ pub(crate) async fn copy(server: &LocalPostgres, connections: u32) -> Result<f64
 }
 
 /// Seconds of `pg_recvlogical` for everything that a copy of the slot holds.
-pub(crate) async fn drain(server: &LocalPostgres, slot: &str, last: &str) -> Result<f64> {
+pub(crate) async fn drain(
+    server: &LocalPostgres,
+    slot: &str,
+    last: &str,
+    publication: &str,
+    binary: bool,
+) -> Result<f64> {
     server.psql(&format!("select pg_copy_logical_replication_slot('{slot}', 'bench_limit')")).await?;
     let mut command = server.tool("pg_recvlogical").ok_or("pg_recvlogical is not on this machine")?;
     command.args(["-d", "postgres", "--start", "--slot", "bench_limit", "--no-loop", "-f", "/dev/null"]);
-    command.args(["--endpos", last, "-o", "proto_version=1", "-o", "publication_names=bench_pub"]);
+    command.args(["--endpos", last, "-o", "proto_version=1", "-o", &format!("publication_names={publication}")]);
+    if binary {
+        command.args(["-o", "binary=true"]);
+    }
     let began = Instant::now();
     let output = command.output()?;
     let took = began.elapsed().as_secs_f64();

@@ -91,7 +91,11 @@ fn config(section: &str) -> String {
         _ => "",
     };
     let tables = if section == "tables[]" { "tables: [ { match: x } ]\n" } else { "" };
-    let http = if section == "telemetry" { "telemetry: { http: { bind: '127.0.0.1:1' } }\n" } else { "" };
+    let http = if section == "telemetry" {
+        "telemetry: { http: { bind: '127.0.0.1:1' }, traces: { endpoint: 'http://x' } }\n"
+    } else {
+        ""
+    };
     let source = if section == "source.postgres" { "host: h, user: u" } else { "url: 'postgres://u@h/d'" };
     format!(
         "pipeline: {{ id: shop }}\nsource: {{ postgres: {{ publication: p, {source} }} }}\n\

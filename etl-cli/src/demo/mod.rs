@@ -49,7 +49,7 @@ async fn show(args: &Demo) -> Result<ExitCode, Failure> {
     say("2. Copied into DuckDB, and followed");
     let config = write_config(&place, &server.url())?;
     let progress = Progress::new(Lines::Said);
-    telemetry::start(config.telemetry.log, &progress.bars, progress.is_terminal);
+    telemetry::start(config.telemetry.log, None, &progress.bars, progress.is_terminal);
     let running = config.connect().await?.start().await?;
     let handle = running.handle();
     let transactions = tokio::select! {

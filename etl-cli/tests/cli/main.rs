@@ -6,4 +6,5 @@ mod in_use;
 mod refusals;
 mod scene;
 mod status;
+mod traces;
 mod words;

@@ -82,6 +82,8 @@ fn one_bad_key_is_one_problem() {
         ("store: {}", "store (line 4): here belongs one of: sqlite, postgres, memory"),
         ("telemetry: { htpp: { bind: x } }", "telemetry.htpp (line 4): unknown key `htpp`. Did you mean `http`?"),
         ("telemetry: { http: { bind: x } }", "telemetry.http.bind (line 4): `x`: invalid socket address"),
+        ("telemetry: { traces: { endpoint: 'https://x' } }", "`https://x`: a collector is reached by http://"),
+        ("telemetry: { traces: { endpoint: 'http://x', one_in: 0 } }", "telemetry.traces.one_in (line 4): `0`"),
         ("telemetry: { http: { bind: '0.0.0.0:1' } }", "an address that others reach needs a token"),
         ("telemetry: { log: { level: verbose } }", "`verbose`: unknown value. Possible here: error, warn, info"),
         ("telemetry: { log: { format: jsn } }", "`jsn`: unknown value. Did you mean `json`?"),

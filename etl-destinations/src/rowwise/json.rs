@@ -1,7 +1,8 @@
 //! How is a row written as a line of JSON?
 
-use etl::data::{Cell, RawValue, TableRow};
+use etl::data::{RawValue, TableRow};
 use etl::error::{ErrorKind, EtlResult, ResultExt};
+use etl::schema::Kind;
 use serde::Serialize;
 
 use super::Stamp;
@@ -57,24 +58,23 @@ fn key(out: &mut Vec<u8>, start: usize, name: &str) -> EtlResult<()> {
     Ok(())
 }
 
+/// Whole numbers and finite floats are numbers of JSON as Postgres writes them.
 fn value(out: &mut Vec<u8>, row: &TableRow, place: usize) -> EtlResult<()> {
-    match row.get(place)? {
-        Cell::Null => json(out, &())?,
-        Cell::Bool(value) => json(out, &value)?,
-        Cell::I64(value) => json(out, &value)?,
-        // What Postgres writes for a finite float is a number of JSON too.
-        cell => match row.text(place)? {
-            Some(text) if is_finite(&cell) => out.extend_from_slice(text.as_bytes()),
-            text => json(out, &text)?,
-        },
+    let Some(text) = row.text(place)? else { return json(out, &()) };
+    match (&row.schema().columns[place].kind, &*text) {
+        (Kind::Bool, "t") => json(out, &true),
+        (Kind::Bool, "f") => json(out, &false),
+        (Kind::Int2 | Kind::Int4 | Kind::Int8 | Kind::Oid | Kind::Float4 | Kind::Float8, number)
+            if is_number(number) =>
+        {
+            out.extend_from_slice(number.as_bytes());
+            Ok(())
+        }
+        (_, text) => json(out, text),
     }
-    Ok(())
 }
 
-fn is_finite(cell: &Cell<'_>) -> bool {
-    match cell {
-        Cell::F32(value) => value.is_finite(),
-        Cell::F64(value) => value.is_finite(),
-        _ => false,
-    }
+/// Whether it is neither `NaN` nor an infinity, which JSON has no word for.
+fn is_number(text: &str) -> bool {
+    text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e'))
 }

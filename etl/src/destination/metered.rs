@@ -1,6 +1,8 @@
-//! How long do the calls of a destination take, and which fail? A destination that is measured.
+//! How long do the calls of a destination take, and which fail? A destination that is measured, each call a span.
 
 use std::future::Future;
+
+use tracing::{Instrument, debug_span};
 
 use super::{AnyDestination, Batch, Capabilities, CopyChunk, Destination};
 use crate::clock;
@@ -38,7 +40,8 @@ impl Metered {
 
 impl Destination for Metered {
     async fn truncate_table(&self, table_id: TableId) -> EtlResult<()> {
-        self.measured("truncate_table", self.inner.truncate_table(table_id)).await
+        let span = debug_span!("truncate_table", table = %table_id, destination = self.name());
+        self.measured("truncate_table", self.inner.truncate_table(table_id)).instrument(span).await
     }
 
     async fn write_table_rows(&self, table_id: TableId, table_rows: Vec<TableRow>) -> EtlResult<()> {
@@ -78,11 +81,16 @@ impl Destination for Metered {
     }
 
     async fn write_copy_chunk(&self, table_id: TableId, chunk: CopyChunk, table_rows: Vec<TableRow>) -> EtlResult<()> {
-        self.measured("write_copy_chunk", self.inner.write_copy_chunk(table_id, chunk, table_rows)).await
+        let (rows, index) = (table_rows.len(), chunk.index);
+        let span = debug_span!("write_copy_chunk", table = %table_id, rows, index, destination = self.name());
+        let writing = self.inner.write_copy_chunk(table_id, chunk, table_rows);
+        self.measured("write_copy_chunk", writing).instrument(span).await
     }
 
     async fn write_batch(&self, batch: Batch, events: Vec<Event>) -> EtlResult<()> {
-        self.measured("write_batch", self.inner.write_batch(batch, events)).await
+        let (cursor, upto, count) = (batch.cursor, batch.upto, events.len());
+        let span = debug_span!("write_batch", %cursor, %upto, events = count, destination = self.name());
+        self.measured("write_batch", self.inner.write_batch(batch, events)).instrument(span).await
     }
 
     async fn durable_position(&self, cursor: CursorId) -> EtlResult<Option<Position>> {

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use super::control::Stop;
 use super::run::Run;
@@ -120,7 +121,8 @@ impl Receiver {
             publication: &run.publication,
             is_binary: self.is_binary,
         };
-        let (stream, confirmed) = open_stream(request, &run.store).await?;
+        let (stream, confirmed) =
+            open_stream(request, &run.store).instrument(tracing::debug_span!("open_stream", slot = run.slot)).await?;
         waits.reset();
         self.relay.begin_at(confirmed);
         (self.resent, self.in_transaction) = (None, false);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tracing::Instrument;
 
 use super::apply::{Applier, JoinRequest, Left, MainRequest};
 use super::memory_budget::CopyBudget;
@@ -112,7 +113,9 @@ impl Table {
             (status.durable, status.error) = (None, None);
         });
         run.destination.truncate_table(self.id).await?;
-        let copied = copy_table(run, self.id, generation, cursor, &self.budget, &self.leave).await?;
+        let span = tracing::debug_span!("copy_table", table = run.name(self.id), generation);
+        let copy = copy_table(run, self.id, generation, cursor, &self.budget, &self.leave);
+        let copied = copy.instrument(span).await?;
         let Some(snapshot) = copied else { return Ok(None) };
         run.set_phase(self.id, Phase::CatchingUp { cursor, snapshot: snapshot.clone() }).await?;
         Ok(Some(CatchUp { from: cursor, snapshot, hold: Some(hold) }))

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tracing::Instrument;
 
 use super::memory_budget::CopyBudget;
 use super::run::Run;
@@ -81,9 +82,9 @@ pub(super) async fn copy_table(
     });
     let mut tasks = JoinSet::new();
     // The connection that exported the snapshot reads too; it is the last to go.
-    tasks.spawn(Box::pin(work(Arc::clone(&job), Some(connection))));
+    tasks.spawn(Box::pin(work(Arc::clone(&job), Some(connection)).in_current_span()));
     for _ in 1..workers {
-        tasks.spawn(Box::pin(work(Arc::clone(&job), None)));
+        tasks.spawn(Box::pin(work(Arc::clone(&job), None).in_current_span()));
     }
     let mut exporters = Vec::new();
     while let Some(ended) = tasks.join_next().await {
@@ -182,13 +183,14 @@ async fn write(
     }
     let job = Arc::clone(job);
     let token = CopyChunk { index: chunk.number << PIECE_BITS | piece, ..job.token };
-    writes.spawn(async move {
+    let writing = async move {
         let (id, count) = (job.table.schema.id, rows.len() as u64);
         job.run.destination.write_copy_chunk(id, token, rows).await?;
         drop((permit, held));
         job.run.board.rows_copied(id, count);
         failpoint::visit("copy.chunk_written").await
-    });
+    };
+    writes.spawn(writing.in_current_span());
     Ok(())
 }
 
