@@ -10,6 +10,7 @@ const CRATES: &[(&str, u8)] = &[
     ("etl-cli", 4),
     ("etl-examples", 4),
     ("etl-tests", 4),
+    ("etl-instructions", 4),
     ("etl-config", 3),
     ("etl-destinations", 2),
     ("etl", 1),
