@@ -7,7 +7,7 @@ use std::time::Duration;
 use etl::data::{Event, Op};
 use etl::destination::{CopyChunk, Destination};
 use etl::store::{MemoryStore, SharedStore};
-use etl::{ByteSize, ErrorKind, EtlResult, Lsn, Position};
+use etl::{ByteSize, CursorId, ErrorKind, EtlResult, Lsn, Position};
 use etl_destinations::file::{FileConfig, FileFormat, Files};
 use etl_destinations::table_rules::{RuleSettings, TableRules};
 use etl_destinations::write_mode::WriteMode;
@@ -155,6 +155,44 @@ async fn reopened(scene: &Scene) -> impl Destination + use<> {
             Err(error) => panic!("{error}"),
         }
     }
+}
+
+#[tokio::test]
+async fn a_look_changes_nothing_and_another_owner_begins_anew() {
+    let scene = Scene::new(FileFormat::Jsonl).await;
+    let destination = scene.open();
+    scene.run(&destination, vec![insert(["b", "1"])]).await.unwrap();
+    drop(destination);
+    let position = etl::Position::after(Lsn(100));
+    let destination = reopened(&scene).await;
+    assert_eq!(destination.durable_position(CursorId::Main).await.unwrap(), Some(position));
+    drop(destination);
+
+    // With a store that knows nothing, as `etl check` has it.
+    let stranger = Scene { store: Arc::new(MemoryStore::new()), config: scene.config.clone(), dir: scene.dir };
+    let is_locked = |looked: &EtlResult<()>| looked.as_ref().is_err_and(|error| error.kind() == ErrorKind::Locked);
+    let mut looked = stranger.open().check_connection().await;
+    while is_locked(&looked) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        looked = stranger.open().check_connection().await;
+    }
+    looked.unwrap();
+    let asked = reopened(&stranger).await;
+    assert_eq!(asked.durable_position(CursorId::Main).await.unwrap(), None, "the position is somebody else's");
+    drop(asked);
+    let scene = Scene { store: scene.store, ..stranger };
+    let destination = reopened(&scene).await;
+    assert_eq!(destination.durable_position(CursorId::Main).await.unwrap(), Some(position), "and stays theirs");
+    drop(destination);
+
+    let stranger = Scene { store: Arc::new(MemoryStore::new()), ..scene };
+    stranger.store.put_schema(schema()).await.unwrap();
+    let destination = reopened(&stranger).await;
+    destination.truncate_table(TABLE).await.unwrap();
+    stranger.run(&destination, vec![insert(["b", "2"])]).await.unwrap();
+    destination.shutdown().await.unwrap();
+    assert_eq!(stranger.files().len(), 1, "what was there before is gone");
+    assert!(stranger.files()[0].1.contains("\"v\":\"2\""));
 }
 
 #[tokio::test]

@@ -64,6 +64,8 @@ destination: { file: { path: out, max_age: 50ms } }
     for _ in 0..2 {
         finished(dir.path(), &["run", "--until-caught-up"]).await;
         server.psql("UPDATE t SET v = 'again' WHERE id = 2").await.unwrap();
+        // Looking changes nothing.
+        finished(dir.path(), &["check"]).await;
     }
     let files: Vec<_> = std::fs::read_dir(dir.path().join("out/public/t")).unwrap().collect();
     let text: String = files.into_iter().map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap()).collect();

@@ -28,6 +28,8 @@ pub(super) struct Directory {
     max_bytes: u64,
     max_age_micros: i64,
     encoding: Encoding,
+    /// Whose positions are asked for and written. Those of another are forgotten with the first write.
+    owner: String,
     state: State,
     journal: Journal,
     parts: HashMap<TableId, PartFile>,
@@ -45,7 +47,7 @@ struct Pending {
 
 impl Directory {
     /// Opens or makes the directory, and brings it to what the journal says.
-    pub(super) fn open(config: &FileConfig, encoding: Encoding) -> EtlResult<Self> {
+    pub(super) fn open(config: &FileConfig, encoding: Encoding, owner: Option<String>) -> EtlResult<Self> {
         let root = config.path.clone();
         let own = root.join(OWN);
         fs::create_dir_all(&own).or_file("make the directory", &own)?;
@@ -56,6 +58,7 @@ impl Directory {
             max_bytes: config.max_bytes.0,
             max_age_micros: i64::try_from(config.max_age.as_micros()).unwrap_or(i64::MAX),
             encoding,
+            owner: owner.unwrap_or_else(made_up),
             state,
             journal,
             parts: HashMap::new(),
@@ -66,17 +69,33 @@ impl Directory {
         Ok(directory)
     }
 
-    /// Whose positions the journal holds from now on; a name is made up where there is none.
-    pub(super) fn belongs_to(&mut self, owner: Option<String>) -> EtlResult<String> {
-        let owner = owner.unwrap_or_else(|| {
-            let number = || RandomState::new().build_hasher().finish();
-            format!("{:016x}{:016x}", number(), number())
-        });
-        if self.state.owner.as_ref() != Some(&owner) {
-            let pending = Entry { owner: Some(owner.clone()), ..Entry::default() };
-            self.commit(Pending { entry: pending, tables: HashMap::new(), finished: Vec::new() })?;
+    /// Whether the directory could be opened; changes nothing.
+    pub(super) fn look(root: &Path) -> EtlResult<()> {
+        let metadata = fs::metadata(root).or_file("look at the directory", root)?;
+        if !metadata.is_dir() || metadata.permissions().readonly() {
+            return Err(EtlError::new(ErrorKind::Config, "files cannot be written there")
+                .with("path", root.display())
+                .hint("Name a directory that this user may write"));
         }
-        Ok(owner)
+        let own = root.join(OWN);
+        if own.join("lock").exists() {
+            drop(lock(&own.join("lock"))?);
+        }
+        Journal::look(&own.join("journal"))
+    }
+
+    /// Whose positions these are; a name is made up where none was given.
+    pub(super) fn owner(&self) -> &str {
+        &self.owner
+    }
+
+    fn is_own(&self) -> bool {
+        self.state.owner.as_deref() == Some(&self.owner)
+    }
+
+    /// What a write begins with: it makes the positions this owner's.
+    fn claim(&self) -> Entry {
+        Entry { owner: (!self.is_own()).then(|| self.owner.clone()), ..Entry::default() }
     }
 
     /// Gives complete files their names, and removes what was never told to the journal or is of an old generation.
@@ -110,17 +129,17 @@ impl Directory {
     }
 
     pub(super) fn position(&self, cursor: CursorId) -> Option<Position> {
-        self.state.position(cursor)
+        self.state.position(cursor).filter(|_| self.is_own())
     }
 
     /// Writes a unit; `encoded` has the bytes of each step.
     pub(super) fn write(&mut self, unit: &WriteUnit, encoded: &[Vec<u8>]) -> EtlResult<()> {
         self.publish()?;
-        let mut pending = Pending { entry: Entry::default(), tables: HashMap::new(), finished: Vec::new() };
+        let mut pending = Pending { entry: self.claim(), tables: HashMap::new(), finished: Vec::new() };
         let is_written = unit.steps.iter().any(|step| !matches!(step, Step::Ensure(_)));
         if let Some((table, chunk)) = unit.chunk.filter(|_| is_written) {
             let token = (table, chunk.generation, chunk.index);
-            if self.state.has_chunk(token) {
+            if self.is_own() && self.state.has_chunk(token) {
                 return Ok(());
             }
             pending.entry.chunks.push(token);
@@ -293,7 +312,7 @@ impl Directory {
     /// Ends a generation of a table: its files go, and what is known of it.
     pub(super) fn reset(&mut self, table: TableId) -> EtlResult<()> {
         self.parts.remove(&table);
-        let entry = Entry { forgets: Some(table), ..Entry::default() };
+        let entry = Entry { forgets: Some(table), ..self.claim() };
         let mut pending = Pending { entry, tables: HashMap::new(), finished: Vec::new() };
         let Some(before) = self.state.tables.get(&table).cloned() else { return self.commit(pending) };
         self.finished.retain(|name| name.table != table);
@@ -306,6 +325,11 @@ impl Directory {
         }
         Ok(())
     }
+}
+
+fn made_up() -> String {
+    let number = || RandomState::new().build_hasher().finish();
+    format!("{:016x}{:016x}", number(), number())
 }
 
 fn below_root(name: &TableName) -> String {

@@ -22,21 +22,30 @@ pub(super) struct Journal {
 }
 
 impl Journal {
+    /// Whether what is there can be read.
+    pub(super) fn look(path: &Path) -> EtlResult<()> {
+        Self::read(path).map(drop)
+    }
+
     /// Reads what is there, and writes it anew as one entry.
     pub(super) fn open(path: &Path) -> EtlResult<(Self, State)> {
+        let state = Self::read(path)?;
+        let journal = Self::begin(path, &state)?;
+        Ok((journal, state))
+    }
+
+    fn read(path: &Path) -> EtlResult<State> {
         let content = match fs::read(path) {
             Ok(content) => content,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(error).or_file("read the journal", path),
         };
-        let state = read(&content).map_err(|line| {
+        read(&content).map_err(|line| {
             EtlError::new(ErrorKind::Disk, "the journal of the files is damaged")
                 .with("path", path.display())
                 .with("line", line)
                 .hint("Bring back a copy, or begin in an empty directory with a new state of the pipeline")
-        })?;
-        let journal = Self::begin(path, &state)?;
-        Ok((journal, state))
+        })
     }
 
     fn begin(path: &Path, state: &State) -> EtlResult<Self> {

@@ -79,8 +79,8 @@ impl Files {
         let known = self.store.fact(OWNER).await?;
         let is_known = known.is_some();
         let (directory, owner) = blocking(move || {
-            let mut directory = Directory::open(&config, encoding)?;
-            let owner = directory.belongs_to(known)?;
+            let directory = Directory::open(&config, encoding, known)?;
+            let owner = directory.owner().to_owned();
             Ok((directory, owner))
         })
         .await?;
@@ -167,8 +167,12 @@ impl TableWriter for Files {
     }
 
     async fn check_connection(&self) -> EtlResult<()> {
+        if self.open.get().is_some() {
+            return Ok(());
+        }
         if self.config.path.exists() {
-            return self.opened().await.map(drop);
+            let path = self.config.path.clone();
+            return blocking(move || Directory::look(&path)).await;
         }
         let parent = self.config.path.parent().filter(|parent| !parent.as_os_str().is_empty());
         match parent {

@@ -106,7 +106,7 @@ impl TableWriter for Log {
                 Step::Write(batch) => self.write(batch)?,
                 Step::Alter(table, change) => {
                     let table = &table.source.name;
-                    tracing::info!(target: "etl::changes", %table, ?change, "the table's shape changed");
+                    tracing::info!(target: "etl::changes", %table, %change, "the table's shape changed");
                 }
                 Step::Ensure(_) | Step::Truncate(_) => {}
             }

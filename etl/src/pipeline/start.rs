@@ -169,7 +169,7 @@ fn is_same(known: &TableSchema, found: &TableSchema) -> bool {
 }
 
 fn describe(known: &TableSchema, found: &TableSchema) -> String {
-    let changes: Vec<String> = crate::schema::changes(known, found).iter().map(|c| format!("{c:?}")).collect();
+    let changes: Vec<String> = crate::schema::changes(known, found).iter().map(ToString::to_string).collect();
     if changes.is_empty() { "replica identity".to_owned() } else { changes.join("; ") }
 }
 

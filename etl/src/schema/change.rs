@@ -1,5 +1,7 @@
 //! What happened to a table between two of its schemas?
 
+use std::fmt;
+
 use super::{Column, TableName, TableSchema};
 
 /// One change of a table's shape.
@@ -45,6 +47,23 @@ pub enum SchemaChange {
         /// The names after.
         to: Vec<Box<str>>,
     },
+}
+
+impl fmt::Display for SchemaChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RenameTable { from, to } => write!(f, "{from} is called {to}"),
+            Self::DropColumn(column) => write!(f, "the column {} is gone", column.name),
+            Self::RenameColumn { from, to } => write!(f, "the column {from} is called {to}"),
+            Self::RetypeColumn { from, to } => {
+                write!(f, "the column {} is {} and was {}", to.name, to.type_name, from.type_name)
+            }
+            Self::SetNullable { column, nullable: true } => write!(f, "the column {column} takes nulls"),
+            Self::SetNullable { column, nullable: false } => write!(f, "the column {column} takes no nulls"),
+            Self::AddColumn(column) => write!(f, "the column {} is new", column.name),
+            Self::ChangeKey { from, to } => write!(f, "the key is ({}) and was ({})", to.join(", "), from.join(", ")),
+        }
+    }
 }
 
 /// The changes that lead from one schema to the next, in an order in which they can be made.
