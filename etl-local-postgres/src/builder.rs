@@ -54,8 +54,18 @@ impl fmt::Debug for Notice {
     }
 }
 
+fn wanted_major() -> Result<Option<u16>, Error> {
+    match env::var("ETL_POSTGRES_MAJOR") {
+        Err(_) => Ok(None),
+        Ok(text) => text.parse().map(Some).map_err(|_| {
+            Error::new("looking for a Postgres server", format!("ETL_POSTGRES_MAJOR is `{text}`"))
+                .hint("write a major version, 14 to 18")
+        }),
+    }
+}
+
 impl Builder {
-    /// Asks for a major version, 14 to 18; otherwise the newest that is here.
+    /// Asks for a major version, 14 to 18; otherwise the one in `ETL_POSTGRES_MAJOR`, or the newest that is here.
     #[must_use]
     pub fn version(mut self, major: u16) -> Self {
         self.major = Some(major);
@@ -129,7 +139,10 @@ impl Builder {
     ///
     /// # Errors
     /// No server binaries could be had, or the server did not start; the text says why and what to do.
-    pub async fn start(self) -> Result<LocalPostgres, Error> {
+    pub async fn start(mut self) -> Result<LocalPostgres, Error> {
+        if self.major.is_none() {
+            self.major = wanted_major()?;
+        }
         let account = Account::choose()?;
         let binaries = self.find(account).await?;
         server::launch(self, binaries, account).await

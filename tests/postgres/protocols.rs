@@ -122,6 +122,10 @@ async fn a_streamed_transaction_names_its_subtransactions_and_says_which_are_voi
 #[tokio::test]
 async fn a_prepared_transaction_comes_in_two_phases() {
     let Some(server) = prepared(", true").await else { return };
+    if server.major() < 15 {
+        // Protocol 3 came with version 15.
+        return;
+    }
     let big = "INSERT INTO t SELECT g, repeat('a', 100), 'well' FROM generate_series(100, 2000) g";
     let statements = [
         "BEGIN; INSERT INTO t VALUES (1, 'one', 'well'); PREPARE TRANSACTION 'one'",
@@ -152,7 +156,11 @@ async fn origins_and_messages_come_with_their_transactions() {
         "SELECT pg_logical_emit_message(true, 'one', 'a')",
         "TRUNCATE t",
     ];
-    let names: Vec<&str> = streamed(&server, 1, "", &statements).await.iter().map(|seen| seen.0).collect();
+    let mut names: Vec<&str> = streamed(&server, 1, "", &statements).await.iter().map(|seen| seen.0).collect();
+    // Version 14 tells of transactions that changed nothing.
+    while let Some(empty) = names.windows(2).position(|pair| pair == ["Begin", "Commit"]) {
+        names.drain(empty..empty + 2);
+    }
     let expected = [
         &["Begin", "Origin", "Type", "Relation", "Insert", "Commit"][..],
         &["Begin", "Message", "Commit", "Begin"],

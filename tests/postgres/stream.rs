@@ -22,7 +22,7 @@ async fn open(database: &Database, table: &str) -> Streamed {
     let options = ConnectOptions::from_url(&database.url()).unwrap();
     let mut connection = Connection::connect_replication(&options).await.unwrap();
     let slot = format!("s_{}", database.name());
-    let create = format!("CREATE_REPLICATION_SLOT {slot} LOGICAL pgoutput (SNAPSHOT 'nothing')");
+    let create = format!("CREATE_REPLICATION_SLOT {slot} LOGICAL pgoutput NOEXPORT_SNAPSHOT");
     let rows = connection.query(&create).await.unwrap();
     let start = rows[0].get("consistent_point").unwrap().parse().unwrap();
     let sql = format!("START_REPLICATION SLOT {slot} LOGICAL 0/0 (proto_version '1', publication_names 'p')");
@@ -85,7 +85,7 @@ async fn p1_a_consumer_that_blocks_keeps_its_connection_and_confirms_nothing() {
     server.psql("CREATE TABLE t (id int PRIMARY KEY); CREATE PUBLICATION p FOR TABLE t").await.unwrap();
     let options = ConnectOptions::from_url(&server.url()).unwrap();
     let mut connection = Connection::connect_replication(&options).await.unwrap();
-    connection.query("CREATE_REPLICATION_SLOT s LOGICAL pgoutput (SNAPSHOT 'nothing')").await.unwrap();
+    connection.query("CREATE_REPLICATION_SLOT s LOGICAL pgoutput NOEXPORT_SNAPSHOT").await.unwrap();
     let state = "SELECT confirmed_flush_lsn || ' ' || active FROM pg_replication_slots";
     let before = server.psql(state).await.unwrap();
     let sql = "START_REPLICATION SLOT s LOGICAL 0/0 (proto_version '1', publication_names 'p')";

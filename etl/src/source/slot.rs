@@ -69,7 +69,8 @@ pub(crate) async fn reader_replied(options: &ConnectOptions, name: &str) -> EtlR
 
 async fn create(replication: &mut Connection, store: &SharedStore, name: &str) -> EtlResult<Slot> {
     store.set_fact(CREATING, name.to_owned()).await?;
-    let create = format!("CREATE_REPLICATION_SLOT {} LOGICAL pgoutput (SNAPSHOT 'nothing')", quote_ident(name));
+    // The form that version 14 knows too.
+    let create = format!("CREATE_REPLICATION_SLOT {} LOGICAL pgoutput NOEXPORT_SNAPSHOT", quote_ident(name));
     let rows = replication.query(&create).await.map_err(|error| {
         let is_full = error.context("sqlstate") == Some("53400");
         let hint = if is_full { "Raise max_replication_slots, or drop slots that nobody uses" } else { "" };

@@ -62,7 +62,10 @@ pub(super) fn time(rng: &mut StdRng) -> String {
         return "null".to_owned();
     }
     let micros: i64 = rng.random_range(0..4_000_000_000_000_000);
-    format!("timestamptz '1970-01-01 00:00:00+00' + interval '{micros} microseconds'")
+    // Version 14 reads no more seconds or microseconds than an int holds.
+    let (days, rest) = (micros.div_euclid(86_400_000_000), micros.rem_euclid(86_400_000_000));
+    let (seconds, rest) = (rest / 1_000_000, rest % 1_000_000);
+    format!("timestamptz '1970-01-01 00:00:00+00' + interval '{days} days {seconds}.{rest:06} seconds'")
 }
 
 pub(super) fn float(rng: &mut StdRng) -> String {
