@@ -45,7 +45,7 @@ pub struct PipelineConfig {
     /// State and relay; locked while the pipeline runs. Default `./etl-data`.
     #[serde(default = "default_data_dir")]
     pub data_dir: PathBuf,
-    /// When the source may forget a change.
+    /// When the source may forget a change: once the destination has made it durable, or once it is on the relay's disk.
     #[serde(default)]
     pub ack: Ack,
     /// How large and how old a batch may get.

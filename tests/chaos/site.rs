@@ -19,6 +19,11 @@ pub(crate) struct Site {
 impl Site {
     /// Reads the publication `p` of the database; `None` counts as a skip.
     pub(crate) async fn new(url: &str) -> Option<Self> {
+        Self::acknowledging(url, "destination").await
+    }
+
+    /// The same, where the source may forget what is there.
+    pub(crate) async fn acknowledging(url: &str, ack: &str) -> Option<Self> {
         let reader = Reader::find_or_skip().await?;
         let dir = tempfile::tempdir().unwrap();
         let config = dir.path().join("etl.yaml");
@@ -26,6 +31,7 @@ impl Site {
             "pipeline:
   id: chaos
   data_dir: {data_dir:?}
+  ack: {ack}
   batch: {{ max_age: 100ms }}
   copy: {{ chunk_bytes: 1MiB }}
 source:

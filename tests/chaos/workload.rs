@@ -40,6 +40,16 @@ async fn a_workload_ends_equal_while_etl_is_killed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_workload_ends_equal_while_etl_is_killed_that_acknowledges_what_is_in_the_relay() {
+    let workload = workload(14);
+    let Some(server) = server(&workload).await else { return };
+    let Some(site) = Site::acknowledging(&server.url(), "relay").await else { return };
+    let seed = harness::seed::seed(14);
+    kill_until(&site.program, seed, async { workload.run(&server.url()).await.unwrap() }).await;
+    site.assert_equal(&client(&server.url()).await, TABLES).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_workload_ends_equal_while_the_server_crashes() {
     let workload = workload(12);
     let Some(server) = server(&workload).await else { return };

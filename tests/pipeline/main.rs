@@ -1,5 +1,6 @@
 //! Does everything that is in Postgres arrive, whatever happens meanwhile?
 
+mod ack_relay;
 mod catch_up;
 mod choices;
 mod copies;

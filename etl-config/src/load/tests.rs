@@ -113,7 +113,11 @@ fn a_bad_pipeline_or_destination_is_said() {
         ("id: shop", "id: Shop-1", "pipeline.id (line 1): `Shop-1`: an id is 1 to 40 of the letters"),
         ("id: shop", "id: ''", "pipeline.id (line 1): ``: an id is 1 to 40"),
         ("id: shop", "id:", "pipeline.id (line 1): this key is missing"),
-        ("id: shop", "id: shop, ack: relay", "pipeline.ack (line 1): `relay`: unknown value. It is not available"),
+        (
+            "id: shop",
+            "id: shop, ack: disk",
+            "pipeline.ack (line 1): `disk`: unknown value. Possible here: destination, relay",
+        ),
         ("id: shop", "id: shop, batch: { max_age: 1 }", "pipeline.batch.max_age (line 1): `1` is not a duration"),
         ("id: shop", "id: shop, batch: { max_rows: 0 }", "pipeline.batch.max_rows (line 1): `0`: it must be more"),
         ("id: shop", "id: shop, batch: { max_rows: many }", "`many`: here belongs a whole number, not negative"),

@@ -214,6 +214,9 @@ impl Board {
     /// Everything before is durable, as far as the main cursor goes.
     pub(super) fn reached(&self, end: Lsn) {
         self.reached.fetch_max(end.0, Ordering::Relaxed);
+        if matches!(*self.target.borrow(), Target::Known(_)) {
+            self.changes.send_modify(|version| *version += 1);
+        }
     }
 
     /// What the source says about the slot.
@@ -233,7 +236,7 @@ impl Board {
         let now = clock::now();
         let meters = self.meters().clone();
         let flushed = status.source.as_ref().map_or(Lsn::ZERO, |source| source.flushed);
-        let reached = self.reached.load(Ordering::Relaxed).max(status.confirmed.0);
+        let reached = self.reached.load(Ordering::Relaxed);
         status.lag_bytes = flushed.max(status.received).0.saturating_sub(reached);
         status.lag_seconds = self.main.lag(now).as_secs_f64();
         status.changes_written = self.changes_written.load(Ordering::Relaxed);
@@ -291,7 +294,9 @@ impl Board {
     pub(super) fn is_caught_up(&self) -> bool {
         let Target::Known(target) = *self.target.borrow() else { return false };
         let status = self.locked();
+        // With `ack: relay` the source is told before the destination has it.
         status.confirmed >= target
+            && self.reached.load(Ordering::Relaxed) >= target.0
             && status.tables.iter().all(|t| !matches!(t.phase, "pending" | "copying" | "catching_up"))
     }
 }

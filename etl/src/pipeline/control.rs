@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn caught_up_waits_for_the_source_and_the_slot() {
+    async fn caught_up_waits_for_the_source_the_slot_and_the_destination() {
         let handle = handle();
         let waiting = tokio::spawn({
             let handle = handle.clone();
@@ -141,6 +141,9 @@ mod tests {
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
         handle.board.update(|status| status.confirmed = Lsn(10));
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished(), "the source was told, and the destination does not have it");
+        handle.board.reached(Lsn(10));
         waiting.await.unwrap().unwrap();
     }
 

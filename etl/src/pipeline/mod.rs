@@ -2,6 +2,7 @@
 
 mod apply;
 mod apply_state;
+mod backlog;
 mod batch;
 mod board;
 mod builder;

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use super::control::Stop;
 use super::run::Run;
+use super::settings::Ack;
 use crate::error::EtlResult;
 use crate::failpoint;
 use crate::lsn::Lsn;
@@ -20,6 +21,8 @@ const LAST_SYNC: Duration = Duration::from_secs(5);
 pub(super) struct Progress {
     /// Everything before is durable in the destination, as far as the main cursor goes.
     reached: watch::Sender<Lsn>,
+    /// Everything before is complete in the relay.
+    received: watch::Sender<Lsn>,
     /// What the feedback repeats: everything before is stored as confirmed.
     confirmed: watch::Sender<Lsn>,
     /// How many tables have a cursor of their own.
@@ -27,10 +30,11 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// Begins with what is stored.
-    pub(super) fn new(confirmed: Lsn) -> Self {
+    /// Begins with what is stored: the source was told `confirmed`, and the main cursor has `reached`.
+    pub(super) fn new(confirmed: Lsn, reached: Lsn) -> Self {
         Self {
-            reached: watch::Sender::new(confirmed),
+            reached: watch::Sender::new(reached),
+            received: watch::Sender::new(confirmed),
             confirmed: watch::Sender::new(confirmed),
             own_cursors: AtomicUsize::new(0),
         }
@@ -43,6 +47,26 @@ impl Progress {
             *reached = end.max(*reached);
             is_more
         });
+    }
+
+    /// Everything before `end` is complete in the relay. Never goes back.
+    pub(super) fn received(&self, end: Lsn) {
+        self.received.send_if_modified(|received| {
+            let is_more = end > *received;
+            *received = end.max(*received);
+            is_more
+        });
+    }
+
+    /// What is both durable in the destination and stored as confirmed: no restart reads it again.
+    pub(super) fn passed(&self) -> Lsn {
+        let reached = *self.reached.borrow();
+        reached.min(*self.confirmed.borrow())
+    }
+
+    /// What the main cursor has reached.
+    pub(super) fn reached_now(&self) -> Lsn {
+        *self.reached.borrow()
     }
 
     /// For the feedback task.
@@ -65,27 +89,50 @@ impl Progress {
     }
 }
 
-/// Stores and confirms what is reached, until the pipeline ends; `over` says that nothing more is written.
-pub(super) async fn confirm(run: Arc<Run>, mut over: watch::Receiver<bool>) -> EtlResult<()> {
+/// Stores and confirms what is safe, until the pipeline ends; `over` says that nothing more is written.
+pub(super) async fn confirm(run: Arc<Run>, over: watch::Receiver<bool>) -> EtlResult<()> {
+    confirm_until(&run, over).await?;
+    // What was reached since is no reason to copy anything again where the relay is lost.
+    run.note_reached().await
+}
+
+/// What the confirming task wakes up for.
+enum Wake {
+    Safe,
+    Reached,
+    End,
+}
+
+async fn confirm_until(run: &Arc<Run>, mut over: watch::Receiver<bool>) -> EtlResult<()> {
     let mut reached = run.progress.reached.subscribe();
+    let mut safe = match run.settings.ack {
+        Ack::Destination => run.progress.reached.subscribe(),
+        Ack::Relay => run.progress.received.subscribe(),
+    };
     let mut stop = run.stop.subscribe();
     loop {
-        let end = *reached.borrow_and_update();
+        let end = *safe.borrow_and_update();
         if end > *run.progress.confirmed.borrow() {
             tokio::select! {
                 biased;
-                done = confirm_one(&run, end) => done?,
+                done = confirm_one(run, end) => done?,
                 // The relay may wait for room that nobody makes any more.
                 _ = stop.wait_for(|stop| *stop == Stop::Abort) => return Ok(()),
                 () = too_late(over.clone()) => return Ok(()),
             }
             continue;
         }
-        tokio::select! {
+        let wake = tokio::select! {
             biased;
-            changed = reached.changed() => if changed.is_err() { return Ok(()) },
-            _ = stop.wait_for(|stop| *stop == Stop::Abort) => return Ok(()),
-            _ = over.wait_for(|over| *over) => return Ok(()),
+            changed = safe.changed() => changed.map_or(Wake::End, |()| Wake::Safe),
+            changed = reached.changed() => changed.map_or(Wake::End, |()| Wake::Reached),
+            _ = stop.wait_for(|stop| *stop == Stop::Abort) => Wake::End,
+            _ = over.wait_for(|over| *over) => Wake::End,
+        };
+        match wake {
+            Wake::Safe => {}
+            Wake::Reached => run.settle().await?,
+            Wake::End => return Ok(()),
         }
     }
 }
@@ -95,11 +142,12 @@ async fn too_late(mut over: watch::Receiver<bool>) {
     crate::retry::pause(LAST_SYNC).await;
 }
 
-/// R9: what separate cursors still need is fsynced, then the position is stored, then the slot is told.
+/// R9: what a cursor still needs is fsynced, then the position is stored, then the slot is told.
 async fn confirm_one(run: &Run, end: Lsn) -> EtlResult<()> {
-    if run.progress.has_own_cursors() {
+    if run.progress.has_own_cursors() || run.settings.ack == Ack::Relay {
         run.relay.sync_upto(end).await?;
     }
+    run.note_reached().await?;
     failpoint::visit("progress.before_store").await?;
     run.store.confirm(end).await?;
     failpoint::visit("progress.before_confirm").await?;

@@ -229,7 +229,9 @@ impl Receiver {
         if self.resent.is_none() {
             self.append(block.slice(from..), &mut kept).await?;
         }
-        self.run.board.received(self.run.relay.head().end, len, self.run.relay.status());
+        let head = self.run.relay.head().end;
+        self.run.progress.received(head);
+        self.run.board.received(head, len, self.run.relay.status());
         Ok(())
     }
 

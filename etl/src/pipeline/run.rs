@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{mpsc, watch};
 
 use super::apply::{Leave, MainRequest};
+use super::backlog::Notes;
 use super::board::Board;
 use super::control::Stop;
 use super::data_dir::DataDir;
 use super::progress::Progress;
-use super::settings::Settings;
+use super::settings::{Ack, Settings};
 use crate::destination::{AnyDestination, Destination};
 use crate::error::{ErrorKind, EtlError, EtlResult};
 use crate::lsn::{Lsn, Position};
@@ -38,6 +39,8 @@ pub(super) struct Run {
     pub(super) states: States,
     /// Tables that share the main cursor but may still need their snapshots, and what those have seen at most.
     pub(super) settling: Mutex<Vec<(TableId, Lsn)>>,
+    /// What is noted of how far the main cursor is.
+    pub(super) notes: tokio::sync::Mutex<Notes>,
     pub(super) publication: String,
     pub(super) slot: String,
     /// Held for as long as anything runs.
@@ -46,7 +49,7 @@ pub(super) struct Run {
 
 impl Run {
     /// The table shares the main cursor from now on, durably. It is ready once all that its copy may have seen is
-    /// confirmed: only then no restart reads it again and needs the snapshot to tell (R4).
+    /// durable and confirmed: only then no restart reads it again and needs the snapshot to tell (R4).
     pub(super) async fn table_joined(&self, table: TableId, seen_until: Lsn) -> EtlResult<()> {
         self.settling().push((table, seen_until));
         self.settle().await
@@ -54,12 +57,22 @@ impl Run {
 
     /// Makes the tables ready that need their snapshots no more.
     pub(super) async fn settle(&self) -> EtlResult<()> {
-        let confirmed = *self.progress.confirmed().borrow();
-        let settled: Vec<(TableId, Lsn)> = self.settling().extract_if(.., |(_, until)| confirmed >= *until).collect();
+        let passed = self.progress.passed();
+        let settled: Vec<(TableId, Lsn)> = self.settling().extract_if(.., |(_, until)| passed >= *until).collect();
+        if !settled.is_empty() {
+            self.note_reached().await?;
+        }
         for (table, _) in settled {
             self.table_is_ready(table).await?;
         }
         Ok(())
+    }
+
+    /// Notes how far the main cursor is, where the source may be told more.
+    pub(super) async fn note_reached(&self) -> EtlResult<()> {
+        let mut notes = self.notes.lock().await;
+        let received = self.relay.head().last.map_or(Lsn::ZERO, |last| last.end);
+        notes.note(&self.store, self.progress.reached_now(), received).await
     }
 
     fn settling(&self) -> MutexGuard<'_, Vec<(TableId, Lsn)>> {
@@ -83,7 +96,7 @@ impl Run {
 
     /// It has none any more.
     pub(super) fn own_cursor_closed(&self) {
-        if self.progress.own_cursor_closed() {
+        if self.progress.own_cursor_closed() && self.settings.ack == Ack::Destination {
             self.relay.require_durable(false);
         }
     }

@@ -43,6 +43,9 @@ pub enum Ack {
     /// Once the destination has made it durable.
     #[default]
     Destination,
+    /// Once it is on the relay's disk: the destination may be down for as long as the relay has room. Where the relay
+    /// is lost, the tables whose changes were in it are copied again.
+    Relay,
 }
 
 /// How large and how old a batch may get; it ends at a commit unless one transaction alone is larger.

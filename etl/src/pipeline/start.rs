@@ -7,6 +7,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::apply::{Applier, start_after};
+use super::backlog;
 use super::board::{Board, Target};
 use super::builder::Pipeline;
 use super::control::{PipelineHandle, Stop};
@@ -17,6 +18,7 @@ use super::receive::receive;
 use super::report::report;
 use super::run::{Run, States};
 use super::running::{Finished, RunningPipeline};
+use super::settings::Ack;
 use super::status::TableStatus;
 use super::table_state::{Begin, Known, begin, reads_on_from};
 use super::tables::{Order, Tables};
@@ -44,13 +46,18 @@ pub(super) async fn start(mut pipeline: Pipeline) -> EtlResult<RunningPipeline> 
     pipeline.destination.startup().await?;
     let slot = pipeline.slot();
     let source = Source::connect(&pipeline, &store, &slot).await?;
-    let states = keep_states(&store, &source.tables).await?;
+    let mut states = keep_states(&store, &source.tables).await?;
     let selections = keep_selections(&store, &pipeline.source.transform, &source.tables, &states).await?;
     let main = main_position(&store, &pipeline.destination, &states).await?;
 
     let shares = Shares::of(&pipeline.settings);
-    let found = Found { states: &states, main, begins: source.begins };
-    let Opened { relay, writer, plan, holds } = open_relay(&pipeline, &store, &data_dir, found, shares.relay).await?;
+    let confirmed = store.progress().await?.confirmed.unwrap_or_default();
+    let behind = backlog::reached_before(&store).await?;
+    let found = Found { states: &mut states, main, begins: source.begins, confirmed, behind };
+    let opened = open_relay(&pipeline, &store, &data_dir, found, shares.relay).await?;
+    let Opened { relay, writer, plan, holds, behind } = opened;
+    relay.require_durable(pipeline.settings.ack == Ack::Relay);
+    let notes = backlog::Notes::open(&store, pipeline.settings.ack).await?;
     let board = Arc::new(Board::new(&pipeline.id, &slot, &pipeline.settings));
     board.update(|status| {
         status.tables = table_statuses(&source.tables, &states);
@@ -59,15 +66,15 @@ pub(super) async fn start(mut pipeline: Pipeline) -> EtlResult<RunningPipeline> 
     let stop = Arc::new(watch::Sender::new(Stop::No));
     let (requests, main_ear) = mpsc::channel(16);
     let (orders, wishes) = mpsc::channel(16);
-    let confirmed = store.progress().await?.confirmed.unwrap_or_default();
     board.update(|status| status.confirmed = confirmed);
+    board.reached(behind.unwrap_or(confirmed));
     let run = Arc::new(Run {
         source: pipeline.source,
         settings: pipeline.settings,
         store,
         destination: AnyDestination::new(Metered::new(pipeline.destination, &pipeline.id)),
         relay,
-        progress: Progress::new(confirmed),
+        progress: Progress::new(confirmed, behind.unwrap_or(confirmed)),
         board: Arc::clone(&board),
         stop: Arc::clone(&stop),
         requests,
@@ -75,12 +82,15 @@ pub(super) async fn start(mut pipeline: Pipeline) -> EtlResult<RunningPipeline> 
         selections: Arc::new(selections),
         states: States::new(states),
         settling: Mutex::default(),
+        notes: tokio::sync::Mutex::new(notes),
         publication: source.publication,
         slot,
         _data_dir: data_dir,
     });
     let handle = PipelineHandle { stop, board, orders };
-    let follows = shared_tables(&run, &plan, main);
+    // What was confirmed may come again, but is durable, unless the relay has it alone.
+    let durable = main.max(Position::new(behind.unwrap_or(confirmed), 0));
+    let follows = shared_tables(&run, &plan, durable);
     let assembler = Assembler::new(Arc::clone(&run.selections), follows);
     let applier = Applier::open(&run, CursorId::Main, main, assembler, main_ear)?;
     let task = tokio::spawn(supervise(run, applier, writer, Work { plan, holds, wishes }));
@@ -219,9 +229,13 @@ type Holds = HashMap<TableId, Reader>;
 
 /// What is known when the relay is opened.
 struct Found<'a> {
-    states: &'a HashMap<TableId, TableState>,
+    states: &'a mut HashMap<TableId, TableState>,
     main: Position,
     begins: Lsn,
+    /// What the source was told.
+    confirmed: Lsn,
+    /// How far the main cursor is at least, where that is less.
+    behind: Option<Lsn>,
 }
 
 struct Opened {
@@ -229,6 +243,8 @@ struct Opened {
     writer: RelayWriter,
     plan: Plan,
     holds: Holds,
+    /// As it was found, unless the relay was lost.
+    behind: Option<Lsn>,
 }
 
 /// Opens the relay with what the tables still need of it, and decides what each table begins with.
@@ -248,11 +264,18 @@ async fn open_relay(
         }
         opened => opened?,
     };
+    let mut behind = found.behind;
+    // What it holds no more was durable for everybody.
+    let reaches = relay.head().end >= found.confirmed;
     writer.begin_at(found.begins);
+    if behind.is_some() && !reaches {
+        backlog::is_lost(store, found.states, found.confirmed).await?;
+        behind = None;
+    }
     let progress = store.progress().await?;
     let mut plan = Plan::new();
     let mut holds = HashMap::new();
-    for (id, state) in found.states {
+    for (id, state) in &*found.states {
         let own = match pipeline.destination.durable_position(CursorId::Table(*id)).await? {
             Some(own) => Some(own),
             None => progress.cursor(CursorId::Table(*id)),
@@ -277,23 +300,23 @@ async fn open_relay(
         }
         plan.insert(*id, begin);
     }
-    if plan.values().any(Begin::needs_relay) {
-        return Ok(Opened { relay, writer, plan, holds });
+    let has_backlog = behind.is_some() || pipeline.settings.ack == Ack::Relay;
+    if has_backlog || plan.values().any(Begin::needs_relay) {
+        return Ok(Opened { relay, writer, plan, holds, behind });
     }
     drop((relay, writer));
     Relay::remove(data_dir.relay()).await?;
     let (relay, mut writer) = open().await?;
     writer.begin_at(found.begins);
-    Ok(Opened { relay, writer, plan, holds })
+    Ok(Opened { relay, writer, plan, holds, behind })
 }
 
-/// What the main cursor follows from the start. What was confirmed may come again, but is durable.
-fn shared_tables(run: &Run, plan: &Plan, main: Position) -> Vec<(TableId, Follow)> {
-    let confirmed = Position::new(*run.progress.confirmed().borrow(), 0);
+/// What the main cursor follows from the start, after what is durable.
+fn shared_tables(run: &Run, plan: &Plan, durable: Position) -> Vec<(TableId, Follow)> {
     let shared = plan.iter().filter_map(|(id, begin)| match begin {
         Begin::Share { after, snapshot } => {
             let selection = Arc::clone(run.selections.get(id)?);
-            let after = if snapshot.is_none() { main.max(confirmed) } else { *after };
+            let after = if snapshot.is_none() { durable } else { *after };
             Some((*id, Follow { selection, after, seen: snapshot.clone() }))
         }
         _ => None,
