@@ -7,6 +7,7 @@ mod copies;
 mod copy_and_stream;
 mod rules;
 mod running;
+mod shapes;
 mod status;
 mod stored;
 mod watched;
