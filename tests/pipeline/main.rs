@@ -5,6 +5,7 @@ mod catch_up;
 mod choices;
 mod copies;
 mod copy_and_stream;
+mod down;
 mod rules;
 mod running;
 mod shapes;
