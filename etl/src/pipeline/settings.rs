@@ -75,7 +75,8 @@ pub struct CopySettings {
     pub tables_in_parallel: usize,
     /// How many connections read one table. Default 4.
     pub connections_per_table: usize,
-    /// How much of a table one query reads, by its size on disk. Default 64MiB.
+    /// How much of a table one query reads at most, by its size on disk; less where reading that takes longer than a
+    /// quarter of a second. Default 64MiB.
     pub chunk_bytes: ByteSize,
 }
 

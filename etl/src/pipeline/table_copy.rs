@@ -1,7 +1,7 @@
 //! How do a table's existing rows reach the destination? One snapshot, several readers, pieces in flight.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -10,6 +10,7 @@ use tracing::Instrument;
 use super::memory_budget::CopyBudget;
 use super::run::Run;
 use super::table::told;
+use crate::clock;
 use crate::data::TableRow;
 use crate::destination::{CopyChunk, Destination};
 use crate::error::{ErrorKind, EtlError, EtlResult};
@@ -18,7 +19,7 @@ use crate::lsn::Position;
 use crate::postgres::{ConnectOptions, Connection, Session};
 use crate::schema::TableId;
 use crate::source::{
-    Chunk, ChunkReader, PublishedTable, Snapshot, SnapshotId, chunks, join_snapshot, wait_for_writers,
+    Chunk, ChunkReader, Chunks, PublishedTable, Snapshot, SnapshotId, join_snapshot, wait_for_writers,
 };
 use crate::store::SnapshotFilter;
 
@@ -32,11 +33,17 @@ struct Job {
     snapshot: SnapshotId,
     token: CopyChunk,
     budget: CopyBudget,
-    left: Mutex<VecDeque<Chunk>>,
+    left: Mutex<Chunks>,
     /// Says that the table is to rest.
     leave: watch::Receiver<bool>,
     /// Whether all chunks are given out.
     is_given_out: watch::Sender<bool>,
+}
+
+impl Job {
+    fn left(&self) -> MutexGuard<'_, Chunks> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Copies a table whose cursor P is fixed and whose destination table is empty; returns what was seen, or nothing when
@@ -67,8 +74,8 @@ pub(super) async fn copy_table(
     let token = CopyChunk { generation, index: 0, position: cursor, read_at: snapshot.read_at };
     run.destination.write_copy_chunk(id, token, Vec::new()).await?;
 
-    let found = chunks(&snapshot.leaves, run.settings.copy.chunk_bytes.0);
-    let workers = run.settings.copy.connections_per_table.clamp(1, found.len().max(1));
+    let left = Chunks::new(snapshot.leaves.clone(), run.settings.copy.chunk_bytes.0);
+    let workers = left.readers(run.settings.copy.connections_per_table);
     let Snapshot { connection, id: snapshot_id, filter, leaves, .. } = snapshot;
     let job = Arc::new(Job {
         run: Arc::clone(run),
@@ -76,7 +83,7 @@ pub(super) async fn copy_table(
         snapshot: SnapshotId { id: snapshot_id, leaves },
         token,
         budget: budget.clone(),
-        left: Mutex::new(found.into()),
+        left: Mutex::new(left),
         leave: leave.clone(),
         is_given_out: watch::Sender::new(false),
     });
@@ -113,7 +120,7 @@ async fn work(job: Arc<Job>, exporter: Option<Connection>) -> EtlResult<Option<C
     };
     let mut writes = JoinSet::new();
     loop {
-        let next = job.left.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        let next = job.left().next();
         let Some(chunk) = next.filter(|_| !*job.leave.borrow()) else {
             job.is_given_out.send_replace(true);
             break;
@@ -144,7 +151,11 @@ async fn read_chunk(job: &Arc<Job>, connection: &mut Connection, chunk: &Chunk, 
     let mut reader = ChunkReader::open(connection, &job.table, selection, chunk).await?;
     let mut piece = 0;
     let (mut rows, mut bytes) = (Vec::new(), 0);
-    while let Some(more) = reader.next().await? {
+    let mut reading = Duration::ZERO;
+    loop {
+        let begun = clock::monotonic();
+        let Some(more) = reader.next().await? else { break };
+        reading += clock::monotonic().saturating_duration_since(begun);
         bytes += more.bytes;
         if rows.is_empty() {
             rows = more.rows;
@@ -159,6 +170,7 @@ async fn read_chunk(job: &Arc<Job>, connection: &mut Connection, chunk: &Chunk, 
             }
         }
     }
+    job.left().took(chunk, reading);
     failpoint::visit("copy.chunk_read").await?;
     if !rows.is_empty() {
         write(job, chunk, piece, rows, bytes, writes).await?;

@@ -5,49 +5,15 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 
-use super::catalog::{Leaf, PublishedTable};
-use super::snapshot::{LockedLeaf, qualified};
+use super::catalog::PublishedTable;
+use super::chunk::Chunk;
+use super::snapshot::qualified;
 use crate::data::{RowFormat, RowSpans, TableRow};
 use crate::error::{ErrorKind, EtlError, EtlResult};
 use crate::postgres::copy_binary::CopyBinary;
 use crate::postgres::{Connection, CopyOut, copy_text, quote_ident};
 use crate::schema::TableSchema;
 use crate::transform::Selection;
-
-/// Postgres's page size, unless somebody compiled another one in; chunks only get smaller or larger by it.
-const PAGE_BYTES: u64 = 8192;
-
-/// A range of pages of one leaf.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Chunk {
-    /// Counts the chunks of a copy, from 1.
-    pub(crate) number: u64,
-    leaf: Leaf,
-    first_page: u64,
-    /// `None`: to the end.
-    end_page: Option<u64>,
-}
-
-/// Cuts the leaves into ranges of at most `chunk_bytes`; the last one of a leaf has no end.
-pub(crate) fn chunks(leaves: &[LockedLeaf], chunk_bytes: u64) -> Vec<Chunk> {
-    let step = (chunk_bytes / PAGE_BYTES).max(1);
-    let mut chunks = Vec::new();
-    for locked in leaves {
-        let pages = locked.bytes.div_ceil(PAGE_BYTES).max(1);
-        let mut first_page = 0;
-        while first_page < pages {
-            let end = first_page + step;
-            chunks.push(Chunk {
-                number: chunks.len() as u64 + 1,
-                leaf: locked.leaf.clone(),
-                first_page,
-                end_page: (end < pages).then_some(end),
-            });
-            first_page = end;
-        }
-    }
-    chunks
-}
 
 /// Binary where every column has a decoder for it.
 pub(crate) fn format(schema: &TableSchema) -> RowFormat {
@@ -143,29 +109,5 @@ fn explain(error: EtlError, schema: &TableSchema) -> EtlError {
             qualified(schema.source_name())
         )),
         _ => error,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::schema::{TableId, TableName};
-
-    fn leaf(id: u32, bytes: u64) -> LockedLeaf {
-        let leaf = Leaf { id: TableId(id), name: TableName::new("s", format!("t{id}")) };
-        LockedLeaf { leaf, filenode: "1".to_owned(), bytes }
-    }
-
-    #[test]
-    fn ranges_cover_every_page_once_and_the_last_has_no_end() {
-        let leaves = [leaf(1, 25 * PAGE_BYTES), leaf(2, 0), leaf(3, 10 * PAGE_BYTES)];
-        let found: Vec<_> = chunks(&leaves, 10 * PAGE_BYTES + 5)
-            .into_iter()
-            .map(|chunk| (chunk.number, chunk.leaf.id.0, chunk.first_page, chunk.end_page))
-            .collect();
-        assert_eq!(
-            found,
-            [(1, 1, 0, Some(10)), (2, 1, 10, Some(20)), (3, 1, 20, None), (4, 2, 0, None), (5, 3, 0, None)]
-        );
     }
 }

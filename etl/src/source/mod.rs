@@ -3,6 +3,7 @@
 mod assembler;
 mod catalog;
 mod check;
+mod chunk;
 mod config;
 mod copy;
 mod identity;
@@ -20,7 +21,8 @@ pub use slot_status::SlotStatus;
 
 pub(crate) use assembler::{Assembler, Assembly, Boundary, Follow};
 pub(crate) use catalog::{PublishedTable, published_tables};
-pub(crate) use copy::{Chunk, ChunkReader, chunks};
+pub(crate) use chunk::{Chunk, Chunks};
+pub(crate) use copy::ChunkReader;
 pub(crate) use identity::{SystemIdentity, check_history, check_start};
 pub(crate) use publication::ensure_publication;
 pub(crate) use shutdown_probe::{Suspicion, until_shutdown};
