@@ -63,5 +63,6 @@ bench: setup
 soak: setup
 	cargo build --workspace --bins
 	ETL_SOAK=1 tests/setup/record soak cargo test --workspace -- --include-ignored
+	tests/setup/record soak-chaos-storm tests/setup/storm 30 120 3
 	tests/setup/record mutants tests/setup/mutants
 	cargo build -p etl-cli --no-default-features --features duckdb-bundled

@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::io;
 
 /// The result of everything in this crate that can fail.
 pub type EtlResult<T> = Result<T, EtlError>;
@@ -63,8 +64,10 @@ pub enum ErrorKind {
     StoreConflict,
     /// The relay's files are damaged or at their limit.
     Relay,
-    /// The disk is full, not writable or failing.
+    /// A disk is not writable or failing.
     Disk,
+    /// A disk is full; once there is room, trying again helps.
+    DiskFull,
     /// A file or directory is in use by another process.
     Locked,
     /// The work was told to stop.
@@ -107,6 +110,7 @@ impl ErrorKind {
         Self::StoreConflict,
         Self::Relay,
         Self::Disk,
+        Self::DiskFull,
         Self::Locked,
         Self::Cancelled,
         Self::Internal,
@@ -135,18 +139,29 @@ impl ErrorKind {
             Self::StoreConflict => "store_conflict",
             Self::Relay => "relay",
             Self::Disk => "disk",
+            Self::DiskFull => "disk_full",
             Self::Locked => "locked",
             Self::Cancelled => "cancelled",
             Self::Internal => "internal",
         }
     }
 
+    /// The kind of an error of the file system.
+    pub fn of_disk(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull,
+            _ => Self::Disk,
+        }
+    }
+
     /// What helps against an error of this kind.
     pub const fn retry_class(self) -> RetryClass {
         match self {
-            Self::SourceUnavailable | Self::SlotBusy | Self::StoreUnavailable | Self::DestinationUnavailable => {
-                RetryClass::Transient
-            }
+            Self::SourceUnavailable
+            | Self::SlotBusy
+            | Self::StoreUnavailable
+            | Self::DestinationUnavailable
+            | Self::DiskFull => RetryClass::Transient,
             Self::Config
             | Self::SourceAuthentication
             | Self::SourcePermission

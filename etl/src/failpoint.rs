@@ -1,10 +1,20 @@
 //! Where can a test make the engine fail? Named places, armed by `ETL_FAILPOINTS`; nothing without the feature.
 //!
 //! The variable reads `name=action[@n];...`: the action happens at the n-th visit (default: the first), once.
-//! Actions: `kill` (the process dies at once), `error` (a transient error), `stall` (waits for ever).
+//! `name=action%p` happens at p of a hundred visits. Actions: `kill` (the process dies at once), `error` (a transient
+//! error), `slow` (up to half a second passes), `stall` (waits for ever).
+//!
+//! `ETL_FAILPOINTS_FILE` names a file with the same, of which only the form with `%` counts. It is read at every
+//! visit, so that it can change while the process runs; what stalls goes on once the file says so no more.
 
 #[cfg(feature = "failpoints")]
-use std::{collections::HashMap, sync::Mutex, sync::OnceLock};
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::atomic::{AtomicU64, Ordering},
+    sync::{Mutex, OnceLock},
+    time::Duration,
+};
 
 use crate::error::EtlResult;
 
@@ -40,12 +50,50 @@ pub async fn visit(name: &'static str) -> EtlResult<()> {
     use crate::error::{ErrorKind, EtlError};
 
     debug_assert!(NAMES.contains(&name), "{name} is not listed");
-    match due(name).as_deref() {
+    let in_file = often(&file_text(), name);
+    match due(name).or_else(|| in_file.clone()).as_deref() {
         None => Ok(()),
         Some("kill") => std::process::abort(),
-        Some("stall") => std::future::pending().await,
+        Some("slow") => {
+            crate::retry::pause(Duration::from_millis(draw(500))).await;
+            Ok(())
+        }
+        Some("stall") if in_file.is_none() => std::future::pending().await,
+        Some("stall") => {
+            while file_text().contains(&format!("{name}=stall")) {
+                crate::retry::pause(Duration::from_millis(20)).await;
+            }
+            Ok(())
+        }
         Some(_) => Err(EtlError::new(ErrorKind::DestinationUnavailable, "a failpoint failed").with("failpoint", name)),
     }
+}
+
+/// What the file says now.
+#[cfg(feature = "failpoints")]
+fn file_text() -> String {
+    static FILE: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let file = FILE.get_or_init(|| std::env::var_os("ETL_FAILPOINTS_FILE").map(PathBuf::from));
+    file.as_ref().and_then(|file| std::fs::read_to_string(file).ok()).unwrap_or_default()
+}
+
+/// What happens at this visit by chance.
+#[cfg(feature = "failpoints")]
+fn often(text: &str, name: &str) -> Option<String> {
+    text.split(';').find_map(|entry| {
+        let (action, percent) = entry.trim().strip_prefix(name)?.strip_prefix('=')?.split_once('%')?;
+        (draw(100) < percent.trim().parse().ok()?).then(|| action.trim().to_owned())
+    })
+}
+
+/// A number below this; the same ones in the same order in every process.
+#[cfg(feature = "failpoints")]
+fn draw(below: u64) -> u64 {
+    static DRAWN: AtomicU64 = AtomicU64::new(0);
+    let mut number = DRAWN.fetch_add(1, Ordering::Relaxed).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (number ^ (number >> 31)) % below
 }
 
 /// Arms a failpoint from within the process: the action happens at the `visit`-th visit from now.
@@ -58,6 +106,11 @@ pub fn arm(name: &'static str, action: &str, visit: u32) {
 
 #[cfg(feature = "failpoints")]
 fn due(name: &str) -> Option<String> {
+    static SPEC: OnceLock<String> = OnceLock::new();
+    let spec = SPEC.get_or_init(|| std::env::var("ETL_FAILPOINTS").unwrap_or_default());
+    if let Some(action) = often(spec, name) {
+        return Some(action);
+    }
     let mut armed = armed().lock().ok()?;
     let (_, left) = armed.get_mut(name)?;
     *left = left.saturating_sub(1);
@@ -98,5 +151,14 @@ mod tests {
         let armed = parse("a=kill@3; b=error");
         assert_eq!(armed["a"], ("kill".to_owned(), 3));
         assert_eq!(armed["b"], ("error".to_owned(), 1));
+    }
+
+    #[test]
+    fn what_happens_by_chance_happens_about_as_often_as_it_says() {
+        let times =
+            |name: &str| (0..1000).filter(|_| often("x=slow%0; a.b=error%20;c=stall%100", name).is_some()).count();
+        assert_eq!((times("x"), times("b"), times("c")), (0, 0, 1000));
+        assert!((100..300).contains(&times("a.b")));
+        assert_eq!(often("c=stall%100", "c").as_deref(), Some("stall"));
     }
 }

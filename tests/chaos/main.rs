@@ -1,7 +1,10 @@
 //! Does the destination equal the source when everything that can be killed is killed, at times drawn from a seed?
 
+mod disk;
 mod faults;
 mod files;
 mod pgbench;
+mod schedule;
 mod site;
+mod storm;
 mod workload;

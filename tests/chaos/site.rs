@@ -13,6 +13,7 @@ pub(crate) struct Site {
     pub(crate) program: Program,
     until_caught_up: Program,
     reader: Reader,
+    pub(crate) slot: String,
     dir: tempfile::TempDir,
 }
 
@@ -24,16 +25,24 @@ impl Site {
 
     /// The same, where the source may forget what is there.
     pub(crate) async fn acknowledging(url: &str, ack: &str) -> Option<Self> {
+        Self::configured(url, ack, "{}").await
+    }
+
+    /// The same, with these settings of the relay.
+    pub(crate) async fn configured(url: &str, ack: &str, relay: &str) -> Option<Self> {
         let reader = Reader::find_or_skip().await?;
         let dir = tempfile::tempdir().unwrap();
         let config = dir.path().join("etl.yaml");
+        // Slots are the server's, and sites may have one in common.
+        let id = format!("chaos_{:08x}", rand::random::<u32>());
         let text = format!(
             "pipeline:
-  id: chaos
+  id: {id}
   data_dir: {data_dir:?}
   ack: {ack}
   batch: {{ max_age: 100ms }}
   copy: {{ chunk_bytes: 1MiB }}
+relay: {relay}
 source:
   postgres:
     url: {url:?}
@@ -43,31 +52,50 @@ destination:
   duckdb: {{ path: {file:?}, threads: 2 }}
 ",
             data_dir = dir.path().join("data"),
-            file = dir.path().join("copy.duckdb"),
+            file = dir.path().join("file/copy.duckdb"),
         );
+        std::fs::create_dir(dir.path().join("file")).unwrap();
         std::fs::write(&config, text).unwrap();
         let config = config.display().to_string();
         let program = Program::etl(["-c", &config, "run"]).await;
         let until_caught_up = Program::etl(["-c", &config, "run", "--until-caught-up"]).await;
-        Some(Self { program, until_caught_up, reader, dir })
+        Some(Self { program, until_caught_up, reader, slot: format!("etl_{id}"), dir })
     }
 
     pub(crate) fn file(&self) -> PathBuf {
-        self.dir.path().join("copy.duckdb")
+        self.file_dir().join("copy.duckdb")
     }
 
-    /// Runs until everything is there, and ends; then compares every table, and counts the slots.
-    pub(crate) async fn assert_equal(&self, client: &Client, tables: &[&str]) {
+    /// Where the DuckDB file is, and nothing else.
+    pub(crate) fn file_dir(&self) -> PathBuf {
+        self.dir.path().join("file")
+    }
+
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// A file for whatever is said to the program.
+    pub(crate) fn beside(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Runs until everything is there, and ends; then compares every table, and counts the slots. Says how many rows
+    /// there are.
+    pub(crate) async fn assert_equal(&self, client: &Client, tables: &[&str]) -> u64 {
         let mut running = self.until_caught_up.start().unwrap();
         let ended = running.end(Duration::from_secs(120)).await.unwrap();
         assert!(ended.success(), "{ended}\n{}", running.output());
+        let mut all = 0;
         for table in tables {
             let pair = Pair::new(format!("public.{table}"), format!("public.{table}"));
             let compared = pair.compare(client, &self.reader, &self.file()).await;
             let rows = compared.unwrap_or_else(|different| panic!("{table}: {different}"));
             println!("{table}: {rows} rows on both sides");
+            all += rows;
         }
         assert_eq!(slots(client).await, 1, "one slot, whatever happened");
+        all
     }
 }
 

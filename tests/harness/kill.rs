@@ -169,6 +169,16 @@ impl Running {
         self.signal(Signal::INT);
     }
 
+    /// Lets it stand still, as a machine that swaps or a virtual one that is moved does.
+    pub fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
     /// Waits for its end.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 
 pub mod change_log;
 pub mod compare;
+pub mod disk;
 pub mod duckdb;
 pub mod kill;
 pub mod lines;

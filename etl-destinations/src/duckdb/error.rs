@@ -22,13 +22,20 @@ impl<T> DuckDbResult<T> for Result<T, duckdb::Error> {
     }
 }
 
+/// Whether DuckDB has given the open file up: a checkpoint failed, say, because the disk was full. Opened again it is
+/// whole.
+pub(super) fn is_given_up(error: &EtlError) -> bool {
+    let text = error.to_string();
+    text.contains("FATAL Error") || text.contains("has been invalidated")
+}
+
 fn class(text: &str) -> (ErrorKind, Option<&'static str>) {
     let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
     if says(&["Could not set lock", "Conflicting lock", "already open"]) {
         return (ErrorKind::Locked, Some("A DuckDB file has one writing process: end the other one"));
     }
     if says(&["No space left", "not enough space", "Disk full"]) {
-        return (ErrorKind::Disk, Some("Free some space, then start again: nothing is lost"));
+        return (ErrorKind::DiskFull, Some("Free some space: nothing is lost"));
     }
     if says(&["Permission denied", "Read-only file system", "read-only mode"]) {
         return (ErrorKind::Disk, Some("The file and its directory must be writable"));
@@ -56,12 +63,16 @@ mod tests {
     fn messages_tell_what_helps() {
         for (text, kind) in [
             ("IO Error: Could not set lock on file \"x\": Conflicting lock is held in ...", ErrorKind::Locked),
-            ("IO Error: Could not write all bytes to file \"x\": No space left on device", ErrorKind::Disk),
+            ("IO Error: Could not write all bytes to file \"x\": No space left on device", ErrorKind::DiskFull),
             ("TransactionContext Error: Conflict on tuple deletion!", ErrorKind::StoreConflict),
             ("Out of Memory Error: could not allocate block", ErrorKind::DestinationUnavailable),
             ("Binder Error: no such column", ErrorKind::DestinationRejected),
         ] {
             assert_eq!(class(text).0, kind, "{text}");
         }
+        let full =
+            "FATAL Error: Failed to create checkpoint because of error: Could not write file: No space left on device";
+        assert_eq!(class(full).0, ErrorKind::DiskFull);
+        assert!(is_given_up(&EtlError::new(ErrorKind::DiskFull, "could not commit").because(full)));
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use duckdb::{Config, Connection};
@@ -11,10 +12,10 @@ use etl::error::{ErrorKind, EtlError, EtlResult, ResultExt};
 use etl::schema::TableId;
 use etl::store::SharedStore;
 use etl::{CursorId, Position};
-use tokio::sync::OnceCell;
+use tokio::sync::{OwnedRwLockReadGuard, RwLock as AsyncRwLock};
 
 use super::config::DuckDbConfig;
-use super::error::DuckDbResult;
+use super::error::{DuckDbResult, is_given_up};
 use super::{ledger, unit};
 use crate::table_destination::TableDestination;
 use crate::table_name::{Case, NameRules};
@@ -28,8 +29,13 @@ const OWNER: &str = "destination.duckdb";
 pub struct DuckDb {
     config: DuckDbConfig,
     store: SharedStore,
-    file: OnceCell<Arc<File>>,
+    /// Read by whoever uses the open file; a second one is opened only when the first is closed for sure.
+    file: Arc<AsyncRwLock<Option<File>>>,
+    /// How often each table was emptied. A write that was begun before does not come after.
+    emptied: Arc<Mutex<HashMap<TableId, u64>>>,
 }
+
+type Open = OwnedRwLockReadGuard<Option<File>, File>;
 
 /// The open file.
 struct File {
@@ -40,8 +46,8 @@ struct File {
     /// Taken alone while tables are made, changed or emptied: DuckDB lets only one transaction do that at a time,
     /// and whatever was begun before is over then.
     shapes: RwLock<()>,
-    /// How often each table was emptied. A write that was begun before does not come after.
-    emptied: Mutex<HashMap<TableId, u64>>,
+    /// DuckDB has given it up.
+    is_given_up: AtomicBool,
 }
 
 impl fmt::Debug for DuckDb {
@@ -58,45 +64,52 @@ impl DuckDb {
     /// something else than a database of this version.
     pub async fn open(path: impl Into<PathBuf>, store: SharedStore) -> EtlResult<TableDestination<Self>> {
         let destination = Self::with_config(DuckDbConfig::new(path), store, TableRules::default());
-        destination.writer().file().await?;
+        destination.writer().open_file().await?;
         Ok(destination)
     }
 
     /// A destination with these settings; the file is opened when it is first needed.
     pub fn with_config(config: DuckDbConfig, store: SharedStore, rules: TableRules) -> TableDestination<Self> {
-        let writer = Self { config, store: Arc::clone(&store), file: OnceCell::new() };
+        let writer = Self { config, store: Arc::clone(&store), file: Arc::default(), emptied: Arc::default() };
         TableDestination::new(writer, store, rules)
     }
 
-    async fn file(&self) -> EtlResult<&Arc<File>> {
-        self.file.get_or_try_init(|| self.open_file()).await
+    /// The open file; opens it where it is not, or no more.
+    async fn open_file(&self) -> EtlResult<Open> {
+        loop {
+            let file = Arc::clone(&self.file).read_owned().await;
+            if let Ok(open) = OwnedRwLockReadGuard::try_map(file, Option::as_ref) {
+                return Ok(open);
+            }
+            let mut file = Arc::clone(&self.file).write_owned().await;
+            if file.is_some() {
+                continue;
+            }
+            let (config, known) = (self.config.clone(), self.store.fact(OWNER).await?);
+            let is_known = known.is_some();
+            let opened = blocking(move || {
+                let opened = File::open(&config, known)?;
+                let owner = opened.owner.clone();
+                *file = Some(opened);
+                Ok(owner)
+            });
+            let owner = opened.await.map_err(|error| error.with("file", self.config.path.display()))?;
+            if !is_known {
+                self.store.set_fact(OWNER, owner).await?;
+            }
+        }
     }
 
-    async fn open_file(&self) -> EtlResult<Arc<File>> {
-        let config = self.config.clone();
-        let connection = blocking(move || {
-            let connection = open(&config)?;
-            ledger::prepare(&connection)?;
-            Ok(connection)
+    /// Closes what DuckDB has given up, once nobody uses it.
+    async fn close_given_up(&self) -> EtlResult<()> {
+        let mut file = Arc::clone(&self.file).write_owned().await;
+        blocking(move || {
+            if file.as_ref().is_some_and(|file| file.is_given_up.load(Ordering::Relaxed)) {
+                *file = None;
+            }
+            Ok(())
         })
         .await
-        .map_err(|error| error.with("file", self.config.path.display()))?;
-        let owner = match self.store.fact(OWNER).await? {
-            Some(owner) => owner,
-            None => {
-                let owner: String =
-                    connection.query_row("SELECT uuid()::VARCHAR", [], |row| row.get(0)).or_duckdb("make a name")?;
-                self.store.set_fact(OWNER, owner.clone()).await?;
-                owner
-            }
-        };
-        Ok(Arc::new(File {
-            owner,
-            first: Mutex::new(connection),
-            idle: Mutex::default(),
-            shapes: RwLock::default(),
-            emptied: Mutex::default(),
-        }))
     }
 
     /// Runs the work in a transaction, on a connection of its own; alone where it changes `shapes`. Dropping the
@@ -106,7 +119,7 @@ impl DuckDb {
         shapes: bool,
         work: impl FnOnce(&Connection, &str) -> EtlResult<T> + Send + 'static,
     ) -> EtlResult<T> {
-        let file = Arc::clone(self.file().await?);
+        let file = self.open_file().await?;
         let done = blocking(move || {
             let (_alone, _together) = match shapes {
                 true => (Some(file.shapes.write().unwrap_or_else(PoisonError::into_inner)), None),
@@ -114,18 +127,39 @@ impl DuckDb {
             };
             let connection = file.connection()?;
             let done = unit::in_transaction(&connection, |connection| work(connection, &file.owner));
-            if done.is_ok() {
-                lock(&file.idle).push(connection);
+            match &done {
+                Ok(_) => lock(&file.idle).push(connection),
+                Err(error) if is_given_up(error) => file.is_given_up.store(true, Ordering::Relaxed),
+                Err(_) => {}
             }
             done
-        });
-        done.await.map_err(|error| error.with("file", self.config.path.display()))
+        })
+        .await;
+        if done.as_ref().is_err_and(is_given_up) {
+            tracing::warn!(file = %self.config.path.display(), "DuckDB has given the file up: it is opened again");
+            self.close_given_up().await?;
+        }
+        done.map_err(|error| error.with("file", self.config.path.display()))
+    }
+
+    fn times_emptied(&self, table: TableId) -> u64 {
+        lock(&self.emptied).get(&table).copied().unwrap_or_default()
     }
 }
 
 impl File {
-    fn times_emptied(&self, table: TableId) -> u64 {
-        lock(&self.emptied).get(&table).copied().unwrap_or_default()
+    /// Opens the file as the one that this name has written, or a new one.
+    fn open(config: &DuckDbConfig, owner: Option<String>) -> EtlResult<Self> {
+        let connection = open(config)?;
+        ledger::prepare(&connection)?;
+        let new_name = || connection.query_row("SELECT uuid()::VARCHAR", [], |row| row.get(0)).or_duckdb("make a name");
+        Ok(Self {
+            owner: owner.map_or_else(new_name, Ok)?,
+            first: Mutex::new(connection),
+            idle: Mutex::default(),
+            shapes: RwLock::default(),
+            is_given_up: AtomicBool::new(false),
+        })
     }
 
     fn connection(&self) -> EtlResult<Connection> {
@@ -189,12 +223,12 @@ impl TableWriter for DuckDb {
     }
 
     async fn apply(&self, unit: WriteUnit) -> EtlResult<()> {
-        let file = Arc::clone(self.file().await?);
         let table = unit.chunk.map(|(table, _)| table);
-        let begun = table.map(|table| file.times_emptied(table));
+        let begun = table.map(|table| self.times_emptied(table));
+        let emptied = Arc::clone(&self.emptied);
         let shapes = unit.steps.iter().any(|step| matches!(step, Step::Ensure(_) | Step::Alter(..)));
         self.run(shapes, move |connection, owner| {
-            if table.map(|table| file.times_emptied(table)) != begun {
+            if table.map(|table| lock(&emptied).get(&table).copied().unwrap_or_default()) != begun {
                 return Err(EtlError::new(
                     ErrorKind::Cancelled,
                     "the table is copied anew: this chunk belongs to the copy before",
@@ -207,19 +241,19 @@ impl TableWriter for DuckDb {
 
     async fn reset(&self, table: &Arc<TargetTable>) -> EtlResult<()> {
         let table = Arc::clone(table);
-        *lock(&self.file().await?.emptied).entry(table.id).or_default() += 1;
+        *lock(&self.emptied).entry(table.id).or_default() += 1;
         self.run(true, move |connection, owner| unit::reset(connection, owner, &table)).await
     }
 
     async fn check_connection(&self) -> EtlResult<()> {
         if self.config.path.exists() {
-            return self.file().await.map(drop);
+            return self.open_file().await.map(drop);
         }
         expect_directory(&self.config.path)
     }
 
     async fn startup(&self) -> EtlResult<()> {
-        self.file().await.map(drop)
+        self.open_file().await.map(drop)
     }
 
     async fn durable_position(&self, cursor: CursorId) -> EtlResult<Option<Position>> {

@@ -13,17 +13,15 @@ pub(super) trait FileResult<T> {
 impl<T> FileResult<T> for io::Result<T> {
     fn or_file(self, doing: &str, path: &Path) -> EtlResult<T> {
         self.map_err(|error| {
+            let kind = ErrorKind::of_disk(&error);
             let hint = match error.kind() {
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "Free some space on the disk",
+                _ if kind == ErrorKind::DiskFull => "Free some space on the disk",
                 io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
                     "Let the user that runs this write to the directory"
                 }
                 _ => "Look at the disk, and at what else works in the directory",
             };
-            EtlError::new(ErrorKind::Disk, format!("could not {doing}"))
-                .with("path", path.display())
-                .because(error)
-                .hint(hint)
+            EtlError::new(kind, format!("could not {doing}")).with("path", path.display()).because(error).hint(hint)
         })
     }
 }

@@ -12,6 +12,7 @@ use super::settings::Ack;
 use crate::error::EtlResult;
 use crate::failpoint;
 use crate::lsn::Lsn;
+use crate::retry::RetryPolicy;
 
 /// How long the last confirmation may take once everything is written.
 const LAST_SYNC: Duration = Duration::from_secs(5);
@@ -142,10 +143,20 @@ async fn too_late(mut over: watch::Receiver<bool>) {
     crate::retry::pause(LAST_SYNC).await;
 }
 
+/// Waits while the disk of the relay is full.
+async fn sync_upto(run: &Run, end: Lsn) -> EtlResult<()> {
+    let mut waits = RetryPolicy::default().waits();
+    while let Err(error) = run.relay.sync_upto(end).await {
+        run.board.failed(&error);
+        waits.after(error).await?;
+    }
+    Ok(())
+}
+
 /// R9: what a cursor still needs is fsynced, then the position is stored, then the slot is told.
 async fn confirm_one(run: &Run, end: Lsn) -> EtlResult<()> {
     if run.progress.has_own_cursors() || run.settings.ack == Ack::Relay {
-        run.relay.sync_upto(end).await?;
+        sync_upto(run, end).await?;
     }
     run.note_reached().await?;
     failpoint::visit("progress.before_store").await?;

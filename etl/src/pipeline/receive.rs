@@ -238,7 +238,12 @@ impl Receiver {
     async fn append(&mut self, bytes: Bytes, marks: &mut Vec<Mark>) -> EtlResult<()> {
         if !bytes.is_empty() {
             self.suspicion.send_modify(|suspicion| suspicion.set_deaf(true));
-            self.relay.append(bytes, marks).await?;
+            let mut waits = RetryPolicy::default().waits();
+            // The connection stays while the disk of the relay is full: nothing of it would come again otherwise.
+            while let Err(error) = self.relay.append(bytes.clone(), marks).await {
+                self.run.board.failed(&error);
+                waits.after(error).await?;
+            }
             self.suspicion.send_modify(|suspicion| suspicion.set_deaf(false));
         }
         marks.clear();

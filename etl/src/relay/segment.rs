@@ -209,9 +209,10 @@ pub(super) fn damaged(path: &Path, position: u64) -> EtlError {
 }
 
 pub(super) fn failed(doing: &str, path: &Path, error: io::Error) -> EtlError {
-    let hint = match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "Free some space, or lower relay.max_bytes",
+    let kind = ErrorKind::of_disk(&error);
+    let hint = match kind {
+        ErrorKind::DiskFull => "Free some space, or lower relay.max_bytes",
         _ => "Check the directory's owner and mode, and the disk",
     };
-    EtlError::new(ErrorKind::Disk, format!("could not {doing}")).with("path", path.display()).hint(hint).because(error)
+    EtlError::new(kind, format!("could not {doing}")).with("path", path.display()).hint(hint).because(error)
 }

@@ -11,6 +11,7 @@ use super::memory::conflict;
 use super::{BoxFuture, CursorId, Progress, SchemaStore, StateStore, TableState};
 use crate::error::{ErrorKind, EtlError, EtlResult};
 use crate::lsn::{Lsn, Position};
+use crate::retry::{RetryPolicy, retry};
 use crate::schema::{TableId, TableSchema};
 
 /// The name of the file in the data directory.
@@ -30,7 +31,7 @@ CREATE TABLE table_schema (id INTEGER, since TEXT, body TEXT NOT NULL, PRIMARY K
 /// The main cursor's id in the file; no table has this oid.
 const MAIN: i64 = -1;
 
-/// Remembers everything in a file.
+/// Remembers everything in a file. While its disk is full it waits until there is room.
 #[derive(Debug, Clone)]
 pub struct SqliteStore {
     connection: Arc<Mutex<Connection>>,
@@ -62,13 +63,17 @@ impl SqliteStore {
     fn call<T: Send + 'static>(
         &self,
         doing: &'static str,
-        work: impl FnOnce(&mut Connection) -> rusqlite::Result<EtlResult<T>> + Send + 'static,
+        work: impl Fn(&mut Connection) -> rusqlite::Result<EtlResult<T>> + Send + Sync + 'static,
     ) -> BoxFuture<'_, EtlResult<T>> {
-        let (connection, path) = (Arc::clone(&self.connection), Arc::clone(&self.path));
-        Box::pin(blocking(move || {
-            let mut connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
-            work(&mut connection).map_err(|error| failed(error, doing, &path))?
-        }))
+        let work = Arc::new(work);
+        let attempt = move || {
+            let (work, connection, path) = (Arc::clone(&work), Arc::clone(&self.connection), Arc::clone(&self.path));
+            blocking(move || {
+                let mut connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
+                work(&mut connection).map_err(|error| failed(error, doing, &path))?
+            })
+        };
+        Box::pin(retry(RetryPolicy::default(), attempt))
     }
 }
 
@@ -102,7 +107,7 @@ fn open(path: &Path) -> rusqlite::Result<EtlResult<Connection>> {
 
 fn failed(error: rusqlite::Error, doing: &'static str, path: &Path) -> EtlError {
     let (kind, hint) = match error.sqlite_error_code() {
-        Some(ErrorCode::DiskFull) => (ErrorKind::Disk, "Free some space on the disk"),
+        Some(ErrorCode::DiskFull) => (ErrorKind::DiskFull, "Free some space on the disk"),
         Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => (ErrorKind::Disk, WRITABLE),
         Some(ErrorCode::SystemIoFailure) => {
             (ErrorKind::Disk, "Look whether the disk is full, and at the system's log: it may be failing")
@@ -172,7 +177,7 @@ impl StateStore for SqliteStore {
                 return Ok(Err(conflict(table, expect, found)));
             }
             let revision = found.unwrap_or(0) + 1;
-            let state = to_json(&TableState { revision, ..state })?;
+            let state = to_json(&TableState { revision, ..state.clone() })?;
             let number = i64::try_from(revision).unwrap_or(i64::MAX);
             transaction
                 .execute("INSERT OR REPLACE INTO table_state VALUES (?1, ?2, ?3)", params![table.0, number, state])?;

@@ -47,7 +47,7 @@ impl Home {
         let (kind, hint) = match (error.kind(), sqlstate.as_deref()) {
             (ErrorKind::SourceUnavailable, _) => (ErrorKind::StoreUnavailable, "Check that its server runs"),
             (_, Some("25006")) => (ErrorKind::Store, "Name a server that can be written, not a standby"),
-            (_, Some("53100")) => (ErrorKind::Disk, "Free some space at the server of the state store"),
+            (_, Some("53100")) => (ErrorKind::DiskFull, "Free some space at the server of the state store"),
             (ErrorKind::SourcePermission, _) => {
                 (ErrorKind::Store, "Grant CREATE on the database, or make the schema for the user and grant it ALL")
             }

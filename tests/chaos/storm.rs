@@ -1,0 +1,205 @@
+//! Does the seeded workload end equal when everything goes wrong at once, at times drawn from the same seed?
+
+use std::future::Future;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use etl_local_postgres::LocalPostgres;
+use harness::disk::SmallDisk;
+use harness::kill::{Program, Running};
+use harness::postgres::{client, dedicated};
+use harness::proxy::{Cut, Proxy};
+use harness::seed::{numbers, seed};
+use harness::workload::{TABLES, Workload};
+use rand::seq::IndexedRandom;
+
+use crate::schedule::{Disk, Fault, Harm, counts, schedule};
+use crate::site::Site;
+
+/// How long it goes on: `ETL_STORM_SECONDS`, else seconds in `make test` and minutes in `make soak`.
+fn lasts() -> Duration {
+    let wanted = std::env::var("ETL_STORM_SECONDS").ok().and_then(|text| text.parse().ok());
+    let usual = if std::env::var_os("ETL_SOAK").is_some() { 120 } else { 10 };
+    Duration::from_secs(wanted.unwrap_or(usual))
+}
+
+/// What the harm is done to.
+struct Storm<'s> {
+    program: Program,
+    running: Running,
+    server: &'s LocalPostgres,
+    proxy: Proxy,
+    /// Of `data_dir`, and of the file.
+    disks: Option<(SmallDisk, SmallDisk)>,
+    failpoints: PathBuf,
+    began: Instant,
+    /// When something was last wrong that a start cannot live with, and what still is.
+    disturbed: Instant,
+    under_way: Vec<Harm>,
+    starts: usize,
+}
+
+impl Storm<'_> {
+    /// Does what is due until the work is done, and lets the program live again whenever it has ended.
+    async fn rage(&mut self, harms: &[Harm], work: impl Future<Output = ()>) {
+        let mut work = std::pin::pin!(work);
+        let mut harms = harms.iter().copied().peekable();
+        loop {
+            let begins = harms.peek().map(|harm| harm.at);
+            let ends = self.under_way.iter().map(|harm| harm.at + harm.lasts).min();
+            let next = begins.into_iter().chain(ends).min().unwrap_or(Duration::MAX);
+            tokio::select! {
+                biased;
+                () = &mut work => return,
+                ended = self.running.end(Duration::from_secs(3600)) => {
+                    let status = ended.unwrap();
+                    self.judge(status.code()).await;
+                }
+                () = tokio::time::sleep(next.saturating_sub(self.began.elapsed())) => {
+                    if ends == Some(next) {
+                        self.end(next).await;
+                    } else if let Some(harm) = harms.next() {
+                        println!("{harm}");
+                        self.begin(harm).await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// A start that is disturbed may be refused; what runs goes on, whatever happens.
+    async fn judge(&mut self, code: Option<i32>) {
+        let output = self.running.output();
+        let has_started = output.contains("progress");
+        let was_asked = output.contains("ending: what was read is being written");
+        let was_disturbed = self.disturbed.elapsed() < Duration::from_secs(15)
+            || self.under_way.iter().any(|harm| harm.fault.disturbs_a_start());
+        let is_right = was_asked || code.is_none() || (!has_started && was_disturbed);
+        assert!(is_right, "etl gave up with {code:?} at {:.1} s\n{output}", self.began.elapsed().as_secs_f64());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        self.start();
+    }
+
+    fn start(&mut self) {
+        self.running = self.program.start().unwrap();
+        self.starts += 1;
+    }
+
+    async fn begin(&mut self, harm: Harm) {
+        match harm.fault {
+            Fault::Kill => {
+                self.running.kill().await;
+                self.start();
+            }
+            Fault::Terminate => self.running.terminate(),
+            Fault::Freeze => self.running.freeze(),
+            Fault::Crash => self.server.restart_immediate().await.unwrap(),
+            Fault::Cut(how) => self.proxy.control().cut(how),
+            Fault::HalfOpen(direction) => self.proxy.control().half_open(direction),
+            Fault::Refuse => self.proxy.control().refuse(),
+            Fault::Throttle => self.proxy.control().throttle(200_000),
+            Fault::Full(disk) => self.disk(disk).fill().unwrap(),
+            Fault::Destination(how) => std::fs::write(&self.failpoints, how).unwrap(),
+        }
+        if harm.fault.disturbs_a_start() {
+            self.disturbed = Instant::now();
+        }
+        if !matches!(harm.fault, Fault::Kill | Fault::Terminate | Fault::Crash | Fault::Cut(_)) {
+            self.under_way.push(harm);
+        }
+    }
+
+    async fn end(&mut self, now: Duration) {
+        let over: Vec<Harm> = self.under_way.extract_if(.., |harm| harm.at + harm.lasts <= now).collect();
+        for harm in over {
+            match harm.fault {
+                Fault::Freeze => self.running.thaw(),
+                Fault::HalfOpen(_) => {
+                    self.proxy.control().forward();
+                    self.proxy.control().cut(Cut::Reset);
+                }
+                Fault::Refuse | Fault::Throttle => self.proxy.control().forward(),
+                Fault::Full(disk) => self.disk(disk).make_room().unwrap(),
+                Fault::Destination(_) => std::fs::write(&self.failpoints, "").unwrap(),
+                Fault::Kill | Fault::Terminate | Fault::Crash | Fault::Cut(_) => {}
+            }
+            if harm.fault.disturbs_a_start() {
+                self.disturbed = Instant::now();
+            }
+        }
+    }
+
+    fn disk(&self, disk: Disk) -> &SmallDisk {
+        let (data, file) = self.disks.as_ref().expect("disks, or none is full in the schedule");
+        match disk {
+            Disk::Data => data,
+            Disk::File => file,
+        }
+    }
+
+    /// Everything is well again, and the program is killed for the last time.
+    async fn calm(&mut self) {
+        self.end(Duration::MAX).await;
+        self.proxy.control().forward();
+        self.proxy.control().cut(Cut::Reset);
+        self.running.kill().await;
+    }
+}
+
+/// A whole storm.
+async fn storm(seed: u64, lasts: Duration) {
+    let mut rng = numbers(seed, 5);
+    let ack = ["destination", "relay"].choose(&mut rng).copied().unwrap_or_default();
+    let at_limit = ["wait"].choose(&mut rng).copied().unwrap_or_default();
+    let most = ["2MiB", "16MiB", "10GiB"].choose(&mut rng).copied().unwrap_or_default();
+    let relay = format!("{{ max_bytes: {most}, at_limit: {at_limit} }}");
+    let workload = Workload::new(seed).connections(3).preloaded(3000).lasting(lasts);
+    let Some(server) = dedicated(LocalPostgres::builder()).await else { return };
+    let source = client(&server.url()).await;
+    workload.create(&source).await.unwrap();
+    source.batch_execute(&format!("CREATE PUBLICATION p FOR TABLE {}", TABLES.join(", "))).await.unwrap();
+    let proxy = Proxy::start(SocketAddr::from((Ipv4Addr::LOCALHOST, server.port()))).await.unwrap();
+    let Some(site) = Site::configured(&proxy.url(&server.url()), ack, &relay).await else { return };
+    let data = SmallDisk::mount_or_skip(&site.data_dir(), 1024);
+    let disks = data.zip(SmallDisk::mount_or_skip(&site.file_dir(), 1024));
+
+    let harms = schedule(seed, lasts, disks.is_some());
+    println!("storm of {} s, ack {ack}, relay {relay}: {}", lasts.as_secs(), counts(&harms));
+    let failpoints = site.beside("failpoints");
+    std::fs::write(&failpoints, "").unwrap();
+    let program = site.program.clone().variable("ETL_FAILPOINTS_FILE", failpoints.display().to_string());
+    let (running, now) = (program.start().unwrap(), Instant::now());
+    let (under_way, starts) = (Vec::new(), 1);
+    let mut storm = Storm {
+        program,
+        running,
+        server: &server,
+        proxy,
+        disks,
+        failpoints,
+        began: now,
+        disturbed: now,
+        under_way,
+        starts,
+    };
+    storm
+        .rage(&harms, async {
+            workload.run(&server.url()).await.unwrap();
+        })
+        .await;
+    storm.calm().await;
+    let rows = site.assert_equal(&client(&server.url()).await, TABLES).await;
+    println!(
+        "STORM seed {seed}: equal, {rows} rows in {} tables, one slot, after {} s with ack {ack} and relay {relay}; {} starts; {}",
+        TABLES.len(),
+        lasts.as_secs(),
+        storm.starts,
+        counts(&harms)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_workload_ends_equal_after_a_storm_of_everything() {
+    Box::pin(storm(seed(41), lasts())).await;
+}
