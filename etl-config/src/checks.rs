@@ -59,6 +59,9 @@ impl<'t> Checks<'t> {
             ("pipeline.copy.tables_in_parallel", pipeline.copy.tables_in_parallel as u64),
             ("pipeline.copy.connections_per_table", pipeline.copy.connections_per_table as u64),
             ("pipeline.copy.chunk_bytes", pipeline.copy.chunk_bytes.0),
+            ("pipeline.copy.snapshot_max_age", pipeline.copy.snapshot_max_age.as_millis().min(1) as u64),
+            ("pipeline.copy.max_rows_per_second", pipeline.copy.max_rows_per_second.unwrap_or(1)),
+            ("pipeline.copy.max_bytes_per_second", pipeline.copy.max_bytes_per_second.map_or(1, |most| most.0)),
         ];
         for (path, _) in not_zero.iter().filter(|(_, value)| *value == 0) {
             self.found_value(path, "it must be more than nothing", "Leave the key out for its default");

@@ -6,7 +6,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use etl::clock;
+use etl::clock::{self, Timestamp};
 use etl::data::{Event, TableRow};
 use etl::destination::{Batch, Capabilities, CopyChunk, Destination};
 use etl::error::{ErrorKind, EtlError, EtlResult};
@@ -15,10 +15,11 @@ use etl::schema::{TableId, TableSchema};
 use etl::store::SharedStore;
 use etl::{CursorId, Lsn, Position};
 
+use crate::metadata_columns::ChangeType;
 use crate::plan::{Planned, plan};
 use crate::table_rules::TableRules;
 use crate::target_tables::TargetTables;
-use crate::writer::{BatchRows, Step, TableBatch, TableWriter, TargetTable, WriteUnit};
+use crate::writer::{BatchRows, KeyedChanges, StampedRow, Step, TableBatch, TableWriter, TargetTable, WriteUnit};
 
 /// How often a unit is made anew because another position was stored meanwhile.
 const MOST_CONFLICTS: usize = 8;
@@ -209,7 +210,10 @@ impl<W: TableWriter> TableDestination<W> {
         let (position, at) = chunk.map_or((Position::ZERO, clock::now()), |chunk| (chunk.position, chunk.read_at));
         if !rows.is_empty() {
             let position = Position::new(position.commit, 0);
-            let rows = BatchRows::Copied { rows, position, at };
+            let rows = match chunk {
+                Some(chunk) if chunk.replaces => replacing(rows, position, at),
+                _ => BatchRows::Copied { rows, position, at },
+            };
             steps.push(Step::Write(TableBatch { table: Arc::clone(&target), rows }));
         }
         self.writer.apply(WriteUnit { steps, batch: None, stored: None, chunk: chunk.map(|c| (table, c)) }).await?;
@@ -228,6 +232,12 @@ impl<W: TableWriter> TableDestination<W> {
         self.stored().remove(&CursorId::Table(table));
         Ok(())
     }
+}
+
+/// Copied rows that take the place of older ones.
+fn replacing(rows: Vec<TableRow>, position: Position, at: Timestamp) -> BatchRows {
+    let stamped = |row| StampedRow { row, change_type: ChangeType::Upsert, position, at };
+    BatchRows::Keyed(KeyedChanges { upserts: rows.into_iter().map(stamped).collect(), ..KeyedChanges::default() })
 }
 
 /// Cuts a batch before each schema change that has something before it. All but the last part end at the position
@@ -271,6 +281,12 @@ impl<W: TableWriter> Destination for TableDestination<W> {
 
     fn capabilities(&self) -> Capabilities {
         self.writer.capabilities()
+    }
+
+    /// By key, and guarded by the metadata columns.
+    fn replaces_copied_rows(&self, schema: &Arc<TableSchema>) -> bool {
+        let target = self.tables().make(schema);
+        target.is_keyed() && target.metadata.is_some()
     }
 
     async fn check_connection(&self) -> EtlResult<()> {

@@ -48,7 +48,13 @@ impl Scene {
     /// Copies `a` and `b`, then delivers the changes as one transaction, twice.
     async fn run(&self, commit: u64, ops: Vec<Op>) -> EtlResult<()> {
         let destination = self.open();
-        let chunk = CopyChunk { generation: 1, index: 1, position: Position::new(Lsn(50), 0), read_at: COMMITTED };
+        let chunk = CopyChunk {
+            generation: 1,
+            index: 1,
+            position: Position::new(Lsn(50), 0),
+            read_at: COMMITTED,
+            replaces: false,
+        };
         let rows = ["a", "b"].map(|key| row(&self.schema, [key, "old"])).to_vec();
         destination.write_copy_chunk(TABLE, chunk, rows).await?;
         let (batch, events) = transaction(commit, ops);

@@ -35,7 +35,13 @@ impl Scene {
 
     /// Copies a row, then delivers the changes.
     async fn run(&self, destination: &impl Destination, ops: Vec<Op>) -> EtlResult<()> {
-        let chunk = CopyChunk { generation: 1, index: 1, position: Position::new(Lsn(50), 0), read_at: COMMITTED };
+        let chunk = CopyChunk {
+            generation: 1,
+            index: 1,
+            position: Position::new(Lsn(50), 0),
+            read_at: COMMITTED,
+            replaces: false,
+        };
         destination.write_copy_chunk(TABLE, chunk, vec![row(&schema(), ["a", "-"])]).await?;
         let (batch, events) = transaction(100, ops);
         destination.write_batch(batch, events).await

@@ -21,7 +21,13 @@ async fn logged(config: LogConfig) -> Vec<String> {
     let subscriber = tracing_subscriber::fmt().json().flatten_event(true).with_writer(move || writer.clone()).finish();
     let log = Log::open(config, store, TableRules::default()).unwrap();
     async {
-        let chunk = CopyChunk { generation: 1, index: 1, position: Position::new(Lsn(50), 0), read_at: COMMITTED };
+        let chunk = CopyChunk {
+            generation: 1,
+            index: 1,
+            position: Position::new(Lsn(50), 0),
+            read_at: COMMITTED,
+            replaces: false,
+        };
         log.write_copy_chunk(TABLE, chunk, vec![row(&schema(), ["a", "hunter2"])]).await.unwrap();
         let ops = vec![insert(["b", "hunter2"]), update(["b", "?"]), delete("a")];
         let (batch, events) = transaction(100, ops);

@@ -34,6 +34,7 @@ enum Fault {
     LetsTheLastCallWin,
     AcknowledgesEarly,
     LeavesOutTheChangedShape,
+    StampsNewerRowsAsOldOnes,
 }
 use Fault::*;
 
@@ -59,6 +60,7 @@ const FAULTS: &[(Fault, &[&str])] = &[
     (ForgetsMoves, &["positions_and_moves_are_stored_with_the_data"]),
     (LetsTheLastCallWin, &["an_older_event_changes_and_reads_nothing_newer"]),
     (AcknowledgesEarly, &["what_is_delivered_again_changes_nothing"]),
+    (StampsNewerRowsAsOldOnes, &["a_newer_copy_takes_the_place_of_rows_and_older_events_leave_it_alone"]),
     (LeavesOutTheChangedShape, &["schema_changes_are_followed_within_a_batch"]),
 ];
 
@@ -174,6 +176,10 @@ impl Destination for Way {
         Capabilities::default().with_atomic()
     }
 
+    fn replaces_copied_rows(&self, schema: &Arc<TableSchema>) -> bool {
+        self.0.inner.replaces_copied_rows(schema)
+    }
+
     async fn write_copy_chunk(&self, table_id: TableId, mut chunk: CopyChunk, rows: Vec<TableRow>) -> EtlResult<()> {
         let mut rows: Vec<TableRow> = rows.iter().map(|row| self.0.row(row)).collect();
         match self.0.fault {
@@ -189,6 +195,7 @@ impl Destination for Way {
                     return Ok(());
                 }
             }
+            StampsNewerRowsAsOldOnes => chunk.position = Position::new(Lsn(50), 0),
             DropsEqualRows => {
                 let mut seen = BTreeSet::new();
                 let text = |row: &TableRow| format!("{:?}", (row.text(0), row.text(1)));

@@ -31,7 +31,8 @@ async fn as_many_tables_and_connections_copy_at_a_time_as_the_settings_say() {
     client.batch_execute("CREATE PUBLICATION p FOR ALL TABLES").await.unwrap();
     let mut world = World::new("copies", &database.url());
     let chunk_bytes = ByteSize(256 << 10);
-    world.settings.copy = CopySettings { tables_in_parallel: 2, connections_per_table: 3, chunk_bytes };
+    world.settings.copy =
+        CopySettings { tables_in_parallel: 2, connections_per_table: 3, chunk_bytes, ..CopySettings::default() };
     world.destination.hold(Call::CopyRows);
     let running = world.start().await;
     world.destination.is_held(Call::CopyRows).await;

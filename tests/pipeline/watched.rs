@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use etl::data::{Change, Event, Op, RawValue, TableRow};
 use etl::destination::{Batch, Capabilities, CopyChunk, Destination, MemoryDestination, TextRow};
-use etl::schema::TableId;
+use etl::schema::{TableId, TableSchema};
 use etl::{CursorId, EtlResult, Position};
 use tokio::sync::watch;
 
@@ -18,6 +18,8 @@ pub(crate) enum Call {
     CopyBegins,
     /// Copied rows.
     CopyRows,
+    /// Copied rows, after so many as are [enough](Watched::hold_copy_after).
+    CopyGoesOn,
     /// Changes.
     Batch,
 }
@@ -44,18 +46,26 @@ pub(crate) struct Watched {
     waiting: watch::Sender<Option<Call>>,
     told: Arc<Mutex<Vec<Told>>>,
     copied: Arc<AtomicUsize>,
+    enough: Arc<AtomicUsize>,
     atomic: bool,
 }
 
 impl Watched {
     pub(crate) fn new(memory: MemoryDestination, atomic: bool) -> Self {
         let (hold, waiting) = (watch::Sender::new(Vec::new()), watch::Sender::new(None));
-        Self { memory, hold, waiting, told: Arc::default(), copied: Arc::default(), atomic }
+        let enough = Arc::new(AtomicUsize::new(usize::MAX));
+        Self { memory, hold, waiting, told: Arc::default(), copied: Arc::default(), enough, atomic }
     }
 
     /// From now on, calls for this wait.
     pub(crate) fn hold(&self, call: Call) {
         self.hold.send_modify(|hold| hold.push(call));
+    }
+
+    /// Once so many rows have come, the next ones wait.
+    pub(crate) fn hold_copy_after(&self, rows: usize) {
+        self.enough.store(self.copied() + rows, Ordering::SeqCst);
+        self.hold(Call::CopyGoesOn);
     }
 
     /// Every call goes on.
@@ -136,9 +146,16 @@ impl Destination for Watched {
         if self.atomic { self.memory.capabilities() } else { Capabilities::default() }
     }
 
+    fn replaces_copied_rows(&self, schema: &Arc<TableSchema>) -> bool {
+        self.memory.replaces_copied_rows(schema)
+    }
+
     async fn write_copy_chunk(&self, table_id: TableId, chunk: CopyChunk, table_rows: Vec<TableRow>) -> EtlResult<()> {
-        self.copied.fetch_add(table_rows.len(), Ordering::SeqCst);
+        let before = self.copied.fetch_add(table_rows.len(), Ordering::SeqCst);
         self.pass(if table_rows.is_empty() { Call::CopyBegins } else { Call::CopyRows }).await;
+        if before >= self.enough.load(Ordering::SeqCst) {
+            self.pass(Call::CopyGoesOn).await;
+        }
         self.memory.write_copy_chunk(table_id, chunk, table_rows).await
     }
 

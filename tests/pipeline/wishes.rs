@@ -76,7 +76,7 @@ async fn a_paused_table_waits_over_a_restart_while_the_others_go_on_and_then_has
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_table_that_is_paused_while_it_is_copied_is_copied_once_it_goes_on() {
+async fn a_table_that_is_paused_while_it_is_copied_goes_on_where_it_was() {
     let Some(database) = database().await else { return };
     let client = database.client().await;
     client
@@ -104,7 +104,7 @@ async fn a_table_that_is_paused_while_it_is_copied_is_copied_once_it_goes_on() {
     running.handle().resume(table).await.unwrap();
     caught_up(&running).await;
     world.assert_equal(&client, BOTH).await;
-    assert_eq!(generation(&world, table).await, 2);
+    assert_eq!(generation(&world, table).await, 1, "not from the beginning");
     stop(running).await;
 }
 

@@ -22,6 +22,7 @@ async fn every_promise_of_a_store_holds() {
     conformance::the_schema_in_force_is_found_and_survives_pruning(&open(&database, "c").await).await;
     conformance::a_schema_takes_the_place_of_the_one_with_the_same_since(&open(&database, "d").await).await;
     conformance::facts_are_kept(&open(&database, "e").await).await;
+    conformance::copies_are_kept_until_they_are_forgotten(&open(&database, "f").await).await;
     let b = open(&database, "b").await;
     assert_eq!(b.progress().await.unwrap().confirmed, Some(Lsn(u64::MAX - 1)), "it outlives the session");
     assert!(b.table_states().await.unwrap().is_empty(), "and is not the other pipeline's");

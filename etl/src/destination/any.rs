@@ -7,7 +7,7 @@ use super::{Batch, Capabilities, CopyChunk, Destination};
 use crate::data::{Event, TableRow};
 use crate::error::EtlResult;
 use crate::lsn::Position;
-use crate::schema::TableId;
+use crate::schema::{TableId, TableSchema};
 use crate::store::BoxFuture;
 use crate::store::CursorId;
 
@@ -34,6 +34,7 @@ macro_rules! forward {
         trait Twin: Send + Sync {
             fn name(&self) -> &str;
             fn capabilities(&self) -> Capabilities;
+            fn replaces_copied_rows(&self, schema: &Arc<TableSchema>) -> bool;
             fn begin_run<'a>(&'a self, run: &'a str) -> BoxFuture<'a, EtlResult<()>>;
             fn finalize_run<'a>(&'a self, run: &'a str) -> BoxFuture<'a, EtlResult<()>>;
             $(fn $call<'a>(&'a self, $($arg: $type),*) -> BoxFuture<'a, EtlResult<$out>>;)*
@@ -45,6 +46,9 @@ macro_rules! forward {
             }
             fn capabilities(&self) -> Capabilities {
                 Destination::capabilities(self)
+            }
+            fn replaces_copied_rows(&self, schema: &Arc<TableSchema>) -> bool {
+                Destination::replaces_copied_rows(self, schema)
             }
             fn begin_run<'a>(&'a self, run: &'a str) -> BoxFuture<'a, EtlResult<()>> {
                 Box::pin(Destination::begin_run(self, run))
@@ -63,6 +67,9 @@ macro_rules! forward {
             }
             fn capabilities(&self) -> Capabilities {
                 self.0.capabilities()
+            }
+            fn replaces_copied_rows(&self, schema: &Arc<TableSchema>) -> bool {
+                self.0.replaces_copied_rows(schema)
             }
             async fn begin_run(&self, run: &str) -> EtlResult<()> {
                 self.0.begin_run(run).await

@@ -303,6 +303,10 @@ impl Destination for MemoryDestination {
         Capabilities::default().with_atomic()
     }
 
+    fn replaces_copied_rows(&self, schema: &Arc<TableSchema>) -> bool {
+        schema.has_key()
+    }
+
     async fn write_copy_chunk(&self, table_id: TableId, chunk: CopyChunk, table_rows: Vec<TableRow>) -> EtlResult<()> {
         let mut content = self.content();
         let plan = Plan::of_copy(&content, table_id, chunk.position, &table_rows)?;

@@ -1,6 +1,7 @@
 //! How long do the calls of a destination take, and which fail? A destination that is measured, each call a span.
 
 use std::future::Future;
+use std::sync::Arc;
 
 use tracing::{Instrument, debug_span};
 
@@ -10,7 +11,7 @@ use crate::data::{Event, TableRow};
 use crate::error::EtlResult;
 use crate::lsn::Position;
 use crate::metrics::DestinationMetrics;
-use crate::schema::TableId;
+use crate::schema::{TableId, TableSchema};
 use crate::store::CursorId;
 
 /// Forwards every call, and measures it.
@@ -58,6 +59,10 @@ impl Destination for Metered {
 
     fn capabilities(&self) -> Capabilities {
         self.inner.capabilities()
+    }
+
+    fn replaces_copied_rows(&self, schema: &Arc<TableSchema>) -> bool {
+        self.inner.replaces_copied_rows(schema)
     }
 
     async fn check_connection(&self) -> EtlResult<()> {

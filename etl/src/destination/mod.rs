@@ -7,6 +7,7 @@ mod memory;
 mod metered;
 
 use std::future::Future;
+use std::sync::Arc;
 
 pub use any::AnyDestination;
 pub use memory::{MemoryDestination, TextRow};
@@ -16,7 +17,7 @@ use crate::clock::Timestamp;
 use crate::data::{Event, TableRow};
 use crate::error::EtlResult;
 use crate::lsn::Position;
-use crate::schema::TableId;
+use crate::schema::{TableId, TableSchema};
 use crate::store::CursorId;
 
 /// A place that rows and events are written to.
@@ -86,6 +87,13 @@ pub trait Destination: Send + Sync + 'static {
         self.write_table_rows(table_id, table_rows)
     }
 
+    /// Whether copied rows of the table may come again, newer ([`CopyChunk::replaces`]): they then take the place of
+    /// those with their key, and no older event changes or reads them. Only such a table's copy goes on where it was
+    /// cut short (`SOURCE.md` R5); others begin anew.
+    fn replaces_copied_rows(&self, _schema: &Arc<TableSchema>) -> bool {
+        false
+    }
+
     /// What streams call: [`write_events`](Self::write_events) with the cursor, the positions that the batch
     /// covers, and the tables that leave or join the main cursor with it.
     fn write_batch(&self, _batch: Batch, events: Vec<Event>) -> impl Future<Output = EtlResult<()>> + Send {
@@ -141,6 +149,9 @@ pub struct CopyChunk {
     pub position: Position,
     /// When the snapshot was taken.
     pub read_at: Timestamp,
+    /// Whether older rows with these keys may be there, which these take the place of; only where the destination
+    /// [says](Destination::replaces_copied_rows) that it can.
+    pub replaces: bool,
 }
 
 /// What a batch of events covers.

@@ -11,6 +11,7 @@ use super::apply_state::{ApplyState, Decision, Join, Taken};
 use super::batch::{Sealed, committed_at};
 use super::board::CursorMeter;
 use super::control::Stop;
+use super::repair::keys_of;
 use super::run::Run;
 use crate::clock::{self, Timestamp};
 use crate::destination::{Batch, Destination};
@@ -21,7 +22,7 @@ use crate::relay::{Read, Reader, StartAt};
 use crate::retry::{RetryPolicy, Waits};
 use crate::schema::TableId;
 use crate::source::{Assembler, Boundary, Follow};
-use crate::store::CursorId;
+use crate::store::{CursorId, Mixed, SharedStore};
 
 /// A table asks to share the main cursor.
 #[derive(Debug)]
@@ -113,6 +114,12 @@ pub(super) struct Applier {
     in_flight: VecDeque<InFlight>,
     /// Everything up to here is durable.
     durable: Position,
+    /// The end of what is durable, as the source counts.
+    reached: Lsn,
+    /// Of a table whose rows are from more than one snapshot.
+    mixed: Option<Mixed>,
+    /// Wakes it, so that its table is looked at.
+    wake: Option<watch::Receiver<bool>>,
     requests: mpsc::Receiver<MainRequest>,
     leaves: Vec<LeaveRequest>,
     /// Tables that were to join, and whether they have arrived.
@@ -145,6 +152,9 @@ impl Applier {
             state: ApplyState::new(durable, run.settings.batch.clone(), writes),
             in_flight: VecDeque::new(),
             durable,
+            reached: Lsn::ZERO,
+            mixed: None,
+            wake: None,
             requests,
             leaves: Vec::new(),
             arrivals,
@@ -159,6 +169,36 @@ impl Applier {
     /// The last commit of which anything was read.
     pub(super) fn begun(&self) -> Lsn {
         self.assembler.begun()
+    }
+
+    /// Notes which rows are to be read again because the table's copy had several snapshots.
+    pub(super) fn set_mixed(&mut self, mixed: Option<Mixed>) {
+        self.mixed = mixed;
+    }
+
+    /// Does not wait once this is said.
+    pub(super) fn wake_when(&mut self, said: Option<watch::Receiver<bool>>) {
+        self.wake = said;
+    }
+
+    /// Waits until nothing is being written.
+    ///
+    /// # Errors
+    /// What trying again does not help against.
+    pub(super) async fn settle(&mut self) -> EtlResult<()> {
+        while !self.in_flight.is_empty() {
+            let written = front(&mut self.in_flight).await;
+            match self.written(written).await {
+                Err(error) if error.retry_class() == RetryClass::Transient => self.begin_again(error).await?,
+                done => done?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything before is durable, as far as the table goes.
+    pub(super) fn reached_now(&self) -> Lsn {
+        self.reached
     }
 
     /// Ends for good: what it has not read comes with another cursor.
@@ -252,6 +292,7 @@ impl Applier {
             Some((table, has_arrived)) = self.arrivals.recv() => Input::Arrived(table, has_arrived),
             written = front(&mut self.in_flight), if !self.in_flight.is_empty() => Input::Written(written),
             () = retry_until(until), if until.is_some() => Input::Time,
+            () = woken(self.wake.as_mut()), if !is_draining => Input::Time,
             read = self.reader.next(), if read => Input::Read(read),
         }
     }
@@ -307,9 +348,17 @@ impl Applier {
         let joined = joining.iter().map(|join| (join.table, CursorId::Main));
         let left = leaves.iter().map(|(leave, _)| (leave.table, CursorId::Table(leave.table)));
         let batch = Batch { cursor: self.cursor, from, upto, moves: joined.chain(left).collect() };
-        let destination = self.run.destination.clone();
+        let (destination, store) = (self.run.destination.clone(), SharedStore::clone(&self.run.store));
+        let owed = match (self.cursor, self.mixed) {
+            (CursorId::Table(table), Some(mixed)) => Some((table, keys_of(&events, mixed)?)),
+            _ => None,
+        };
         let (count, oldest) = (events.len(), events.iter().find_map(committed_at));
         let task = tokio::spawn(async move {
+            // Before they are written: no restart forgets them.
+            if let Some((table, keys)) = owed.filter(|(_, keys)| !keys.is_empty()) {
+                store.add_repairs(table, keys).await?;
+            }
             failpoint::visit("apply.before_write").await?;
             destination.write_batch(batch, events).await?;
             failpoint::visit("apply.after_write").await
@@ -385,6 +434,7 @@ impl Applier {
     /// Everything before the boundary is durable.
     fn reached(&mut self, boundary: Boundary) {
         self.reader.release(boundary.offset);
+        self.reached = self.reached.max(boundary.end);
         if self.cursor == CursorId::Main {
             self.run.progress.reached(boundary.end);
             self.run.board.reached(boundary.end);
@@ -452,6 +502,17 @@ async fn front(in_flight: &mut VecDeque<InFlight>) -> EtlResult<()> {
             Err(EtlError::new(ErrorKind::Internal, "a write to the destination was cut short").because(error))
         }),
         None => std::future::pending().await,
+    }
+}
+
+/// Waits for ever where nobody wakes it.
+async fn woken(wake: Option<&mut watch::Receiver<bool>>) {
+    let is_said = match wake {
+        Some(wake) => wake.wait_for(|said| *said).await.is_ok(),
+        None => false,
+    };
+    if !is_said {
+        std::future::pending::<()>().await;
     }
 }
 

@@ -161,6 +161,10 @@ impl Board {
     }
 
     /// A piece of a copy is durable.
+    pub(super) fn rows_copied_of(&self, id: TableId) -> u64 {
+        self.status().tables.iter().find(|table| table.id == id).map_or(0, |table| table.rows_copied)
+    }
+
     pub(super) fn rows_copied(&self, id: TableId, rows: u64) {
         let mut name = None;
         self.table(id, |status| {

@@ -135,6 +135,9 @@ impl PipelineBuilder {
             ("copy.tables_in_parallel", settings.copy.tables_in_parallel == 0),
             ("copy.connections_per_table", settings.copy.connections_per_table == 0),
             ("copy.chunk_bytes", settings.copy.chunk_bytes.0 == 0),
+            ("copy.snapshot_max_age", settings.copy.snapshot_max_age.is_zero()),
+            ("copy.max_rows_per_second", settings.copy.max_rows_per_second == Some(0)),
+            ("copy.max_bytes_per_second", settings.copy.max_bytes_per_second.is_some_and(|most| most.0 == 0)),
         ] {
             if is_zero {
                 problems.push(format!("{name} must not be 0"));

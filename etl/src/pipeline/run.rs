@@ -10,6 +10,7 @@ use super::backlog::Notes;
 use super::board::Board;
 use super::control::Stop;
 use super::data_dir::DataDir;
+use super::pace::Pace;
 use super::progress::Progress;
 use super::settings::{Ack, Settings};
 use crate::destination::{AnyDestination, Destination};
@@ -30,6 +31,7 @@ pub(super) struct Run {
     pub(super) destination: AnyDestination,
     pub(super) relay: Relay,
     pub(super) progress: Progress,
+    pub(super) pace: Pace,
     pub(super) board: Arc<Board>,
     pub(super) stop: Arc<watch::Sender<Stop>>,
     /// The main cursor's ear.
@@ -115,7 +117,7 @@ impl Run {
         }
         self.store.advance(CursorId::Table(table), upto).await?;
         let phase = match why {
-            Leave::Pause => Phase::Paused { cursor: Some(upto), snapshot: seen },
+            Leave::Pause => Phase::Paused { cursor: Some(upto), snapshot: seen, mixed: None, so_far: None },
             Leave::Resync => Phase::Pending,
         };
         self.board.table(table, |status| status.durable = Some(upto));
@@ -154,6 +156,13 @@ impl Run {
         self.tables
             .get(&table)
             .ok_or_else(|| EtlError::new(ErrorKind::Internal, "the table is not published").with("table", table))
+    }
+
+    /// What of the table is passed on.
+    pub(super) fn selection(&self, table: TableId) -> EtlResult<&Arc<Selection>> {
+        self.selections
+            .get(&table)
+            .ok_or_else(|| EtlError::new(ErrorKind::Internal, "the table has no schema").with("table", table))
     }
 
     /// The table's name, for messages.

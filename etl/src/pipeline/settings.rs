@@ -78,10 +78,26 @@ pub struct CopySettings {
     /// How much of a table one query reads at most, by its size on disk; less where reading that takes longer than a
     /// quarter of a second. Default 64MiB.
     pub chunk_bytes: ByteSize,
+    /// How long one snapshot of a table is used; then it is renewed, so that the source can clean up behind it. Also
+    /// renewed when somebody waits to change the table. Tables without a key, and those of write mode `append`, are
+    /// copied under one snapshot however long that takes. Default 30m.
+    #[serde(with = "crate::duration")]
+    pub snapshot_max_age: Duration,
+    /// How many rows a second all copies together read at most. Default: as many as they can.
+    pub max_rows_per_second: Option<u64>,
+    /// How many bytes of rows a second all copies together read at most. Default: as many as they can.
+    pub max_bytes_per_second: Option<ByteSize>,
 }
 
 impl Default for CopySettings {
     fn default() -> Self {
-        Self { tables_in_parallel: 4, connections_per_table: 4, chunk_bytes: ByteSize::mib(64) }
+        Self {
+            tables_in_parallel: 4,
+            connections_per_table: 4,
+            chunk_bytes: ByteSize::mib(64),
+            snapshot_max_age: Duration::from_secs(30 * 60),
+            max_rows_per_second: None,
+            max_bytes_per_second: None,
+        }
     }
 }

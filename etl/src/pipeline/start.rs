@@ -13,6 +13,7 @@ use super::builder::Pipeline;
 use super::control::{PipelineHandle, Stop};
 use super::data_dir::DataDir;
 use super::memory_budget::Shares;
+use super::pace::Pace;
 use super::progress::{Progress, confirm};
 use super::receive::receive;
 use super::report::report;
@@ -47,7 +48,7 @@ pub(super) async fn start(mut pipeline: Pipeline) -> EtlResult<RunningPipeline> 
     let slot = pipeline.slot();
     let source = Source::connect(&pipeline, &store, &slot).await?;
     let mut states = keep_states(&store, &source.tables).await?;
-    let selections = keep_selections(&store, &pipeline.source.transform, &source.tables, &states).await?;
+    let selections = keep_selections(&store, &pipeline.source.transform, &source.tables, &mut states).await?;
     let main = main_position(&store, &pipeline.destination, &states).await?;
 
     let shares = Shares::of(&pipeline.settings);
@@ -68,6 +69,7 @@ pub(super) async fn start(mut pipeline: Pipeline) -> EtlResult<RunningPipeline> 
     let (orders, wishes) = mpsc::channel(16);
     board.update(|status| status.confirmed = confirmed);
     board.reached(behind.unwrap_or(confirmed));
+    let pace = Pace::new(&pipeline.settings.copy);
     let run = Arc::new(Run {
         source: pipeline.source,
         settings: pipeline.settings,
@@ -75,6 +77,7 @@ pub(super) async fn start(mut pipeline: Pipeline) -> EtlResult<RunningPipeline> 
         destination: AnyDestination::new(Metered::new(pipeline.destination, &pipeline.id)),
         relay,
         progress: Progress::new(confirmed, behind.unwrap_or(confirmed)),
+        pace,
         board: Arc::clone(&board),
         stop: Arc::clone(&stop),
         requests,
@@ -140,7 +143,7 @@ async fn keep_selections(
     store: &SharedStore,
     transform: &Transform,
     tables: &[PublishedTable],
-    states: &HashMap<TableId, TableState>,
+    states: &mut HashMap<TableId, TableState>,
 ) -> EtlResult<HashMap<TableId, Arc<Selection>>> {
     let mut selections = HashMap::new();
     let chosen = transform.select_all(tables.iter().map(|table| &table.schema))?;
@@ -160,7 +163,13 @@ async fn keep_selections(
                         known.source_name()
                     )));
             }
-            _ => {
+            known => {
+                if let (Some(_), Some(state)) = (known, states.get_mut(&id)) {
+                    // What was copied in the old shape is of no use.
+                    let pending = TableState { phase: Phase::Pending, ..state.clone() };
+                    let revision = store.set_table_state(id, Some(state.revision), pending.clone()).await?;
+                    *state = TableState { revision, ..pending };
+                }
                 store.put_schema(Arc::clone(&selection.schema)).await?;
                 Arc::clone(&selection.schema)
             }
@@ -276,22 +285,21 @@ async fn open_relay(
     let mut plan = Plan::new();
     let mut holds = HashMap::new();
     for (id, state) in &*found.states {
-        let own = match pipeline.destination.durable_position(CursorId::Table(*id)).await? {
-            Some(own) => Some(own),
-            None => progress.cursor(CursorId::Table(*id)),
-        };
+        let durable = pipeline.destination.durable_position(CursorId::Table(*id)).await?;
+        let own = durable.or_else(|| progress.cursor(CursorId::Table(*id)));
         let from = reads_on_from(&state.phase, own);
         let relay_holds = relay.holds(start_after(from.unwrap_or_default()));
-        let begin = begin(state, Known { main: found.main, own, relay_holds });
+        let is_replaced = pipeline.destination.capabilities().atomic && durable.is_none();
+        let begin = begin(state, Known { main: found.main, own, relay_holds, is_replaced });
         match (&state.phase, &begin) {
             (Phase::Paused { cursor: Some(_), .. }, Begin::Rest) => {
                 tracing::warn!(table = %id, "the relay does not hold what the paused table has to read: it is copied once it goes on");
             }
-            (Phase::CatchingUp { .. }, Begin::Copy { .. }) => {
-                tracing::warn!(table = %id, "the relay does not hold what the table has to catch up: it is copied again");
+            (Phase::CatchingUp { .. } | Phase::Copying { so_far: Some(_), .. }, Begin::Copy { .. }) => {
+                tracing::warn!(table = %id, is_replaced, relay_holds, "relay or destination lost what the table has to go on with: it is copied again");
             }
             // Nothing is freed before the table reads: its reader is there before any other.
-            (_, Begin::CatchUp { .. } | Begin::Wait) => {
+            (_, Begin::CatchUp { .. } | Begin::Resume | Begin::Wait) => {
                 let mut hold = relay.reader(start_after(from.unwrap_or_default()))?;
                 hold.stay();
                 holds.insert(*id, hold);

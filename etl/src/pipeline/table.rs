@@ -7,10 +7,11 @@ use tracing::Instrument;
 
 use super::apply::{Applier, JoinRequest, Left, MainRequest};
 use super::memory_budget::CopyBudget;
+use super::repair::read_again;
 use super::run::Run;
-use super::table_copy::copy_table;
+use super::table_copy::{Copied, CopyOrder};
 use super::table_state::Begin;
-use crate::destination::Destination;
+use crate::destination::{Batch, Destination};
 use crate::error::{ErrorKind, EtlError, EtlResult, RetryClass};
 use crate::failpoint;
 use crate::lsn::Position;
@@ -19,7 +20,7 @@ use crate::retry::RetryPolicy;
 use crate::schema::TableId;
 use crate::source::{Assembler, Follow};
 use crate::store::CursorId;
-use crate::store::{Phase, SnapshotFilter, TableState};
+use crate::store::{CopySoFar, Mixed, Phase, SnapshotFilter, TableState};
 
 /// How near to the relay's end a table asks to join the main cursor.
 const NEAR_BYTES: u64 = 1 << 20;
@@ -42,45 +43,67 @@ pub(super) struct Table {
 pub(super) enum Brought {
     /// It shares the main cursor.
     Joined,
-    /// It rests, as it was told: where it has got to in the relay, and what its copy has seen; nothing where it is
-    /// not copied yet.
-    Rests(Option<(Left, SnapshotFilter)>),
+    /// It rests, as it was told.
+    Rests(Rest),
     /// The pipeline ends.
     Ended,
+}
+
+/// What a table that rests goes on from.
+#[derive(Debug)]
+pub(super) enum Rest {
+    /// It is not copied.
+    Pending,
+    /// Its copy goes on under another snapshot, and then from what the reader keeps.
+    Copying { cursor: Position, so_far: CopySoFar, hold: Reader },
+    /// It has got so far in the relay.
+    CatchingUp { left: Left, snapshot: SnapshotFilter, mixed: Option<Mixed> },
 }
 
 /// Where catching up begins.
 struct CatchUp {
     from: Position,
+    /// The cursor P of its first snapshot.
+    cursor: Position,
     snapshot: SnapshotFilter,
+    mixed: Option<Mixed>,
     /// Keeps in the relay what comes after `from`, until there is a reader for it.
     hold: Option<Reader>,
 }
 
 impl Table {
-    /// Brings the table to where it shares the main cursor. A lost connection begins the copy again.
+    /// Brings the table to where it shares the main cursor. A lost connection is made anew.
     ///
     /// # Errors
     /// What trying again does not help against.
     pub(super) async fn bring(mut self, begin: Begin) -> EtlResult<Brought> {
         let catch_up = match begin {
             Begin::Share { .. } | Begin::Wait | Begin::Rest => return Ok(Brought::Joined),
-            Begin::CatchUp { from, snapshot, .. } => {
+            Begin::CatchUp { from, cursor, snapshot, mixed } => {
                 tracing::info!(table = %self.run.name(self.id), %from, "the table goes on catching up from the relay");
-                CatchUp { from, snapshot, hold: self.hold.take() }
+                CatchUp { from, cursor, snapshot, mixed, hold: self.hold.take() }
             }
-            Begin::Copy { .. } => match self.copy().await? {
+            Begin::Copy { .. } | Begin::Resume => match self.copy().await? {
                 Some(catch_up) => catch_up,
-                None => return Ok(Brought::Rests(None)),
+                None => return Ok(Brought::Rests(self.rest())),
             },
         };
         self.catch_up(catch_up).await
     }
 
+    /// What is left to do of a copy.
+    fn rest(&mut self) -> Rest {
+        match (self.run.states.get(self.id).phase, self.hold.take()) {
+            (Phase::Copying { cursor, so_far: Some(so_far) }, Some(hold)) => Rest::Copying { cursor, so_far, hold },
+            _ => Rest::Pending,
+        }
+    }
+
     /// Copies the table; nothing when it is to rest.
-    async fn copy(&self) -> EtlResult<Option<CatchUp>> {
+    async fn copy(&mut self) -> EtlResult<Option<CatchUp>> {
         let mut waits = RetryPolicy::default().waits();
         loop {
+            let rows = self.run.board.rows_copied_of(self.id);
             let error = match self.copy_once().await {
                 Ok(copied) => return Ok(copied),
                 Err(error) => error.with("table", self.run.name(self.id)),
@@ -89,6 +112,9 @@ impl Table {
             if error.retry_class() != RetryClass::Transient {
                 return Err(error);
             }
+            if self.run.board.rows_copied_of(self.id) > rows {
+                waits.reset();
+            }
             tokio::select! {
                 waited = waits.after(error) => waited?,
                 () = told(self.leave.clone()) => return Ok(None),
@@ -96,34 +122,79 @@ impl Table {
         }
     }
 
-    /// R1: the cursor is fixed first, and what comes after it stays in the relay until it is caught up.
-    async fn copy_once(&self) -> EtlResult<Option<CatchUp>> {
+    async fn copy_once(&mut self) -> EtlResult<Option<CatchUp>> {
+        let turns = Arc::clone(&self.turns);
         let _turn = tokio::select! {
-            turn = self.turns.acquire() => turn.map_err(|_| cancelled())?,
+            turn = turns.acquire() => turn.map_err(|_| cancelled())?,
             () = told(self.leave.clone()) => return Ok(None),
         };
+        loop {
+            let (cursor, so_far) = match (self.run.states.get(self.id).phase, &self.hold) {
+                (Phase::Copying { cursor, so_far: Some(so_far) }, Some(_)) => {
+                    self.show_resumed().await?;
+                    (cursor, Some(so_far))
+                }
+                _ => (self.begin_copy().await?, None),
+            };
+            let run = &self.run;
+            let generation = run.states.get(self.id).generation;
+            let span = tracing::debug_span!("copy_table", table = run.name(self.id), generation);
+            let (budget, leave) = (&self.budget, &self.leave);
+            let order = CopyOrder { run, id: self.id, generation, cursor, so_far, budget, leave };
+            match order.copy().instrument(span).await? {
+                Copied::Whole(snapshot, mixed) => {
+                    let phase = Phase::CatchingUp { cursor, snapshot: snapshot.clone(), mixed };
+                    run.set_phase(self.id, phase).await?;
+                    return Ok(Some(CatchUp { from: cursor, cursor, snapshot, mixed, hold: self.hold.take() }));
+                }
+                Copied::Rests => return Ok(None),
+                Copied::Rewritten => {
+                    tracing::warn!(table = %run.name(self.id), "the table was rewritten: it is copied from the beginning");
+                    run.set_phase(self.id, Phase::Pending).await?;
+                }
+            }
+        }
+    }
+
+    /// R1: the cursor is fixed first, and what comes after it stays in the relay until it is caught up.
+    async fn begin_copy(&mut self) -> EtlResult<Position> {
         let run = &self.run;
-        let hold = run.relay.reader(StartAt::Head)?;
+        let mut hold = run.relay.reader(StartAt::Head)?;
+        // When the run ends before the copy does, the next one goes on with what it keeps.
+        hold.stay();
+        if let Some(before) = self.hold.replace(hold) {
+            before.leave();
+        }
         let cursor = Position::new(run.relay.head().end, 0);
         let generation = run.states.get(self.id).generation + 1;
         run.store.forget_cursor(CursorId::Table(self.id)).await?;
-        run.set_state(self.id, TableState { revision: 0, generation, phase: Phase::Copying { cursor } }).await?;
+        let phase = Phase::Copying { cursor, so_far: None };
+        run.set_state(self.id, TableState { revision: 0, generation, phase }).await?;
+        run.store.forget_copy(self.id).await?;
         run.board.table(self.id, |status| {
             status.rows_copied = 0;
             (status.durable, status.error) = (None, None);
         });
         run.destination.truncate_table(self.id).await?;
-        let span = tracing::debug_span!("copy_table", table = run.name(self.id), generation);
-        let copy = copy_table(run, self.id, generation, cursor, &self.budget, &self.leave);
-        let copied = copy.instrument(span).await?;
-        let Some(snapshot) = copied else { return Ok(None) };
-        run.set_phase(self.id, Phase::CatchingUp { cursor, snapshot: snapshot.clone() }).await?;
-        Ok(Some(CatchUp { from: cursor, snapshot, hold: Some(hold) }))
+        if run.destination.capabilities().atomic {
+            // A destination that does not have it when the copy goes on is another one.
+            let batch = Batch { cursor: CursorId::Table(self.id), from: cursor, upto: cursor, moves: Vec::new() };
+            run.destination.write_batch(batch, Vec::new()).await?;
+        }
+        Ok(cursor)
     }
 
-    async fn catch_up(&self, CatchUp { from, snapshot, hold }: CatchUp) -> EtlResult<Brought> {
+    /// Shows what was copied before.
+    async fn show_resumed(&self) -> EtlResult<()> {
+        let rows = self.run.store.copied(self.id).await?.iter().map(|leaf| leaf.rows).sum();
+        tracing::info!(table = %self.run.name(self.id), rows, "the copy goes on where it was cut short");
+        self.run.board.table(self.id, |status| status.rows_copied = rows);
+        Ok(())
+    }
+
+    async fn catch_up(&self, CatchUp { from, cursor, snapshot, mut mixed, hold }: CatchUp) -> EtlResult<Brought> {
         let run = &self.run;
-        let selection = run.selections.get(&self.id).ok_or_else(cancelled)?;
+        let selection = run.selection(self.id)?;
         let follow = Follow { selection: Arc::clone(selection), after: from, seen: Some(snapshot.clone()) };
         let assembler = Assembler::new(Arc::clone(&run.selections), [(self.id, follow.clone())]);
         let (_nobody, requests) = mpsc::channel(1);
@@ -131,14 +202,38 @@ impl Table {
         if let Some(hold) = hold {
             hold.leave();
         }
-        while applier.behind() > NEAR_BYTES && !*self.leave.borrow() {
-            if !applier.step().await? {
-                return Ok(Brought::Ended);
+        applier.set_mixed(mixed);
+        applier.wake_when(Some(self.leave.clone()));
+        loop {
+            let is_settled = match mixed {
+                Some(mixed) => applier.reached_now() >= mixed.until,
+                None => applier.behind() <= NEAR_BYTES,
+            };
+            if *self.leave.borrow() {
+                return Ok(Brought::Rests(Rest::CatchingUp { left: applier.rest().await?, snapshot, mixed }));
+            }
+            match mixed {
+                Some(before) if is_settled => {
+                    applier.settle().await?;
+                    let catching_up = |mixed| Phase::CatchingUp { cursor, snapshot: snapshot.clone(), mixed };
+                    mixed = self.repair(before, catching_up).await?;
+                    applier.set_mixed(mixed);
+                }
+                None if is_settled => break,
+                _ => {
+                    if !applier.step().await? {
+                        return Ok(Brought::Ended);
+                    }
+                }
             }
         }
-        if *self.leave.borrow() {
-            return Ok(Brought::Rests(Some((applier.rest().await?, snapshot))));
-        }
+        self.join(applier, follow).await
+    }
+
+    /// Shares the main cursor from where both have begun to read.
+    async fn join(&self, mut applier: Applier, follow: Follow) -> EtlResult<Brought> {
+        let run = &self.run;
+        applier.wake_when(None);
         let (answer, answered) = oneshot::channel();
         let (arrive, arrived) = oneshot::channel();
         let request = JoinRequest { table: self.id, begun: applier.begun(), follow, answer, arrived };
@@ -156,6 +251,35 @@ impl Table {
         let _ = arrive.send(());
         applier.leave();
         Ok(Brought::Joined)
+    }
+
+    /// Reads again what is owed, if anything, and stores what is known then.
+    async fn repair(&self, before: Mixed, phase: impl Fn(Option<Mixed>) -> Phase) -> EtlResult<Option<Mixed>> {
+        let run = &self.run;
+        let keys = run.store.repairs(self.id).await?;
+        if keys.is_empty() {
+            run.set_phase(self.id, phase(None)).await?;
+            return Ok(None);
+        }
+        // Counted before anything is written: no other attempt has the same tokens.
+        let begun = Mixed { snapshots: before.snapshots + 1, ..before };
+        run.set_phase(self.id, phase(Some(begun))).await?;
+        let read = tokio::select! {
+            read = read_again(run, self.id, begun.snapshots, &keys) => read,
+            () = told(self.leave.clone()) => return Ok(Some(begun)),
+        };
+        match read {
+            Ok(until) => {
+                let mixed = Some(Mixed { until, has_gaps: false, ..begun });
+                run.set_phase(self.id, phase(mixed)).await?;
+                run.store.remove_repairs(self.id, keys).await?;
+                Ok(mixed)
+            }
+            Err(error) => {
+                RetryPolicy::default().waits().after(error.with("table", run.name(self.id))).await?;
+                Ok(Some(begun))
+            }
+        }
     }
 }
 

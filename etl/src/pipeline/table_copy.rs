@@ -1,230 +1,172 @@
-//! How do a table's existing rows reach the destination? One snapshot, several readers, pieces in flight.
+//! How do a table's existing rows reach the destination? Under one snapshot, or under one after the other.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::task::JoinSet;
-use tracing::Instrument;
 
+use super::copy_ledger::CopyLedger;
+use super::copy_workers::{Job, Read, read_all};
 use super::memory_budget::CopyBudget;
 use super::run::Run;
 use super::table::told;
 use crate::clock;
-use crate::data::TableRow;
 use crate::destination::{CopyChunk, Destination};
-use crate::error::{ErrorKind, EtlError, EtlResult};
+use crate::error::EtlResult;
 use crate::failpoint;
 use crate::lsn::Position;
-use crate::postgres::{ConnectOptions, Connection, Session};
+use crate::postgres::{ConnectOptions, Session};
+use crate::retry;
 use crate::schema::TableId;
-use crate::source::{
-    Chunk, ChunkReader, Chunks, PublishedTable, Snapshot, SnapshotId, join_snapshot, wait_for_writers,
-};
-use crate::store::SnapshotFilter;
+use crate::source::{PublishedTable, Snapshot, is_waited_for, wait_for_writers};
+use crate::store::{CopySoFar, Mixed, Phase, SnapshotFilter};
+use std::sync::Arc;
 
-/// A chunk's pieces are numbered within it: the token of a piece is the chunk's number and this many bits.
-const PIECE_BITS: u32 = 24;
+/// Tokens count pieces within a chunk, chunks under a snapshot, and snapshots, in this many bits each.
+pub(super) const PIECE_BITS: u32 = 18;
+const CHUNK_BITS: u32 = 26;
 
-/// What the workers of one copy have in common.
-struct Job {
-    run: Arc<Run>,
-    table: PublishedTable,
-    snapshot: SnapshotId,
-    token: CopyChunk,
-    budget: CopyBudget,
-    left: Mutex<Chunks>,
+/// How often it is asked whether somebody waits to change the table.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// A copy that is to be made, or gone on with.
+pub(super) struct CopyOrder<'a> {
+    pub(super) run: &'a Arc<Run>,
+    pub(super) id: TableId,
+    pub(super) generation: u64,
+    /// The cursor P of the first snapshot.
+    pub(super) cursor: Position,
+    pub(super) so_far: Option<CopySoFar>,
+    pub(super) budget: &'a CopyBudget,
     /// Says that the table is to rest.
-    leave: watch::Receiver<bool>,
-    /// Whether all chunks are given out.
-    is_given_out: watch::Sender<bool>,
+    pub(super) leave: &'a watch::Receiver<bool>,
 }
 
-impl Job {
-    fn left(&self) -> MutexGuard<'_, Chunks> {
-        self.left.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// How a copy ended.
+pub(super) enum Copied {
+    /// Every row is durable.
+    Whole(SnapshotFilter, Option<Mixed>),
+    /// The table is to rest.
+    Rests,
+    /// The table was rewritten between two snapshots: what was copied is of no use.
+    Rewritten,
 }
 
-/// Copies a table whose cursor P is fixed and whose destination table is empty; returns what was seen, or nothing when
-/// the table is to rest before it is done.
-pub(super) async fn copy_table(
-    run: &Arc<Run>,
-    id: TableId,
-    generation: u64,
-    cursor: Position,
-    budget: &CopyBudget,
-    leave: &watch::Receiver<bool>,
-) -> EtlResult<Option<SnapshotFilter>> {
-    let table = run.table(id)?.clone();
-    let options = copy_options(run, &table);
-    let session = Session::connect(&options).await?;
-    let shows = |who| run.board.table(id, |status| status.waits_for = who);
-    let snapshot = async {
-        wait_for_writers(session.client(), &table, shows).await?;
-        Snapshot::take(&options, &table, session.client()).await
-    };
-    let snapshot = tokio::select! {
-        snapshot = Box::pin(snapshot) => snapshot?,
-        () = told(leave.clone()) => {
-            shows(None);
-            return Ok(None);
-        }
-    };
-    let token = CopyChunk { generation, index: 0, position: cursor, read_at: snapshot.read_at };
-    run.destination.write_copy_chunk(id, token, Vec::new()).await?;
-
-    let left = Chunks::new(snapshot.leaves.clone(), run.settings.copy.chunk_bytes.0);
-    let workers = left.readers(run.settings.copy.connections_per_table);
-    let Snapshot { connection, id: snapshot_id, filter, leaves, .. } = snapshot;
-    let job = Arc::new(Job {
-        run: Arc::clone(run),
-        table,
-        snapshot: SnapshotId { id: snapshot_id, leaves },
-        token,
-        budget: budget.clone(),
-        left: Mutex::new(left),
-        leave: leave.clone(),
-        is_given_out: watch::Sender::new(false),
-    });
-    let mut tasks = JoinSet::new();
-    // The connection that exported the snapshot reads too; it is the last to go.
-    tasks.spawn(Box::pin(work(Arc::clone(&job), Some(connection)).in_current_span()));
-    for _ in 1..workers {
-        tasks.spawn(Box::pin(work(Arc::clone(&job), None).in_current_span()));
-    }
-    let mut exporters = Vec::new();
-    while let Some(ended) = tasks.join_next().await {
-        let ended = ended.map_err(|e| EtlError::new(ErrorKind::Internal, "a copy was cut short").because(e))?;
-        exporters.push(ended?);
-    }
-    if *leave.borrow() {
-        return Ok(None);
-    }
-    failpoint::visit("copy.finished").await?;
-    Ok(Some(filter))
+/// The token's number of the first piece under a snapshot.
+pub(super) fn first_index(snapshots: u32) -> u64 {
+    u64::from(snapshots) << (CHUNK_BITS + PIECE_BITS)
 }
 
-/// Reads chunks until there are none left.
-async fn work(job: Arc<Job>, exporter: Option<Connection>) -> EtlResult<Option<Connection>> {
-    let mut connection = match exporter {
-        Some(connection) => connection,
-        None => {
-            let mut given_out = job.is_given_out.subscribe();
-            tokio::select! {
-                joined = joined(&job) => joined?,
-                // Behind somebody who waits for the exporter to let go of the table: nothing is left to help with.
-                _ = given_out.wait_for(|given_out| *given_out) => return Ok(None),
+impl CopyOrder<'_> {
+    /// Copies a table whose cursor P is fixed; its table in the destination is empty, or holds what the ledger says.
+    ///
+    /// # Errors
+    /// Of source, destination and store. What is in the ledger needs no other copy.
+    pub(super) async fn copy(&self) -> EtlResult<Copied> {
+        let (run, id) = (self.run, self.id);
+        let table = run.table(id)?.clone();
+        let options = copy_options(run, &table);
+        let session = Session::connect(&options).await?;
+        let selection = run.selection(id)?;
+        let can_renew = selection.schema.has_key() && run.destination.replaces_copied_rows(&selection.schema);
+        let ledger = Arc::new(CopyLedger::open(&run.store, id).await?);
+        let mut so_far = self.so_far.clone();
+        loop {
+            // Every transaction below that touched the table is visible in the snapshot (R4).
+            let position = match &so_far {
+                None => self.cursor,
+                Some(_) => Position::new(run.relay.head().end, 0),
+            };
+            let Some(snapshot) = self.snapshot(&session, &options, &table).await? else { return Ok(Copied::Rests) };
+            if !ledger.is_about(&snapshot.leaves).await {
+                return Ok(Copied::Rewritten);
+            }
+            let now = one_more(so_far.take(), &snapshot.filter);
+            if can_renew {
+                let phase = Phase::Copying { cursor: self.cursor, so_far: Some(now.clone()) };
+                run.set_phase(id, phase).await?;
+            }
+            let token = CopyChunk {
+                generation: self.generation,
+                index: first_index(now.snapshots),
+                position,
+                read_at: snapshot.read_at,
+                replaces: now.snapshots > 1,
+            };
+            if now.snapshots == 1 {
+                run.destination.write_copy_chunk(id, token, Vec::new()).await?;
+            }
+            let chunks = ledger.missing(&snapshot.leaves, run.settings.copy.chunk_bytes.0).await;
+            let job = Job::new(self, &table, &snapshot, token, chunks, can_renew.then(|| Arc::clone(&ledger)));
+            let old = is_old(&session, &table, run.settings.copy.snapshot_max_age, can_renew);
+            match read_all(job, snapshot.connection, old).await? {
+                Read::All => {
+                    failpoint::visit("copy.finished").await?;
+                    let mixed = (now.snapshots > 1).then_some(Mixed {
+                        snapshots: now.snapshots,
+                        until: now.until,
+                        has_gaps: true,
+                    });
+                    return Ok(Copied::Whole(now.snapshot, mixed));
+                }
+                Read::Stopped if *self.leave.borrow() => return Ok(Copied::Rests),
+                Read::Stopped => so_far = Some(now),
             }
         }
-    };
-    let mut writes = JoinSet::new();
-    loop {
-        let next = job.left().next();
-        let Some(chunk) = next.filter(|_| !*job.leave.borrow()) else {
-            job.is_given_out.send_replace(true);
-            break;
+    }
+
+    /// R1 to R3; nothing when the table is to rest.
+    async fn snapshot(
+        &self,
+        session: &Session,
+        options: &ConnectOptions,
+        table: &PublishedTable,
+    ) -> EtlResult<Option<Snapshot>> {
+        let shows = |who| self.run.board.table(self.id, |status| status.waits_for = who);
+        let snapshot = async {
+            wait_for_writers(session.client(), table, shows).await?;
+            Snapshot::take(options, table, session.client()).await
         };
-        read_chunk(&job, &mut connection, &chunk, &mut writes).await?;
-    }
-    while let Some(written) = writes.join_next().await {
-        settle(written)?;
-    }
-    Ok(Some(connection))
-}
-
-fn copy_options(run: &Run, table: &PublishedTable) -> ConnectOptions {
-    run.source.connect.for_purpose(&format!("copy {}", table.schema.name))
-}
-
-async fn joined(job: &Job) -> EtlResult<Connection> {
-    let mut connection = Connection::connect(&copy_options(&job.run, &job.table)).await?;
-    join_snapshot(&mut connection, &job.table, &job.snapshot).await?;
-    Ok(connection)
-}
-
-type Writes = JoinSet<EtlResult<()>>;
-
-async fn read_chunk(job: &Arc<Job>, connection: &mut Connection, chunk: &Chunk, writes: &mut Writes) -> EtlResult<()> {
-    let selection = job.run.selections.get(&job.table.schema.id);
-    let selection = selection.ok_or_else(|| EtlError::new(ErrorKind::Internal, "the table has no schema"))?;
-    let mut reader = ChunkReader::open(connection, &job.table, selection, chunk).await?;
-    let mut piece = 0;
-    let (mut rows, mut bytes) = (Vec::new(), 0);
-    let mut reading = Duration::ZERO;
-    loop {
-        let begun = clock::monotonic();
-        let Some(more) = reader.next().await? else { break };
-        reading += clock::monotonic().saturating_duration_since(begun);
-        bytes += more.bytes;
-        if rows.is_empty() {
-            rows = more.rows;
-        } else {
-            rows.extend(more.rows);
-        }
-        if bytes >= job.budget.piece {
-            write(job, chunk, piece, std::mem::take(&mut rows), std::mem::take(&mut bytes), writes).await?;
-            piece += 1;
-            if *job.leave.borrow() {
-                return Ok(());
+        tokio::select! {
+            snapshot = Box::pin(snapshot) => snapshot.map(Some),
+            () = told(self.leave.clone()) => {
+                shows(None);
+                Ok(None)
             }
         }
     }
-    job.left().took(chunk, reading);
-    failpoint::visit("copy.chunk_read").await?;
-    if !rows.is_empty() {
-        write(job, chunk, piece, rows, bytes, writes).await?;
-    }
-    Ok(())
 }
 
-/// Sends a piece on its way once the one before it is written and the budget has room for it.
-async fn write(
-    job: &Arc<Job>,
-    chunk: &Chunk,
-    piece: u64,
-    rows: Vec<TableRow>,
-    bytes: usize,
-    writes: &mut Writes,
-) -> EtlResult<()> {
-    let permit = job.budget.take(bytes).await?;
-    let held = Held::new(&job.run, bytes);
-    // One piece is written while the next is read: what a destination makes of a piece needs memory too.
-    if let Some(written) = writes.join_next().await {
-        settle(written)?;
-    }
-    let job = Arc::clone(job);
-    let token = CopyChunk { index: chunk.number << PIECE_BITS | piece, ..job.token };
-    let writing = async move {
-        let (id, count) = (job.table.schema.id, rows.len() as u64);
-        job.run.destination.write_copy_chunk(id, token, rows).await?;
-        drop((permit, held));
-        job.run.board.rows_copied(id, count);
-        failpoint::visit("copy.chunk_written").await
-    };
-    writes.spawn(writing.in_current_span());
-    Ok(())
-}
-
-/// Bytes of rows that are not written yet, on the board.
-struct Held {
-    run: Arc<Run>,
-    bytes: u64,
-}
-
-impl Held {
-    fn new(run: &Arc<Run>, bytes: usize) -> Self {
-        run.board.copy_holds(bytes as u64);
-        Self { run: Arc::clone(run), bytes: bytes as u64 }
+/// A copy under one snapshot more.
+fn one_more(so_far: Option<CopySoFar>, seen: &SnapshotFilter) -> CopySoFar {
+    match so_far {
+        None => CopySoFar { snapshot: seen.clone(), snapshots: 1, until: seen.until },
+        Some(before) => CopySoFar { snapshots: before.snapshots + 1, until: before.until.max(seen.until), ..before },
     }
 }
 
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.run.board.copy_let_go(self.bytes);
+/// Returns once the snapshot should be renewed; never where it cannot be, which is told.
+async fn is_old(session: &Session, table: &PublishedTable, most: Duration, can_renew: bool) -> EtlResult<()> {
+    let table_name = &table.schema.name;
+    if !can_renew {
+        retry::pause(most).await;
+        tracing::warn!(table = %table_name, "the copy uses one snapshot all the time: the source cannot clean up behind it");
+        std::future::pending::<()>().await;
+    }
+    let begun = clock::monotonic();
+    loop {
+        let left = most.saturating_sub(clock::monotonic().saturating_duration_since(begun));
+        if left.is_zero() {
+            tracing::debug!(table = %table_name, "the snapshot is old: it is renewed");
+            return Ok(());
+        }
+        retry::pause(left.min(LOOK)).await;
+        if is_waited_for(session.client(), table).await? {
+            tracing::info!(table = %table_name, "somebody waits to change the table: its snapshot is renewed");
+            return Ok(());
+        }
     }
 }
 
-fn settle(written: Result<EtlResult<()>, tokio::task::JoinError>) -> EtlResult<()> {
-    written.map_err(|e| EtlError::new(ErrorKind::Internal, "a write of copied rows was cut short").because(e))?
+pub(super) fn copy_options(run: &Run, table: &PublishedTable) -> ConnectOptions {
+    run.source.connect.for_purpose(&format!("copy {}", table.schema.name))
 }

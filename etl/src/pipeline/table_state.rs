@@ -1,7 +1,7 @@
 //! What is to be done with a table? Decided from what is stored about it, and nothing else.
 
 use crate::lsn::Position;
-use crate::store::{Phase, SnapshotFilter, TableState};
+use crate::store::{Mixed, Phase, SnapshotFilter, TableState};
 
 /// What a table begins with when the pipeline starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,6 +11,8 @@ pub(super) enum Begin {
         /// Counts the copies of the table.
         generation: u64,
     },
+    /// Its copy goes on where it was cut short.
+    Resume,
     /// It reads on from the relay.
     CatchUp {
         /// Everything up to here is durable.
@@ -19,6 +21,8 @@ pub(super) enum Begin {
         cursor: Position,
         /// What its copy has seen.
         snapshot: SnapshotFilter,
+        /// What is known of its rows where they are from more than one snapshot.
+        mixed: Option<Mixed>,
     },
     /// It shares the main cursor, for changes after this position.
     Share {
@@ -42,7 +46,7 @@ impl Begin {
     /// Whether it goes on with what an earlier run has left in the relay.
     pub(super) fn needs_relay(&self) -> bool {
         match self {
-            Self::CatchUp { .. } | Self::Wait => true,
+            Self::CatchUp { .. } | Self::Resume | Self::Wait => true,
             Self::Share { after, .. } => *after > Position::ZERO,
             Self::Copy { .. } | Self::Rest => false,
         }
@@ -58,6 +62,8 @@ pub(super) struct Known {
     pub(super) own: Option<Position>,
     /// Whether the relay still holds everything after `own`, or after the snapshot's cursor without one.
     pub(super) relay_holds: bool,
+    /// Whether the destination has lost what was copied: it stores positions, and has none of the table.
+    pub(super) is_replaced: bool,
 }
 
 /// Decides. A table whose copy was cut short is copied anew; one that was catching up goes on where the relay
@@ -67,18 +73,22 @@ pub(super) fn begin(state: &TableState, known: Known) -> Begin {
     let copy = Begin::Copy { generation: state.generation + 1 };
     match &state.phase {
         Phase::Ready => Begin::Share { after: Position::ZERO, snapshot: None },
-        Phase::CatchingUp { cursor, snapshot } => match known.own {
-            // A destination that stores positions says the main one for a table that has joined it.
-            Some(own) if own >= known.main && own > *cursor && known.relay_holds => {
+        Phase::CatchingUp { .. } | Phase::Copying { so_far: Some(_), .. } if known.is_replaced => copy,
+        Phase::CatchingUp { cursor, snapshot, mixed } => match known.own {
+            // A destination that stores positions says the main one for a table that has joined it. One with rows
+            // from more than one snapshot never has.
+            Some(own) if own >= known.main && own > *cursor && known.relay_holds && mixed.is_none() => {
                 Begin::Share { after: own, snapshot: Some(snapshot.clone()) }
             }
             own if known.relay_holds => {
-                Begin::CatchUp { from: own.unwrap_or(*cursor), cursor: *cursor, snapshot: snapshot.clone() }
+                let (from, snapshot) = (own.unwrap_or(*cursor), snapshot.clone());
+                Begin::CatchUp { from, cursor: *cursor, snapshot, mixed: *mixed }
             }
             _ => copy,
         },
+        Phase::Copying { so_far: Some(_), .. } if known.relay_holds => Begin::Resume,
         Phase::Pending | Phase::Copying { .. } | Phase::Removed => copy,
-        Phase::Paused { cursor: Some(_), .. } if known.relay_holds => Begin::Wait,
+        Phase::Paused { cursor: Some(_), .. } if known.relay_holds && !known.is_replaced => Begin::Wait,
         Phase::Paused { .. } | Phase::Quarantined { .. } => Begin::Rest,
     }
 }
@@ -86,6 +96,8 @@ pub(super) fn begin(state: &TableState, known: Known) -> Begin {
 /// Where a table that has a cursor of its own has to read on in the relay.
 pub(super) fn reads_on_from(phase: &Phase, own: Option<Position>) -> Option<Position> {
     match phase {
+        // Nothing is read before all is copied.
+        Phase::Copying { cursor, so_far: Some(_) } => Some(*cursor),
         Phase::CatchingUp { cursor, .. } | Phase::Paused { cursor: Some(cursor), .. } => Some(own.unwrap_or(*cursor)),
         _ => None,
     }
@@ -95,26 +107,40 @@ pub(super) fn reads_on_from(phase: &Phase, own: Option<Position>) -> Option<Posi
 mod tests {
     use super::*;
     use crate::lsn::Lsn;
+    use crate::store::CopySoFar;
 
     fn state(phase: Phase) -> TableState {
         TableState { revision: 3, generation: 7, phase }
     }
 
     fn known(main: u64, own: Option<u64>, relay_holds: bool) -> Known {
-        Known { main: Position::after(Lsn(main)), own: own.map(|lsn| Position::after(Lsn(lsn))), relay_holds }
+        let own = own.map(|lsn| Position::after(Lsn(lsn)));
+        Known { main: Position::after(Lsn(main)), own, relay_holds, is_replaced: false }
     }
 
     #[test]
     fn each_stored_phase_leads_to_one_beginning() {
         let snapshot = SnapshotFilter { xmin: 1, xmax: 1, in_progress: Box::new([]), until: Lsn(20) };
         let cursor = Position::new(Lsn(10), 0);
-        let catching = || Phase::CatchingUp { cursor, snapshot: snapshot.clone() };
+        let catching = || Phase::CatchingUp { cursor, snapshot: snapshot.clone(), mixed: None };
+        let mixed = Some(Mixed { snapshots: 2, until: Lsn(40), has_gaps: true });
+        let catching_mixed = || Phase::CatchingUp { cursor, snapshot: snapshot.clone(), mixed };
+        let so_far = CopySoFar { snapshot: snapshot.clone(), snapshots: 1, until: Lsn(20) };
+        let half_copied = || Phase::Copying { cursor, so_far: Some(so_far.clone()) };
+        let paused = |cursor| Phase::Paused { cursor, snapshot: None, mixed: None, so_far: None };
+        let replaced = |known: Known| Known { is_replaced: true, ..known };
         let again = Begin::Copy { generation: 8 };
         let shared = |lsn| Begin::Share { after: Position::after(Lsn(lsn)), snapshot: Some(snapshot.clone()) };
-        let on = |from| Begin::CatchUp { from, cursor, snapshot: snapshot.clone() };
+        let on = |from| Begin::CatchUp { from, cursor, snapshot: snapshot.clone(), mixed: None };
+        let on_mixed = |from| Begin::CatchUp { from, cursor, snapshot: snapshot.clone(), mixed };
         for (phase, known, expected) in [
             (Phase::Pending, known(0, None, false), again.clone()),
-            (Phase::Copying { cursor }, known(50, None, true), again.clone()),
+            (Phase::Copying { cursor, so_far: None }, known(50, None, true), again.clone()),
+            (half_copied(), known(50, None, true), Begin::Resume),
+            (half_copied(), known(50, None, false), again.clone()),
+            (half_copied(), replaced(known(50, None, true)), again.clone()),
+            (catching(), replaced(known(50, None, true)), again.clone()),
+            (catching_mixed(), known(50, Some(60), true), on_mixed(Position::after(Lsn(60)))),
             (Phase::Removed, known(50, None, true), again.clone()),
             (Phase::Ready, known(50, None, false), Begin::Share { after: Position::ZERO, snapshot: None }),
             (catching(), known(50, Some(30), true), on(Position::after(Lsn(30)))),
@@ -123,9 +149,9 @@ mod tests {
             (catching(), known(50, Some(50), false), again),
             (catching(), known(50, Some(50), true), shared(50)),
             (catching(), known(50, Some(60), true), shared(60)),
-            (Phase::Paused { cursor: Some(cursor), snapshot: None }, known(50, None, true), Begin::Wait),
-            (Phase::Paused { cursor: Some(cursor), snapshot: None }, known(50, None, false), Begin::Rest),
-            (Phase::Paused { cursor: None, snapshot: None }, known(50, None, true), Begin::Rest),
+            (paused(Some(cursor)), known(50, None, true), Begin::Wait),
+            (paused(Some(cursor)), known(50, None, false), Begin::Rest),
+            (paused(None), known(50, None, true), Begin::Rest),
         ] {
             assert_eq!(begin(&state(phase), known), expected);
         }

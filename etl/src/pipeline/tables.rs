@@ -11,7 +11,7 @@ use super::apply::{Leave, LeaveRequest, Left, MainRequest};
 use super::control::Stop;
 use super::memory_budget::{CopyBudget, Shares};
 use super::run::Run;
-use super::table::{Brought, Table};
+use super::table::{Brought, Rest, Table};
 use super::table_state::Begin;
 use crate::error::{ErrorKind, EtlError, EtlResult};
 use crate::relay::Reader;
@@ -74,7 +74,7 @@ impl Tables {
         match begin {
             Begin::Share { .. } | Begin::Rest => {}
             Begin::Wait => self.held.extend(hold.map(|hold| (id, hold))),
-            Begin::Copy { .. } | Begin::CatchUp { .. } => self.spawn(id, begin, hold),
+            Begin::Copy { .. } | Begin::Resume | Begin::CatchUp { .. } => self.spawn(id, begin, hold),
         }
     }
 
@@ -144,10 +144,10 @@ impl Tables {
                 .hint("See `etl tables list`")
         })?;
         let phase = self.run.states.get(id).phase;
-        match (wish, phase) {
+        match (wish, phase.clone()) {
             (Wish::Pause, Phase::Paused { .. }) => Ok(()),
             (Wish::Pause, _) => self.pause(id).await,
-            (Wish::Resume, Phase::Paused { cursor, snapshot }) => self.resume(id, cursor.is_some(), snapshot).await,
+            (Wish::Resume, Phase::Paused { .. }) => self.resume(id, phase).await,
             (Wish::Resume, phase) => Err(EtlError::new(ErrorKind::Config, "the table is not paused")
                 .with("table", self.run.name(id))
                 .with("phase", phase.name())),
@@ -158,14 +158,13 @@ impl Tables {
     async fn pause(&mut self, id: TableId) -> EtlResult<()> {
         let hold = match self.call_back(id).await? {
             Brought::Joined => self.leave_main(id, Leave::Pause).await?.hold,
-            Brought::Rests(None) => {
-                self.run.set_phase(id, Phase::Paused { cursor: None, snapshot: None }).await?;
-                self.run.own_cursor_closed();
-                return Ok(());
-            }
-            Brought::Rests(Some((Left { upto, hold }, snapshot))) => {
-                let phase = Phase::Paused { cursor: Some(upto), snapshot: Some(snapshot) };
+            Brought::Rests(rest) => {
+                let (phase, hold) = paused(rest);
                 self.run.set_phase(id, phase).await?;
+                let Some(hold) = hold else {
+                    self.run.own_cursor_closed();
+                    return Ok(());
+                };
                 hold
             }
             Brought::Ended => return Err(over()),
@@ -175,18 +174,23 @@ impl Tables {
         Ok(())
     }
 
-    async fn resume(&mut self, id: TableId, has_cursor: bool, snapshot: Option<SnapshotFilter>) -> EtlResult<()> {
+    async fn resume(&mut self, id: TableId, paused: Phase) -> EtlResult<()> {
+        let Phase::Paused { cursor, snapshot, mixed, so_far } = paused else { return Ok(()) };
         let own = self.run.store.progress().await?.cursor(CursorId::Table(id));
         let own = self.run.destination_position(CursorId::Table(id)).await?.or(own);
-        match (own, self.held.remove(&id)) {
-            (Some(from), Some(hold)) if has_cursor => {
+        match (cursor, so_far, own, self.held.remove(&id)) {
+            (Some(cursor), Some(so_far), _, Some(hold)) => {
+                self.run.set_phase(id, Phase::Copying { cursor, so_far: Some(so_far) }).await?;
+                self.spawn(id, Begin::Resume, Some(hold));
+            }
+            (Some(_), None, Some(from), Some(hold)) => {
                 let snapshot = snapshot.unwrap_or_else(SnapshotFilter::nothing);
-                let phase = Phase::CatchingUp { cursor: from, snapshot: snapshot.clone() };
+                let phase = Phase::CatchingUp { cursor: from, snapshot: snapshot.clone(), mixed };
                 self.run.set_phase(id, phase).await?;
                 tracing::info!(table = %self.run.name(id), %from, "the table goes on");
-                self.spawn(id, Begin::CatchUp { from, cursor: from, snapshot }, Some(hold));
+                self.spawn(id, Begin::CatchUp { from, cursor: from, snapshot, mixed }, Some(hold));
             }
-            (_, hold) => {
+            (_, _, _, hold) => {
                 if let Some(hold) = hold {
                     hold.leave();
                 } else {
@@ -204,8 +208,7 @@ impl Tables {
             (Phase::Paused { .. }, None) => self.run.own_cursor_opened(),
             _ => match self.call_back(id).await? {
                 Brought::Joined => self.leave_main(id, Leave::Resync).await?.hold.leave(),
-                Brought::Rests(Some((left, _))) => left.hold.leave(),
-                Brought::Rests(None) => {}
+                Brought::Rests(rest) => drop(paused(rest).1.map(Reader::leave)),
                 Brought::Ended => return Err(over()),
             },
         }
@@ -240,6 +243,18 @@ impl Tables {
         let request = MainRequest::Leave(LeaveRequest { table, why, answer });
         self.run.requests.send(request).await.map_err(|_| over())?;
         answered.await.map_err(|_| over())?
+    }
+}
+
+/// What is stored of a table that rests, and what keeps its changes.
+fn paused(rest: Rest) -> (Phase, Option<Reader>) {
+    let paused = |cursor, snapshot, mixed, so_far| Phase::Paused { cursor, snapshot, mixed, so_far };
+    match rest {
+        Rest::Pending => (paused(None, None, None, None), None),
+        Rest::Copying { cursor, so_far, hold } => (paused(Some(cursor), None, None, Some(so_far)), Some(hold)),
+        Rest::CatchingUp { left: Left { upto, hold }, snapshot, mixed } => {
+            (paused(Some(upto), Some(snapshot), mixed, None), Some(hold))
+        }
     }
 }
 

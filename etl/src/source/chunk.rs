@@ -19,20 +19,44 @@ const FIRST_BYTES: u64 = 4 << 20;
 /// A range of pages of one leaf.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Chunk {
-    /// Counts the chunks of a copy, from 1.
+    /// Counts the chunks of a copy under one snapshot, from 1.
     pub(crate) number: u64,
     pub(crate) leaf: Leaf,
+    /// The leaf's file.
+    pub(crate) filenode: String,
     pub(crate) first_page: u64,
     /// `None`: to the end.
     pub(crate) end_page: Option<u64>,
+    /// How many pages the leaf had.
+    pub(crate) leaf_pages: u64,
 }
 
-/// Cuts the leaves of a table into chunks as they are asked for; the last one of a leaf has no end.
+impl Chunk {
+    /// The page after the last one that the snapshot can have seen.
+    pub(crate) fn end(&self) -> u64 {
+        self.end_page.unwrap_or(self.leaf_pages).max(self.first_page + 1)
+    }
+}
+
+/// Pages of one leaf that are to be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Gap {
+    leaf: LockedLeaf,
+    first_page: u64,
+    /// `None`: to the end.
+    end_page: Option<u64>,
+}
+
+impl Gap {
+    fn pages(&self) -> u64 {
+        self.end_page.unwrap_or_else(|| pages(&self.leaf)).saturating_sub(self.first_page).max(1)
+    }
+}
+
+/// Cuts what is to be read of a table into chunks as they are asked for; the last one of a leaf has no end.
 #[derive(Debug)]
 pub(crate) struct Chunks {
-    leaves: VecDeque<LockedLeaf>,
-    /// Where the next chunk of the first leaf begins.
-    at: u64,
+    gaps: VecDeque<Gap>,
     given_out: u64,
     /// How many pages the next chunk has.
     step: u64,
@@ -40,16 +64,25 @@ pub(crate) struct Chunks {
 }
 
 impl Chunks {
-    /// None is larger than this.
-    pub(crate) fn new(leaves: Vec<LockedLeaf>, largest_bytes: u64) -> Self {
+    /// Of these leaves, without the pages that are read already, which are sorted. None is larger than this.
+    pub(crate) fn missing<'a>(
+        leaves: impl Iterator<Item = (&'a LockedLeaf, &'a [(u64, u64)])>,
+        largest_bytes: u64,
+    ) -> Self {
         let largest = (largest_bytes / PAGE_BYTES).max(1);
         let step = (FIRST_BYTES / PAGE_BYTES).min(largest);
-        Self { leaves: leaves.into(), at: 0, given_out: 0, step, largest }
+        let gaps = leaves.flat_map(|(leaf, read)| gaps(leaf, read)).collect();
+        Self { gaps, given_out: 0, step, largest }
+    }
+
+    /// Whether all are given out.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.gaps.is_empty()
     }
 
     /// How many readers have something to do, of so many.
     pub(crate) fn readers(&self, most: usize) -> usize {
-        let chunks: u64 = self.leaves.iter().map(|leaf| pages(leaf).div_ceil(self.step)).sum();
+        let chunks: u64 = self.gaps.iter().map(|gap| gap.pages().div_ceil(self.step)).sum();
         most.min(usize::try_from(chunks).unwrap_or(usize::MAX)).max(1)
     }
 
@@ -69,19 +102,35 @@ impl Iterator for Chunks {
     type Item = Chunk;
 
     fn next(&mut self) -> Option<Chunk> {
-        let leaf = self.leaves.front()?;
-        let (first_page, end) = (self.at, self.at + self.step);
-        let is_last = end >= pages(leaf);
+        let gap = self.gaps.front_mut()?;
+        let first_page = gap.first_page;
+        let is_last = gap.pages() <= self.step;
+        let end_page = if is_last { gap.end_page } else { Some(first_page + self.step) };
         self.given_out += 1;
-        let (number, leaf) = (self.given_out, leaf.leaf.clone());
+        let (leaf, filenode) = (gap.leaf.leaf.clone(), gap.leaf.filenode.clone());
+        let leaf_pages = pages(&gap.leaf);
+        gap.first_page += self.step;
         if is_last {
-            self.leaves.pop_front();
-            self.at = 0;
-        } else {
-            self.at = end;
+            self.gaps.pop_front();
         }
-        Some(Chunk { number, leaf, first_page, end_page: (!is_last).then_some(end) })
+        Some(Chunk { number: self.given_out, leaf, filenode, first_page, end_page, leaf_pages })
     }
+}
+
+/// The pages that are not read; what lies beyond those that were there is one more gap.
+fn gaps(leaf: &LockedLeaf, read: &[(u64, u64)]) -> Vec<Gap> {
+    let gap = |first_page, end_page| Gap { leaf: leaf.clone(), first_page, end_page };
+    let (mut gaps, mut at) = (Vec::new(), 0);
+    for (first, end) in read {
+        if *first > at {
+            gaps.push(gap(at, Some(*first)));
+        }
+        at = at.max(*end);
+    }
+    if at < pages(leaf) {
+        gaps.push(gap(at, None));
+    }
+    gaps
 }
 
 fn pages(leaf: &LockedLeaf) -> u64 {
@@ -98,15 +147,18 @@ mod tests {
         LockedLeaf { leaf, filenode: "1".to_owned(), bytes: pages * PAGE_BYTES }
     }
 
+    fn all(leaves: &[LockedLeaf], largest_bytes: u64) -> Chunks {
+        Chunks::missing(leaves.iter().map(|leaf| (leaf, &[][..])), largest_bytes)
+    }
+
     fn range(chunk: &Chunk) -> (u64, u32, u64, Option<u64>) {
         (chunk.number, chunk.leaf.id.0, chunk.first_page, chunk.end_page)
     }
 
     #[test]
     fn ranges_cover_every_page_once_and_the_last_has_no_end() {
-        let found: Vec<_> = Chunks::new(vec![leaf(1, 25), leaf(2, 0), leaf(3, 10)], 10 * PAGE_BYTES + 5)
-            .map(|chunk| range(&chunk))
-            .collect();
+        let found: Vec<_> =
+            all(&[leaf(1, 25), leaf(2, 0), leaf(3, 10)], 10 * PAGE_BYTES + 5).map(|chunk| range(&chunk)).collect();
         assert_eq!(
             found,
             [(1, 1, 0, Some(10)), (2, 1, 10, Some(20)), (3, 1, 20, None), (4, 2, 0, None), (5, 3, 0, None)]
@@ -114,9 +166,25 @@ mod tests {
     }
 
     #[test]
+    fn what_was_read_is_left_out_and_what_has_grown_is_read() {
+        let table = leaf(1, 30);
+        for (read, expected) in [
+            (&[(0, 30)][..], &[][..]),
+            (&[(0, 40)], &[]),
+            (&[(0, 20)], &[(20, 30, None)]),
+            (&[(5, 10), (12, 30)], &[(0, 5, Some(5)), (10, 12, Some(12))]),
+            (&[(0, 1)], &[(1, 11, Some(11)), (11, 21, Some(21)), (21, 30, None)]),
+        ] {
+            let chunks = Chunks::missing([(&table, read)].into_iter(), 10 * PAGE_BYTES);
+            let found: Vec<_> = chunks.map(|chunk| (chunk.first_page, chunk.end(), chunk.end_page)).collect();
+            assert_eq!(found, expected, "{read:?}");
+        }
+    }
+
+    #[test]
     fn whatever_it_takes_every_page_is_in_one_range() {
         for micros in [1, 900, 250_000, 7_000_000, u64::MAX] {
-            let mut chunks = Chunks::new(vec![leaf(1, 100_000), leaf(2, 3)], 64 << 20);
+            let mut chunks = all(&[leaf(1, 100_000), leaf(2, 3)], 64 << 20);
             let (mut at, mut leaf) = (0, 1);
             while let Some(chunk) = chunks.next() {
                 assert_eq!((chunk.leaf.id.0, chunk.first_page), (leaf, at), "{micros}");
@@ -131,7 +199,7 @@ mod tests {
     fn chunks_come_to_take_a_quarter_of_a_second() {
         // Pages a second, and the pages of a chunk after a while.
         for (rate, expected) in [(1_000_u64, 250), (20_000, 5_000), (10_000_000, (64 << 20) / PAGE_BYTES)] {
-            let mut chunks = Chunks::new(vec![leaf(1, u64::MAX / PAGE_BYTES)], 64 << 20);
+            let mut chunks = all(&[leaf(1, u64::MAX / PAGE_BYTES)], 64 << 20);
             for _ in 0..20 {
                 let chunk = chunks.next().unwrap();
                 let pages = chunk.end_page.unwrap() - chunk.first_page;
@@ -143,7 +211,7 @@ mod tests {
 
     #[test]
     fn there_are_no_more_readers_than_chunks() {
-        let chunks = |pages| Chunks::new(vec![leaf(1, pages)], 64 << 20);
+        let chunks = |pages| all(&[leaf(1, pages)], 64 << 20);
         let step = FIRST_BYTES / PAGE_BYTES;
         assert_eq!([0, step, step + 1, 100 * step].map(|pages| chunks(pages).readers(4)), [1, 1, 2, 4]);
     }

@@ -5,14 +5,15 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 
-use super::catalog::PublishedTable;
+use super::catalog::{Leaf, PublishedTable};
 use super::chunk::Chunk;
 use super::snapshot::qualified;
 use crate::data::{RowFormat, RowSpans, TableRow};
 use crate::error::{ErrorKind, EtlError, EtlResult};
 use crate::postgres::copy_binary::CopyBinary;
-use crate::postgres::{Connection, CopyOut, copy_text, quote_ident};
+use crate::postgres::{Connection, CopyOut, copy_text, quote_ident, quote_literal};
 use crate::schema::TableSchema;
+use crate::store::RepairKey;
 use crate::transform::Selection;
 
 /// Binary where every column has a decoder for it.
@@ -21,17 +22,37 @@ pub(crate) fn format(schema: &TableSchema) -> RowFormat {
     if is_binary { RowFormat::Binary } else { RowFormat::Text }
 }
 
-/// The query that reads a chunk; the publication's filter and columns hold as in the stream.
-pub(crate) fn copy_sql(table: &PublishedTable, selection: &Selection, chunk: &Chunk, format: RowFormat) -> String {
+/// Which rows of a leaf are read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Rows<'a> {
+    /// Those in a chunk.
+    Of(&'a Chunk),
+    /// Those with one of these keys.
+    With(&'a Leaf, &'a [RepairKey]),
+}
+
+/// The query that reads rows; the publication's filter and columns hold as in the stream.
+pub(crate) fn copy_sql(table: &PublishedTable, selection: &Selection, rows: Rows<'_>, format: RowFormat) -> String {
     let columns: Vec<String> = selection.source_columns().map(|column| quote_ident(&column.name)).collect();
-    let mut sql = format!(
-        "COPY (SELECT {} FROM ONLY {} WHERE ctid >= '({},0)'",
-        columns.join(", "),
-        qualified(&chunk.leaf.name),
-        chunk.first_page
-    );
-    if let Some(end) = chunk.end_page {
-        let _ = write!(sql, " AND ctid < '({end},0)'");
+    let leaf = match rows {
+        Rows::Of(chunk) => &chunk.leaf,
+        Rows::With(leaf, _) => leaf,
+    };
+    let mut sql = format!("COPY (SELECT {} FROM ONLY {} WHERE ", columns.join(", "), qualified(&leaf.name));
+    match rows {
+        Rows::Of(chunk) => {
+            let _ = write!(sql, "ctid >= '({},0)'", chunk.first_page);
+            if let Some(end) = chunk.end_page {
+                let _ = write!(sql, " AND ctid < '({end},0)'");
+            }
+        }
+        Rows::With(_, keys) => {
+            let row = |values: Vec<String>| format!("({})", values.join(", "));
+            let names = selection.schema.key.iter().filter_map(|place| columns.get(usize::from(*place)).cloned());
+            let keys = keys.iter().map(|key| row(key.0.iter().map(|value| quote_literal(value)).collect()));
+            let keys: Vec<String> = keys.collect();
+            let _ = write!(sql, "{} IN ({})", row(names.collect()), keys.join(", "));
+        }
     }
     if let Some(filter) = &table.row_filter {
         let _ = write!(sql, " AND ({filter})");
@@ -48,25 +69,25 @@ pub(crate) struct CopyRows {
     pub(crate) bytes: usize,
 }
 
-/// Reads the rows of one chunk.
-pub(crate) struct ChunkReader<'a> {
+/// Reads rows, block by block.
+pub(crate) struct RowReader<'a> {
     copy: CopyOut<'a>,
     schema: Arc<TableSchema>,
     /// `None`: the copy is text.
     binary: Option<CopyBinary>,
 }
 
-impl<'a> ChunkReader<'a> {
-    /// Begins to read a chunk on a connection that has joined the snapshot.
+impl<'a> RowReader<'a> {
+    /// Begins to read on a connection that has joined the snapshot.
     pub(crate) async fn open(
         connection: &'a mut Connection,
         table: &PublishedTable,
         selection: &Selection,
-        chunk: &Chunk,
+        rows: Rows<'_>,
     ) -> EtlResult<Self> {
         let schema = &selection.schema;
         let format = format(schema);
-        let sql = copy_sql(table, selection, chunk, format);
+        let sql = copy_sql(table, selection, rows, format);
         let copy = connection.copy_out(&sql).await.map_err(|e| explain(e, schema))?;
         let binary = (format == RowFormat::Binary).then(|| CopyBinary::new(Arc::clone(schema)));
         Ok(Self { copy, schema: Arc::clone(schema), binary })

@@ -31,7 +31,7 @@ pub(crate) async fn wait_for_writers(
     table: &PublishedTable,
     mut waits_for: impl FnMut(Option<String>),
 ) -> EtlResult<()> {
-    let oids: Vec<u32> = table.leaves.iter().map(|leaf| leaf.id.0).chain([table.schema.id.0]).collect();
+    let oids = oids(table);
     let mut first: Option<Vec<String>> = None;
     let mut wait = Duration::from_millis(20);
     loop {
@@ -48,6 +48,22 @@ pub(crate) async fn wait_for_writers(
         retry::pause(wait).await;
         wait = (wait * 2).min(Duration::from_secs(1));
     }
+}
+
+/// Somebody wants a table for itself, and waits for whoever reads it.
+const WAITING: &str = "
+SELECT EXISTS (SELECT FROM pg_catalog.pg_locks l
+ WHERE l.locktype = 'relation' AND NOT l.granted AND l.relation = ANY($1) AND l.mode = 'AccessExclusiveLock'
+   AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()))";
+
+/// Whether somebody wants to change the table, and waits for its readers (R2).
+pub(crate) async fn is_waited_for(client: &Client, table: &PublishedTable) -> EtlResult<bool> {
+    let row = client.query_one(WAITING, &[&oids(table)]).await;
+    row.map(|row| row.get(0)).map_err(|e| query_error("look for who waits", e))
+}
+
+fn oids(table: &PublishedTable) -> Vec<u32> {
+    table.leaves.iter().map(|leaf| leaf.id.0).chain([table.schema.id.0]).collect()
 }
 
 /// A snapshot of one table, held open by its own connection.

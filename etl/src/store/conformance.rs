@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{CursorId, Phase, Store, TableState};
+use super::{CopiedLeaf, CursorId, Phase, RepairKey, Store, TableState};
 use crate::error::ErrorKind;
 use crate::lsn::{Lsn, Position};
 use crate::schema::{ReplicaIdentity, TableId, TableName, TableSchema};
@@ -26,7 +26,8 @@ fn schema(since: Position, name: &str) -> Arc<TableSchema> {
 
 /// Compare and set: a state changes only from the revision that the caller has seen.
 pub async fn a_state_changes_only_from_the_expected_revision(store: &dyn Store) {
-    let copying = TableState { phase: Phase::Copying { cursor: Position::after(Lsn(5)) }, ..TableState::PENDING };
+    let copying =
+        TableState { phase: Phase::Copying { cursor: Position::after(Lsn(5)), so_far: None }, ..TableState::PENDING };
     let first = store.set_table_state(TABLE, None, TableState::PENDING).await.unwrap();
     let lost = store.set_table_state(TABLE, None, copying.clone()).await.unwrap_err();
     assert_eq!(lost.kind(), ErrorKind::StoreConflict);
@@ -87,4 +88,35 @@ pub async fn facts_are_kept(store: &dyn Store) {
     store.set_fact("source.system", "1".to_owned()).await.unwrap();
     store.set_fact("source.system", "2".to_owned()).await.unwrap();
     assert_eq!(store.fact("source.system").await.unwrap().as_deref(), Some("2"));
+}
+
+/// What a copy has done and still owes is kept, table by table, until it is forgotten.
+pub async fn copies_are_kept_until_they_are_forgotten(store: &dyn Store) {
+    let other = TableId(7);
+    let leaf = |leaf, end| CopiedLeaf { leaf: TableId(leaf), filenode: "1".into(), pages: vec![(0, end)], rows: end };
+    let key = |words: &[&str]| RepairKey(words.iter().map(ToString::to_string).collect());
+    for (table, part) in
+        [(TABLE, leaf(1, 5)), (TABLE, leaf(2, 3)), (TABLE, leaf(1, u64::MAX >> 1)), (other, leaf(1, 1))]
+    {
+        store.put_copied(table, part).await.unwrap();
+    }
+    let mut copied = store.copied(TABLE).await.unwrap();
+    copied.sort_by_key(|leaf| leaf.leaf);
+    assert_eq!(copied, [leaf(1, u64::MAX >> 1), leaf(2, 3)]);
+
+    let long = "ü'\"\\ ".repeat(2000);
+    let keys = vec![key(&["1", &long]), key(&["1", "2"]), key(&["1", "2"])];
+    store.add_repairs(TABLE, keys.clone()).await.unwrap();
+    store.add_repairs(TABLE, keys).await.unwrap();
+    store.add_repairs(other, vec![key(&["1", "2"])]).await.unwrap();
+    store.add_repairs(other, Vec::new()).await.unwrap();
+    let mut repairs = store.repairs(TABLE).await.unwrap();
+    repairs.sort();
+    assert_eq!(repairs, [key(&["1", "2"]), key(&["1", &long])]);
+    store.remove_repairs(TABLE, vec![key(&["1", &long]), key(&["unknown", ""])]).await.unwrap();
+    assert_eq!(store.repairs(TABLE).await.unwrap(), [key(&["1", "2"])]);
+
+    store.forget_copy(TABLE).await.unwrap();
+    assert_eq!((store.copied(TABLE).await.unwrap().len(), store.repairs(TABLE).await.unwrap().len()), (0, 0));
+    assert_eq!((store.copied(other).await.unwrap().len(), store.repairs(other).await.unwrap().len()), (1, 1));
 }

@@ -1,9 +1,9 @@
 //! What does a store promise? The reference, in memory, for tests and for runs that need not survive.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{BoxFuture, CursorId, Progress, SchemaStore, StateStore, TableState};
+use super::{BoxFuture, CopiedLeaf, CopyStore, CursorId, Progress, RepairKey, SchemaStore, StateStore, TableState};
 use crate::error::{ErrorKind, EtlError, EtlResult};
 use crate::lsn::{Lsn, Position};
 use crate::schema::{TableId, TableSchema};
@@ -19,6 +19,8 @@ struct Content {
     confirmed: Option<Lsn>,
     facts: HashMap<&'static str, String>,
     schemas: HashMap<TableId, BTreeMap<Position, Arc<TableSchema>>>,
+    copied: BTreeMap<(TableId, TableId), CopiedLeaf>,
+    repairs: BTreeSet<(TableId, RepairKey)>,
 }
 
 impl MemoryStore {
@@ -115,6 +117,45 @@ impl SchemaStore for MemoryStore {
         {
             schemas.retain(|since, _| *since >= in_force);
         }
+        ready(Ok(()))
+    }
+}
+
+impl CopyStore for MemoryStore {
+    fn copied(&self, table: TableId) -> BoxFuture<'_, EtlResult<Vec<CopiedLeaf>>> {
+        let content = self.content();
+        let copied = content.copied.iter().filter(|((of, _), _)| *of == table);
+        ready(Ok(copied.map(|(_, leaf)| leaf.clone()).collect()))
+    }
+
+    fn put_copied(&self, table: TableId, leaf: CopiedLeaf) -> BoxFuture<'_, EtlResult<()>> {
+        self.content().copied.insert((table, leaf.leaf), leaf);
+        ready(Ok(()))
+    }
+
+    fn repairs(&self, table: TableId) -> BoxFuture<'_, EtlResult<Vec<RepairKey>>> {
+        let content = self.content();
+        let repairs = content.repairs.iter().filter(|(of, _)| *of == table);
+        ready(Ok(repairs.map(|(_, key)| key.clone()).collect()))
+    }
+
+    fn add_repairs(&self, table: TableId, keys: Vec<RepairKey>) -> BoxFuture<'_, EtlResult<()>> {
+        self.content().repairs.extend(keys.into_iter().map(|key| (table, key)));
+        ready(Ok(()))
+    }
+
+    fn remove_repairs(&self, table: TableId, keys: Vec<RepairKey>) -> BoxFuture<'_, EtlResult<()>> {
+        let mut content = self.content();
+        for key in keys {
+            content.repairs.remove(&(table, key));
+        }
+        ready(Ok(()))
+    }
+
+    fn forget_copy(&self, table: TableId) -> BoxFuture<'_, EtlResult<()>> {
+        let mut content = self.content();
+        content.copied.retain(|(of, _), _| *of != table);
+        content.repairs.retain(|(of, _)| *of != table);
         ready(Ok(()))
     }
 }

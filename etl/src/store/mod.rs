@@ -2,6 +2,7 @@
 
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+mod copy;
 mod cursor;
 mod memory;
 mod postgres;
@@ -13,6 +14,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+pub use copy::{CopiedLeaf, CopySoFar, CopyStore, Mixed, RepairKey};
 pub use cursor::CursorId;
 pub use memory::MemoryStore;
 pub use postgres::PostgresStore;
@@ -53,8 +55,11 @@ pub enum Phase {
     Pending,
     /// Its existing rows are being read.
     Copying {
-        /// The cursor P of its snapshot (`SOURCE.md` R1).
+        /// The cursor P of its first snapshot (`SOURCE.md` R1).
         cursor: Position,
+        /// What it has done, where it can go on under another snapshot.
+        #[serde(default)]
+        so_far: Option<CopySoFar>,
     },
     /// Its rows are copied; what happened meanwhile is read from the relay.
     CatchingUp {
@@ -62,6 +67,9 @@ pub enum Phase {
         cursor: Position,
         /// Which transactions the copy has seen.
         snapshot: SnapshotFilter,
+        /// Where its rows are from more than one snapshot.
+        #[serde(default)]
+        mixed: Option<Mixed>,
     },
     /// It shares the main cursor.
     Ready,
@@ -73,6 +81,12 @@ pub enum Phase {
         /// What its copy has seen of those.
         #[serde(default)]
         snapshot: Option<SnapshotFilter>,
+        /// As of [`CatchingUp`](Self::CatchingUp).
+        #[serde(default)]
+        mixed: Option<Mixed>,
+        /// As of [`Copying`](Self::Copying), where it is not copied yet.
+        #[serde(default)]
+        so_far: Option<CopySoFar>,
     },
     /// It failed, and waits.
     Quarantined {
@@ -186,9 +200,9 @@ pub trait SchemaStore: Send + Sync {
 }
 
 /// All that the engine remembers.
-pub trait Store: StateStore + SchemaStore {}
+pub trait Store: StateStore + SchemaStore + CopyStore {}
 
-impl<T: StateStore + SchemaStore + ?Sized> Store for T {}
+impl<T: StateStore + SchemaStore + CopyStore + ?Sized> Store for T {}
 
 /// A store that engine and destination use together.
 pub type SharedStore = Arc<dyn Store>;

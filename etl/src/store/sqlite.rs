@@ -8,7 +8,7 @@ use rusqlite::types::Type;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, TransactionBehavior, params};
 
 use super::memory::conflict;
-use super::{BoxFuture, CursorId, Progress, SchemaStore, StateStore, TableState};
+use super::{BoxFuture, CopiedLeaf, CopyStore, CursorId, Progress, RepairKey, SchemaStore, StateStore, TableState};
 use crate::error::{ErrorKind, EtlError, EtlResult};
 use crate::lsn::{Lsn, Position};
 use crate::retry::{RetryPolicy, retry};
@@ -21,12 +21,17 @@ const FILE: &str = "state.sqlite";
 const WRITABLE: &str = "Let the user that runs this write to data_dir";
 
 /// Each brings the file from the version before it to its own; the first makes it.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
 CREATE TABLE table_state (id INTEGER PRIMARY KEY, revision INTEGER NOT NULL, state TEXT NOT NULL) STRICT;
 CREATE TABLE cursor (id INTEGER PRIMARY KEY, position TEXT NOT NULL) STRICT;
 CREATE TABLE confirmed (one INTEGER PRIMARY KEY CHECK (one = 1), lsn TEXT NOT NULL) STRICT;
 CREATE TABLE fact (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
-CREATE TABLE table_schema (id INTEGER, since TEXT, body TEXT NOT NULL, PRIMARY KEY (id, since)) STRICT;"];
+CREATE TABLE table_schema (id INTEGER, since TEXT, body TEXT NOT NULL, PRIMARY KEY (id, since)) STRICT;",
+    "
+CREATE TABLE copied (id INTEGER, leaf INTEGER, body TEXT NOT NULL, PRIMARY KEY (id, leaf)) STRICT;
+CREATE TABLE repair (id INTEGER, key TEXT, PRIMARY KEY (id, key)) STRICT, WITHOUT ROWID;",
+];
 
 /// The main cursor's id in the file; no table has this oid.
 const MAIN: i64 = -1;
@@ -268,4 +273,67 @@ impl SchemaStore for SqliteStore {
             Ok(Ok(()))
         })
     }
+}
+
+impl CopyStore for SqliteStore {
+    fn copied(&self, table: TableId) -> BoxFuture<'_, EtlResult<Vec<CopiedLeaf>>> {
+        self.call("read what is copied", move |connection| {
+            let mut query = connection.prepare_cached("SELECT body FROM copied WHERE id = ?1")?;
+            let leaves = query.query_map(params![table.0], |row| json(&row.get::<_, String>(0)?))?;
+            Ok(Ok(leaves.collect::<rusqlite::Result<_>>()?))
+        })
+    }
+
+    fn put_copied(&self, table: TableId, leaf: CopiedLeaf) -> BoxFuture<'_, EtlResult<()>> {
+        self.call("store what is copied", move |connection| {
+            let sql = "INSERT OR REPLACE INTO copied VALUES (?1, ?2, ?3)";
+            connection.prepare_cached(sql)?.execute(params![table.0, leaf.leaf.0, to_json(&leaf)?])?;
+            Ok(Ok(()))
+        })
+    }
+
+    fn repairs(&self, table: TableId) -> BoxFuture<'_, EtlResult<Vec<RepairKey>>> {
+        self.call("read what is to be repaired", move |connection| {
+            let mut query = connection.prepare_cached("SELECT key FROM repair WHERE id = ?1")?;
+            let keys = query.query_map(params![table.0], |row| json(&row.get::<_, String>(0)?))?;
+            Ok(Ok(keys.collect::<rusqlite::Result<_>>()?))
+        })
+    }
+
+    fn add_repairs(&self, table: TableId, keys: Vec<RepairKey>) -> BoxFuture<'_, EtlResult<()>> {
+        self.call("store what is to be repaired", move |connection| {
+            for_each_key(connection, "INSERT OR IGNORE INTO repair VALUES (?1, ?2)", table, &keys)
+        })
+    }
+
+    fn remove_repairs(&self, table: TableId, keys: Vec<RepairKey>) -> BoxFuture<'_, EtlResult<()>> {
+        self.call("store what is repaired", move |connection| {
+            for_each_key(connection, "DELETE FROM repair WHERE id = ?1 AND key = ?2", table, &keys)
+        })
+    }
+
+    fn forget_copy(&self, table: TableId) -> BoxFuture<'_, EtlResult<()>> {
+        self.call("forget a copy", move |connection| {
+            let transaction = connection.transaction()?;
+            transaction.execute("DELETE FROM copied WHERE id = ?1", params![table.0])?;
+            transaction.execute("DELETE FROM repair WHERE id = ?1", params![table.0])?;
+            transaction.commit()?;
+            Ok(Ok(()))
+        })
+    }
+}
+
+/// All or nothing.
+fn for_each_key(
+    connection: &mut Connection,
+    sql: &str,
+    table: TableId,
+    keys: &[RepairKey],
+) -> rusqlite::Result<EtlResult<()>> {
+    let transaction = connection.transaction()?;
+    for key in keys {
+        transaction.prepare_cached(sql)?.execute(params![table.0, to_json(key)?])?;
+    }
+    transaction.commit()?;
+    Ok(Ok(()))
 }

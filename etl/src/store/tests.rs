@@ -28,6 +28,7 @@ for_each_store! {
     the_schema_in_force_is_found_and_survives_pruning
     a_schema_takes_the_place_of_the_one_with_the_same_since
     facts_are_kept
+    copies_are_kept_until_they_are_forgotten
 }
 
 #[tokio::test]
@@ -35,7 +36,11 @@ async fn what_sqlite_stored_is_there_after_reopening() {
     let (dir, store) = sqlite().await;
     store.confirm(Lsn(5)).await.unwrap();
     let snapshot = SnapshotFilter { xmin: 1, xmax: u64::MAX, in_progress: Box::new([2, 3]), until: Lsn(9) };
-    let phase = Phase::CatchingUp { cursor: Position::new(Lsn(4), 0), snapshot };
+    let phase = Phase::CatchingUp {
+        cursor: Position::new(Lsn(4), 0),
+        snapshot,
+        mixed: Some(Mixed { snapshots: 2, until: Lsn(11), has_gaps: true }),
+    };
     store.set_table_state(TABLE, None, TableState { phase: phase.clone(), ..TableState::PENDING }).await.unwrap();
     drop(store);
     let store = SqliteStore::open(dir.path()).await.unwrap();

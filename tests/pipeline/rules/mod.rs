@@ -8,5 +8,6 @@ mod r1_writers;
 mod r2_rewrites;
 mod r3_flush;
 mod r4_positions;
+mod r5_snapshots;
 mod r8_identity;
 mod r9_guards;

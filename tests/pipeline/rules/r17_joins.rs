@@ -6,7 +6,9 @@ use std::time::Duration;
 use etl::data::{Event, TableRow};
 use etl::destination::{Batch, Capabilities, CopyChunk, Destination, MemoryDestination};
 use etl::schema::{TableId, TableSchema};
-use etl::store::{BoxFuture, MemoryStore, Progress, SchemaStore, StateStore, TableState};
+use etl::store::{
+    BoxFuture, CopiedLeaf, CopyStore, MemoryStore, Progress, RepairKey, SchemaStore, StateStore, TableState,
+};
 use etl::{CursorId, EtlResult, Lsn, Position};
 use harness::postgres::database;
 use tokio::sync::watch;
@@ -50,6 +52,9 @@ impl Destination for Cut {
     }
     fn capabilities(&self) -> Capabilities {
         self.0.capabilities()
+    }
+    fn replaces_copied_rows(&self, schema: &Arc<TableSchema>) -> bool {
+        self.0.replaces_copied_rows(schema)
     }
     async fn write_copy_chunk(&self, table_id: TableId, chunk: CopyChunk, table_rows: Vec<TableRow>) -> EtlResult<()> {
         self.1.next().await;
@@ -103,6 +108,39 @@ impl StateStore for CutStore {
     }
     fn set_fact(&self, name: &'static str, value: String) -> BoxFuture<'_, EtlResult<()>> {
         self.0.set_fact(name, value)
+    }
+}
+
+impl CopyStore for CutStore {
+    fn copied(&self, table: TableId) -> BoxFuture<'_, EtlResult<Vec<CopiedLeaf>>> {
+        self.0.copied(table)
+    }
+    fn put_copied(&self, table: TableId, leaf: CopiedLeaf) -> BoxFuture<'_, EtlResult<()>> {
+        Box::pin(async move {
+            self.1.next().await;
+            self.0.put_copied(table, leaf).await
+        })
+    }
+    fn repairs(&self, table: TableId) -> BoxFuture<'_, EtlResult<Vec<RepairKey>>> {
+        self.0.repairs(table)
+    }
+    fn add_repairs(&self, table: TableId, keys: Vec<RepairKey>) -> BoxFuture<'_, EtlResult<()>> {
+        Box::pin(async move {
+            self.1.next().await;
+            self.0.add_repairs(table, keys).await
+        })
+    }
+    fn remove_repairs(&self, table: TableId, keys: Vec<RepairKey>) -> BoxFuture<'_, EtlResult<()>> {
+        Box::pin(async move {
+            self.1.next().await;
+            self.0.remove_repairs(table, keys).await
+        })
+    }
+    fn forget_copy(&self, table: TableId) -> BoxFuture<'_, EtlResult<()>> {
+        Box::pin(async move {
+            self.1.next().await;
+            self.0.forget_copy(table).await
+        })
     }
 }
 

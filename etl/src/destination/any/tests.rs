@@ -6,6 +6,7 @@ use super::*;
 use crate::clock::Timestamp;
 use crate::error::{ErrorKind, EtlError};
 use crate::lsn::Lsn;
+use crate::schema::{ReplicaIdentity, TableName};
 use crate::store::CursorId;
 
 /// Notes each call; `check_connection` fails, so that an error is seen to come back.
@@ -38,6 +39,10 @@ impl Destination for Noted {
     fn capabilities(&self) -> Capabilities {
         self.note("capabilities", ());
         Capabilities::default().with_atomic().with_writes_in_flight(7)
+    }
+    fn replaces_copied_rows(&self, schema: &Arc<TableSchema>) -> bool {
+        self.note("replaces_copied_rows", schema);
+        true
     }
     async fn check_connection(&self) -> EtlResult<()> {
         self.note("check_connection", ());
@@ -75,14 +80,21 @@ impl Destination for Noted {
 
 const POSITION: Position = Position { commit: Lsn(5), ordinal: 6 };
 
+fn schema() -> Arc<TableSchema> {
+    let (name, columns, key) = (TableName::new("public", "t"), Box::default(), Box::default());
+    let (identity, since) = (ReplicaIdentity::Default, Position::ZERO);
+    Arc::new(TableSchema { source_name: None, id: TableId(1), name, columns, key, identity, since })
+}
+
 /// Makes every call once, each with other arguments.
 async fn call_all(destination: &impl Destination) {
     let events = || vec![Event::Begin { xid: 3, commit: Lsn(4) }];
-    let chunk = CopyChunk { generation: 1, index: 2, position: POSITION, read_at: Timestamp(8) };
+    let chunk = CopyChunk { generation: 1, index: 2, position: POSITION, read_at: Timestamp(8), replaces: false };
     let cursor = CursorId::Table(TableId(9));
     let batch = Batch { cursor, from: Position::ZERO, upto: POSITION, moves: vec![(TableId(9), CursorId::Main)] };
     assert_eq!(destination.name(), "noted");
     assert_eq!(destination.capabilities(), Capabilities::default().with_atomic().with_writes_in_flight(7));
+    assert!(destination.replaces_copied_rows(&schema()));
     assert_eq!(destination.check_connection().await.unwrap_err().kind(), ErrorKind::DestinationUnavailable);
     destination.startup().await.unwrap();
     destination.begin_run("r1").await.unwrap();

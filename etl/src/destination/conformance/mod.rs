@@ -122,6 +122,7 @@ cases! {
     an_empty_copy_makes_an_empty_table in copies;
     a_copy_arrives_whole_and_a_repeated_chunk_changes_nothing in copies;
     a_new_copy_forgets_the_old_one in copies;
+    a_newer_copy_takes_the_place_of_rows_and_older_events_leave_it_alone in copies;
     every_kind_of_value_arrives_exactly in values;
     every_kind_of_value_arrives_exactly_in_changes in values;
     every_byte_and_odd_text_arrives_exactly in values;

@@ -156,7 +156,7 @@ impl<'s> Trial<'s> {
 
 /// The token of a chunk.
 pub(super) fn chunk(generation: u64, index: u64) -> CopyChunk {
-    CopyChunk { generation, index, position: Position::new(Lsn(50), 0), read_at: COMMITTED }
+    CopyChunk { generation, index, position: Position::new(Lsn(50), 0), read_at: COMMITTED, replaces: false }
 }
 
 /// A table with columns of these names, types and kinds; the key's places come first.

@@ -9,7 +9,7 @@ use crate::postgres::{ConnectOptions, Session, query_error, quote_ident};
 use crate::retry::{RetryPolicy, retry};
 
 /// Each brings the schema from the version before it to its own.
-const MIGRATIONS: &[&str] = &[include_str!("schema.sql")];
+const MIGRATIONS: &[&str] = &[include_str!("schema.sql"), include_str!("copies.sql")];
 
 /// The comment on every table of a store: a publication must not hold them, or each position stored would be a change.
 pub(crate) const MARK: &str = "etl: the state of pipelines";
@@ -159,7 +159,7 @@ impl Home {
             let applied = format!("INSERT INTO {{schema}}.migration VALUES ({})", place + 1);
             self.execute(session, doing, &applied).await?;
         }
-        for table in ["migration", "pipeline", "table_state", "cursor", "fact", "table_schema"] {
+        for table in ["migration", "pipeline", "table_state", "cursor", "fact", "table_schema", "copied", "repair"] {
             self.execute(session, doing, &format!("COMMENT ON TABLE {{schema}}.{table} IS '{MARK}'")).await?;
         }
         self.execute(session, doing, "COMMIT").await

@@ -1,5 +1,6 @@
 //! How does the state survive a machine without a disk of its own? In a schema of any Postgres that can be written.
 
+mod copies;
 mod home;
 mod statements;
 

@@ -38,17 +38,17 @@ fn read_position(row: &Row, place: usize) -> EtlResult<Position> {
     Ok(Position::new(read_lsn(row, place)?, ordinal))
 }
 
-fn from_json<T: serde::de::DeserializeOwned>(what: &'static str, text: &str) -> EtlResult<T> {
+pub(super) fn from_json<T: serde::de::DeserializeOwned>(what: &'static str, text: &str) -> EtlResult<T> {
     serde_json::from_str(text).map_err(|error| damaged(what, error))
 }
 
-fn to_json<T: serde::Serialize>(what: &'static str, value: &T) -> EtlResult<String> {
+pub(super) fn to_json<T: serde::Serialize>(what: &'static str, value: &T) -> EtlResult<String> {
     serde_json::to_string(value).map_err(|error| damaged(what, error))
 }
 
 impl PostgresStore {
     /// Runs a statement whose arguments are texts; the first is the pipeline.
-    async fn texts(&self, doing: &'static str, statement: &str, arguments: &[&str]) -> EtlResult<Answer> {
+    pub(super) async fn texts(&self, doing: &'static str, statement: &str, arguments: &[&str]) -> EtlResult<Answer> {
         let mut typed: Vec<super::Argument<'_>> = vec![(&self.home.pipeline, Type::TEXT)];
         typed.extend(arguments.iter().map(|text| (text as &(dyn tokio_postgres::types::ToSql + Sync), Type::TEXT)));
         self.run(doing, statement, &typed).await

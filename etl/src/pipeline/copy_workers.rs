@@ -1,0 +1,245 @@
+//! Who reads a table's chunks? Several connections that share a snapshot, each with one piece in flight.
+
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tracing::Instrument;
+
+use super::copy_ledger::CopyLedger;
+use super::memory_budget::CopyBudget;
+use super::run::Run;
+use super::table_copy::{CopyOrder, PIECE_BITS, copy_options};
+use crate::clock;
+use crate::data::TableRow;
+use crate::destination::{CopyChunk, Destination};
+use crate::error::{ErrorKind, EtlError, EtlResult};
+use crate::failpoint;
+use crate::postgres::Connection;
+use crate::source::{Chunk, Chunks, PublishedTable, RowReader, Rows, Snapshot, SnapshotId, join_snapshot};
+
+/// What the workers of one snapshot have in common.
+pub(super) struct Job {
+    run: Arc<Run>,
+    table: PublishedTable,
+    snapshot: SnapshotId,
+    token: CopyChunk,
+    budget: CopyBudget,
+    left: Mutex<Chunks>,
+    /// Where what is durable is noted, if that helps a later copy.
+    ledger: Option<Arc<CopyLedger>>,
+    /// Says that the table is to rest.
+    leave: watch::Receiver<bool>,
+    /// Whether no more chunks are given out.
+    is_given_out: watch::Sender<bool>,
+}
+
+/// How far the workers came.
+pub(super) enum Read {
+    /// All chunks are durable.
+    All,
+    /// The table is to rest, or the snapshot is old. What they have begun is durable, where the table can go on.
+    Stopped,
+}
+
+impl Job {
+    pub(super) fn new(
+        order: &CopyOrder<'_>,
+        table: &PublishedTable,
+        snapshot: &Snapshot,
+        token: CopyChunk,
+        left: Chunks,
+        ledger: Option<Arc<CopyLedger>>,
+    ) -> Self {
+        Self {
+            run: Arc::clone(order.run),
+            table: table.clone(),
+            snapshot: SnapshotId { id: snapshot.id.clone(), leaves: snapshot.leaves.clone() },
+            token,
+            budget: order.budget.clone(),
+            left: Mutex::new(left),
+            ledger,
+            leave: order.leave.clone(),
+            is_given_out: watch::Sender::new(false),
+        }
+    }
+
+    fn left(&self) -> MutexGuard<'_, Chunks> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next chunk; none once all are given out, or the workers are to stop.
+    fn next(&self) -> Option<Chunk> {
+        if *self.leave.borrow() || *self.is_given_out.borrow() {
+            return None;
+        }
+        let next = self.left().next();
+        if next.is_none() {
+            self.is_given_out.send_replace(true);
+        }
+        next
+    }
+}
+
+/// Reads all chunks, unless the snapshot gets old before.
+pub(super) async fn read_all(
+    job: Job,
+    exporter: Connection,
+    old: impl Future<Output = EtlResult<()>>,
+) -> EtlResult<Read> {
+    let workers = job.left().readers(job.run.settings.copy.connections_per_table);
+    let job = Arc::new(job);
+    let mut tasks = JoinSet::new();
+    // The connection that exported the snapshot reads too; it is the last to go.
+    tasks.spawn(Box::pin(work(Arc::clone(&job), Some(exporter)).in_current_span()));
+    for _ in 1..workers {
+        tasks.spawn(Box::pin(work(Arc::clone(&job), None).in_current_span()));
+    }
+    let mut exporters = Vec::new();
+    let mut old = std::pin::pin!(old);
+    let mut is_old = false;
+    loop {
+        tokio::select! {
+            ended = tasks.join_next() => {
+                let Some(ended) = ended else { break };
+                let ended = ended.map_err(|e| EtlError::new(ErrorKind::Internal, "a copy was cut short").because(e))?;
+                exporters.push(ended?);
+            }
+            renew = &mut old, if !is_old => {
+                renew?;
+                is_old = true;
+                job.is_given_out.send_replace(true);
+            }
+        }
+    }
+    let is_all = job.left().is_empty() && !*job.leave.borrow();
+    Ok(if is_all { Read::All } else { Read::Stopped })
+}
+
+/// One connection.
+struct Worker {
+    job: Arc<Job>,
+    /// The piece that is being written.
+    writes: JoinSet<EtlResult<()>>,
+    /// Chunks of which every piece was sent on its way, and their rows.
+    sent: Vec<(Chunk, u64)>,
+}
+
+/// Reads chunks until there are none left.
+async fn work(job: Arc<Job>, exporter: Option<Connection>) -> EtlResult<Option<Connection>> {
+    let mut connection = match exporter {
+        Some(connection) => connection,
+        None => {
+            let mut given_out = job.is_given_out.subscribe();
+            tokio::select! {
+                joined = joined(&job) => joined?,
+                // Behind somebody who waits for the exporter to let go of the table: nothing is left to help with.
+                _ = given_out.wait_for(|given_out| *given_out) => return Ok(None),
+            }
+        }
+    };
+    let mut worker = Worker { job, writes: JoinSet::new(), sent: Vec::new() };
+    while let Some(chunk) = worker.job.next() {
+        worker.read(&mut connection, chunk).await?;
+    }
+    worker.settle().await?;
+    Ok(Some(connection))
+}
+
+async fn joined(job: &Job) -> EtlResult<Connection> {
+    let mut connection = Connection::connect(&copy_options(&job.run, &job.table)).await?;
+    join_snapshot(&mut connection, &job.table, &job.snapshot).await?;
+    Ok(connection)
+}
+
+impl Worker {
+    async fn read(&mut self, connection: &mut Connection, chunk: Chunk) -> EtlResult<()> {
+        let job = Arc::clone(&self.job);
+        let selection = job.run.selection(job.table.schema.id)?;
+        let mut reader = RowReader::open(connection, &job.table, selection, Rows::Of(&chunk)).await?;
+        let (mut piece, mut count) = (0, 0);
+        let (mut rows, mut bytes) = (Vec::new(), 0);
+        let mut reading = Duration::ZERO;
+        loop {
+            let begun = clock::monotonic();
+            let Some(more) = reader.next().await? else { break };
+            reading += clock::monotonic().saturating_duration_since(begun);
+            job.run.pace.spend(more.rows.len(), more.bytes).await;
+            bytes += more.bytes;
+            count += more.rows.len() as u64;
+            if rows.is_empty() {
+                rows = more.rows;
+            } else {
+                rows.extend(more.rows);
+            }
+            if bytes >= job.budget.piece {
+                self.write(&chunk, piece, std::mem::take(&mut rows), std::mem::take(&mut bytes)).await?;
+                piece += 1;
+                if job.ledger.is_none() && *job.leave.borrow() {
+                    return Ok(());
+                }
+            }
+        }
+        job.left().took(&chunk, reading);
+        failpoint::visit("copy.chunk_read").await?;
+        if !rows.is_empty() {
+            self.write(&chunk, piece, rows, bytes).await?;
+        }
+        self.sent.push((chunk, count));
+        Ok(())
+    }
+
+    /// Sends a piece on its way once the one before it is written and the budget has room for it.
+    async fn write(&mut self, chunk: &Chunk, piece: u64, rows: Vec<TableRow>, bytes: usize) -> EtlResult<()> {
+        let permit = self.job.budget.take(bytes).await?;
+        let held = Held::new(&self.job.run, bytes);
+        // One piece is written while the next is read: what a destination makes of a piece needs memory too.
+        self.settle().await?;
+        let job = Arc::clone(&self.job);
+        let token = CopyChunk { index: job.token.index | chunk.number << PIECE_BITS | piece, ..job.token };
+        let writing = async move {
+            let (id, count) = (job.table.schema.id, rows.len() as u64);
+            job.run.destination.write_copy_chunk(id, token, rows).await?;
+            drop((permit, held));
+            job.run.board.rows_copied(id, count);
+            failpoint::visit("copy.chunk_written").await
+        };
+        self.writes.spawn(writing.in_current_span());
+        Ok(())
+    }
+
+    /// Waits for what is being written. Then every chunk that was sent is durable.
+    async fn settle(&mut self) -> EtlResult<()> {
+        while let Some(written) = self.writes.join_next().await {
+            written
+                .map_err(|e| EtlError::new(ErrorKind::Internal, "a write of copied rows was cut short").because(e))??;
+        }
+        for (chunk, rows) in self.sent.drain(..) {
+            if let Some(ledger) = &self.job.ledger {
+                ledger.note(&chunk, rows).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Bytes of rows that are not written yet, on the board.
+struct Held {
+    run: Arc<Run>,
+    bytes: u64,
+}
+
+impl Held {
+    fn new(run: &Arc<Run>, bytes: usize) -> Self {
+        run.board.copy_holds(bytes as u64);
+        Self { run: Arc::clone(run), bytes: bytes as u64 }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.run.board.copy_let_go(self.bytes);
+    }
+}
