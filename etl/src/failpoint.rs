@@ -29,6 +29,7 @@ pub const NAMES: &[&str] = &[
     "progress.before_store",
     "progress.before_confirm",
     "relay.before_sync",
+    "relay.given_up",
 ];
 
 /// Visits a named place.

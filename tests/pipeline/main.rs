@@ -6,6 +6,7 @@ mod choices;
 mod copies;
 mod copy_and_stream;
 mod down;
+mod relay_full;
 mod rules;
 mod running;
 mod shapes;

@@ -74,7 +74,6 @@ fn one_bad_key_is_one_problem() {
         ("relay: { max_bytes: 10 parsec }", "relay.max_bytes (line 4): `10 parsec` is not a size"),
         ("relay: { max_bytes: 0 }", "relay.max_bytes (line 4): `0`: it must be more than nothing"),
         ("relay: { at_limit: wiat }", "relay.at_limit (line 4): `wiat`: unknown value. Did you mean `wait`?"),
-        ("relay: { at_limit: resync }", "`resync`: unknown value. It is not available in this version"),
         ("relay: 7", "relay (line 4): `7`: here belong keys with values"),
         ("store: { postgres: {} }", "store.postgres.url (line 4): this key is missing"),
         ("store: { postgres: { url: 'mysql://u:hunter2@h' } }", "store.postgres.url (line 4): the url is wrong"),

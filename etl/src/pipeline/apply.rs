@@ -1,5 +1,7 @@
 //! How do events reach the destination? The loop of one cursor: read, assemble, write, acknowledge.
 
+mod given_up;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -7,6 +9,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+pub(super) use self::given_up::GiveUp;
+use self::given_up::GivenUp;
 use super::apply_state::{ApplyState, Decision, Join, Taken};
 use super::batch::{Sealed, committed_at};
 use super::board::CursorMeter;
@@ -69,6 +73,7 @@ pub(super) struct Left {
 pub(super) enum MainRequest {
     Join(JoinRequest),
     Leave(LeaveRequest),
+    GiveUp(GiveUp),
 }
 
 /// What happened while a cursor waited.
@@ -97,6 +102,8 @@ struct InFlight {
     boundary: Option<Boundary>,
     joins: Vec<Join>,
     leaves: Vec<(LeaveRequest, Follow)>,
+    /// Whether it says that all tables were given up.
+    gives_up: bool,
     events: usize,
     bytes: u64,
     /// When its oldest change was committed.
@@ -122,6 +129,7 @@ pub(super) struct Applier {
     wake: Option<watch::Receiver<bool>>,
     requests: mpsc::Receiver<MainRequest>,
     leaves: Vec<LeaveRequest>,
+    given_up: Option<GivenUp>,
     /// Tables that were to join, and whether they have arrived.
     arrivals: mpsc::Receiver<(TableId, bool)>,
     arrive: mpsc::Sender<(TableId, bool)>,
@@ -140,7 +148,7 @@ impl Applier {
         assembler: Assembler,
         requests: mpsc::Receiver<MainRequest>,
     ) -> EtlResult<Self> {
-        let mut reader = run.relay.reader(start_after(durable))?;
+        let mut reader = run.relay.reader_of(cursor, start_after(durable))?;
         // When the run ends before the cursor does, the next one reads on from here.
         reader.stay();
         let writes = run.destination.capabilities().writes_in_flight;
@@ -157,6 +165,7 @@ impl Applier {
             wake: None,
             requests,
             leaves: Vec::new(),
+            given_up: None,
             arrivals,
             arrive,
             stop: run.stop.subscribe(),
@@ -215,7 +224,7 @@ impl Applier {
         self.state.drain();
         self.work().await?;
         self.run.board.forget_meter(self.cursor);
-        let mut hold = self.run.relay.reader(start_after(self.durable))?;
+        let mut hold = self.run.relay.reader_of(self.cursor, start_after(self.durable))?;
         hold.stay();
         self.reader.leave();
         Ok(Left { upto: self.durable, hold })
@@ -310,6 +319,7 @@ impl Applier {
                 self.leaves.push(leave);
                 Ok(())
             }
+            Input::Request(MainRequest::GiveUp(request)) => self.give_up(request).await,
             Input::Arrived(table, has_arrived) => {
                 self.state.arrived(table, has_arrived);
                 Ok(())
@@ -346,7 +356,10 @@ impl Applier {
         let Sealed { events, bytes, from, upto, boundary } = sealed;
         let leaves = self.part(&leaving);
         let joined = joining.iter().map(|join| (join.table, CursorId::Main));
-        let left = leaves.iter().map(|(leave, _)| (leave.table, CursorId::Table(leave.table)));
+        let given_up = self.given_up.as_ref().filter(|_| !leaving.is_empty());
+        let given_up_tables = given_up.map_or(&[][..], |given_up| &given_up.tables);
+        let left = leaves.iter().map(|(leave, _)| leave.table).chain(given_up_tables.iter().copied());
+        let left = left.map(|table| (table, CursorId::Table(table)));
         let batch = Batch { cursor: self.cursor, from, upto, moves: joined.chain(left).collect() };
         let (destination, store) = (self.run.destination.clone(), SharedStore::clone(&self.run.store));
         let owed = match (self.cursor, self.mixed) {
@@ -368,6 +381,7 @@ impl Applier {
             upto,
             boundary,
             joins: joining,
+            gives_up: given_up.is_some(),
             leaves,
             events: count,
             bytes: bytes as u64,
@@ -413,15 +427,19 @@ impl Applier {
         self.waits.reset();
         self.durable = write.upto;
         self.run.store.advance(self.cursor, write.upto).await?;
-        for join in &write.joins {
+        // What joined before everything was given up is given up, too.
+        for join in write.joins.iter().filter(|_| self.given_up.is_none()) {
             self.run.table_joined(join.table, self.assembler.seen_until(join.table)).await?;
         }
         for (leave, follow) in write.leaves {
-            let mut hold = self.run.relay.reader(start_after(write.upto))?;
+            let mut hold = self.run.relay.reader_of(CursorId::Table(leave.table), start_after(write.upto))?;
             hold.stay();
             self.run.table_left(leave.table, leave.why, write.upto, follow.seen).await?;
             // Whoever asked may be gone.
             let _ = leave.answer.send(Ok(Left { upto: write.upto, hold }));
+        }
+        if write.gives_up {
+            self.has_given_up()?;
         }
         let took = clock::monotonic().saturating_duration_since(write.begun);
         self.run.board.batch_written(self.cursor, write.upto, write.events, write.oldest, took);
@@ -477,11 +495,22 @@ impl Applier {
                 return Err(EtlError::new(ErrorKind::Cancelled, "the pipeline was aborted"));
             }
         }
-        let mut reader = self.run.relay.reader(start_after(self.durable))?;
-        reader.stay();
-        std::mem::replace(&mut self.reader, reader).leave();
+        if self.given_up.is_none() {
+            self.read_from(start_after(self.durable))?;
+        }
         self.assembler.restart(self.durable);
         self.state.restart(self.durable);
+        if let Some(given_up) = &self.given_up {
+            self.state.give_up(&given_up.tables, given_up.end);
+        }
+        Ok(())
+    }
+
+    /// Reads from somewhere else.
+    fn read_from(&mut self, from: StartAt) -> EtlResult<()> {
+        let mut reader = self.run.relay.reader_of(self.cursor, from)?;
+        reader.stay();
+        std::mem::replace(&mut self.reader, reader).leave();
         Ok(())
     }
 }

@@ -99,6 +99,14 @@ impl ApplyState {
         self.leaving.push(table);
     }
 
+    /// What was read is dropped, and everything before `end`, with these tables: the next write says so.
+    pub(super) fn give_up(&mut self, tables: &[TableId], end: Lsn) {
+        self.filling = Filling::new(self.taken);
+        self.joins.clear();
+        self.leaving = tables.to_vec();
+        self.end = self.end.max(end);
+    }
+
     /// What waits to be written weighs this.
     pub(super) fn bytes(&self) -> usize {
         self.filling.bytes()

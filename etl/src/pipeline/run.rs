@@ -124,6 +124,16 @@ impl Run {
         self.set_phase(table, phase).await
     }
 
+    /// What the relay holds for a table of the main cursor is dropped: stored before anything else is done, it is
+    /// copied anew by this run or the next.
+    pub(super) async fn table_given_up(&self, table: TableId) -> EtlResult<()> {
+        self.settling().retain(|(settling, _)| *settling != table);
+        if self.states.get(table).phase == Phase::Ready {
+            self.own_cursor_opened();
+        }
+        self.set_phase(table, Phase::Pending).await
+    }
+
     /// The position that the destination stores for a cursor, where it stores any.
     pub(super) async fn destination_position(&self, cursor: CursorId) -> EtlResult<Option<Position>> {
         self.destination.durable_position(cursor).await

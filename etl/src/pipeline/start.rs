@@ -300,7 +300,7 @@ async fn open_relay(
             }
             // Nothing is freed before the table reads: its reader is there before any other.
             (_, Begin::CatchUp { .. } | Begin::Resume | Begin::Wait) => {
-                let mut hold = relay.reader(start_after(from.unwrap_or_default()))?;
+                let mut hold = relay.reader_of(CursorId::Table(*id), start_after(from.unwrap_or_default()))?;
                 hold.stay();
                 holds.insert(*id, hold);
             }

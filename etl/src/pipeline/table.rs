@@ -159,7 +159,7 @@ impl Table {
     /// R1: the cursor is fixed first, and what comes after it stays in the relay until it is caught up.
     async fn begin_copy(&mut self) -> EtlResult<Position> {
         let run = &self.run;
-        let mut hold = run.relay.reader(StartAt::Head)?;
+        let mut hold = run.relay.reader_of(CursorId::Table(self.id), StartAt::Head)?;
         // When the run ends before the copy does, the next one goes on with what it keeps.
         hold.stay();
         if let Some(before) = self.hold.replace(hold) {

@@ -1,5 +1,7 @@
 //! Who brings the tables to the main cursor, and takes them away from it? One task, which also hears what people wish.
 
+mod room;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +37,14 @@ pub(super) struct Order {
     pub(super) table: TableId,
     pub(super) wish: Wish,
     pub(super) answer: oneshot::Sender<EtlResult<()>>,
+}
+
+/// What the task wakes up for.
+enum News {
+    Order(Order),
+    /// The relay is at its limit, and this cursor holds the most of it.
+    Stuck(CursorId),
+    Tick,
 }
 
 /// The tables that have a cursor of their own.
@@ -93,27 +103,38 @@ impl Tables {
     pub(super) async fn work(mut self) -> EtlResult<()> {
         let run = Arc::clone(&self.run);
         let (mut stop, mut ends) = (run.stop.subscribe(), run.stop.subscribe());
+        let mut stuck = Box::pin(run.stuck());
         loop {
-            let order = tokio::select! {
+            let news = tokio::select! {
                 biased;
                 _ = stop.wait_for(|stop| *stop != Stop::No) => break,
                 Some(ended) = self.tasks.join_next() => {
                     self.ended(ended)?;
                     continue;
                 }
-                order = next_order(&mut self.orders) => order,
-                () = crate::retry::pause(TICK), if !self.held.is_empty() => {
-                    self.show_held();
-                    continue;
+                order = next_order(&mut self.orders) => News::Order(order),
+                slowest = &mut stuck => News::Stuck(slowest),
+                () = crate::retry::pause(TICK), if !self.held.is_empty() => News::Tick,
+            };
+            match news {
+                News::Order(order) => {
+                    let done = tokio::select! {
+                        done = Box::pin(self.obey(order.table, order.wish)) => done,
+                        _ = ends.wait_for(|stop| *stop != Stop::No) => Err(over()),
+                    };
+                    // Whoever asked may be gone.
+                    let _ = order.answer.send(done);
                 }
-            };
-            let done = tokio::select! {
-                done = Box::pin(self.obey(order.table, order.wish)) => done,
-                _ = ends.wait_for(|stop| *stop != Stop::No) => Err(over()),
-            };
+                News::Stuck(slowest) => {
+                    tokio::select! {
+                        done = Box::pin(self.make_room(slowest)) => done?,
+                        _ = ends.wait_for(|stop| *stop != Stop::No) => {}
+                    }
+                    stuck.set(run.stuck());
+                }
+                News::Tick => {}
+            }
             self.show_held();
-            // Whoever asked may be gone.
-            let _ = order.answer.send(done);
         }
         for told in self.at_work.values() {
             told.send_replace(true);
@@ -203,16 +224,24 @@ impl Tables {
     }
 
     async fn resync(&mut self, id: TableId, phase: Phase) -> EtlResult<()> {
-        match (phase, self.held.remove(&id)) {
-            (_, Some(hold)) => hold.leave(),
-            (Phase::Paused { .. }, None) => self.run.own_cursor_opened(),
+        let hold = match (phase, self.held.remove(&id)) {
+            (_, Some(hold)) => Some(hold),
+            (Phase::Paused { .. }, None) => {
+                self.run.own_cursor_opened();
+                None
+            }
             _ => match self.call_back(id).await? {
-                Brought::Joined => self.leave_main(id, Leave::Resync).await?.hold.leave(),
-                Brought::Rests(rest) => drop(paused(rest).1.map(Reader::leave)),
+                Brought::Joined => Some(self.leave_main(id, Leave::Resync).await?.hold),
+                Brought::Rests(rest) => paused(rest).1,
                 Brought::Ended => return Err(over()),
             },
+        };
+        self.copy(id).await?;
+        // Stored first: what is dropped here, nobody needs any more.
+        if let Some(hold) = hold {
+            hold.leave();
         }
-        self.copy(id).await
+        Ok(())
     }
 
     /// The table has a cursor of its own, and is copied.

@@ -10,6 +10,7 @@ use super::{Head, Mark, Read, StartAt, Transaction};
 use crate::clock::Timestamp;
 use crate::error::{ErrorKind, EtlError, EtlResult};
 use crate::lsn::Lsn;
+use crate::store::CursorId;
 
 /// How many of the last transactions are known one by one.
 const RECENT: usize = 1 << 16;
@@ -143,6 +144,7 @@ impl Tail {
 
 #[derive(Debug)]
 struct Place {
+    owner: Option<CursorId>,
     read: u64,
     released: u64,
     rewound: bool,
@@ -333,7 +335,7 @@ impl Log {
         self.blocks.front().map_or(self.end, |block| block.offset)
     }
 
-    pub(super) fn add_reader(&mut self, from: StartAt) -> u64 {
+    pub(super) fn add_reader(&mut self, owner: Option<CursorId>, from: StartAt) -> u64 {
         let found = match from {
             StartAt::Head => None,
             StartAt::After(lsn) => self.place_after(lsn),
@@ -341,7 +343,7 @@ impl Log {
         let (read, seeks) = found.unwrap_or((self.tail.boundary.max(self.start()), None));
         let id = self.next_reader;
         self.next_reader += 1;
-        self.readers.insert(id, Place { read, released: read, rewound: false, seeks });
+        self.readers.insert(id, Place { owner, read, released: read, rewound: false, seeks });
         id
     }
 
@@ -476,6 +478,13 @@ impl Log {
 
     pub(super) fn behind(&self, id: u64) -> u64 {
         self.readers.get(&id).map_or(0, |place| self.end - place.read)
+    }
+
+    /// Whose reader holds the most, and from which log offset on; of several a table's.
+    pub(super) fn slowest(&self) -> Option<(CursorId, u64)> {
+        let behind = self.readers.values().filter(|place| place.released < self.end);
+        let owned = behind.filter_map(|place| Some((place.owner?, place.released)));
+        owned.min_by_key(|(owner, released)| (*released, *owner == CursorId::Main))
     }
 
     /// Whether some reader has not yet read everything: only then can waiting free memory.

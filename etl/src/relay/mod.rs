@@ -19,12 +19,12 @@ mod writer;
 
 use std::io;
 use std::path::PathBuf;
-use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, futures::Notified};
 
 use self::log::Log;
 pub use self::reader::Reader;
@@ -36,6 +36,7 @@ use crate::clock::Timestamp;
 use crate::error::{ErrorKind, EtlError, EtlResult, ResultExt};
 use crate::failpoint;
 use crate::lsn::Lsn;
+use crate::store::CursorId;
 
 /// The log as its readers' owners see it. Clones share one log.
 #[derive(Debug, Clone)]
@@ -48,6 +49,9 @@ struct Inner {
     grown: Notify,
     /// Wakes the writer: something was read or released.
     freed: Notify,
+    /// How many wait for room, and who wants to hear of it.
+    waiting: AtomicUsize,
+    crowded: Notify,
     segments: Arc<Segments>,
     /// Locked before the log, and only where blocking is allowed.
     pen: Mutex<Pen>,
@@ -63,7 +67,8 @@ impl Inner {
         let (log, pen) = recovery::recover(&segments)?;
         let (log, pen, is_durable) = (Mutex::new(log), Mutex::new(pen), AtomicBool::new(false));
         let (grown, freed, at_limit) = (Notify::new(), Notify::new(), settings.at_limit);
-        Ok(Self { log, grown, freed, segments, pen, is_durable, tail_bytes, at_limit })
+        let (waiting, crowded) = (AtomicUsize::new(0), Notify::new());
+        Ok(Self { log, grown, freed, waiting, crowded, segments, pen, is_durable, tail_bytes, at_limit })
     }
 
     fn log(&self) -> MutexGuard<'_, Log> {
@@ -73,6 +78,12 @@ impl Inner {
 
     fn pen(&self) -> MutexGuard<'_, Pen> {
         self.pen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// At the limit, until something is read or released.
+    async fn room(&self, freed: Pin<&mut Notified<'_>>) {
+        let _waiting = Waiting::new(self);
+        freed.await;
     }
 
     fn is_full(&self) -> EtlError {
@@ -86,6 +97,23 @@ impl Drop for Inner {
     fn drop(&mut self) {
         // The files are for the next log.
         self.segments.end();
+    }
+}
+
+/// Somebody who waits for room.
+struct Waiting<'i>(&'i Inner);
+
+impl<'i> Waiting<'i> {
+    fn new(inner: &'i Inner) -> Self {
+        inner.waiting.fetch_add(1, Ordering::SeqCst);
+        inner.crowded.notify_waiters();
+        Self(inner)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -220,8 +248,39 @@ impl Relay {
     /// # Errors
     /// None at present.
     pub fn reader(&self, from: StartAt) -> EtlResult<Reader> {
-        let id = self.0.log().add_reader(from);
+        let id = self.0.log().add_reader(None, from);
         Ok(Reader::new(self.clone(), id))
+    }
+
+    /// The same, for a cursor: what it holds counts as the cursor's.
+    ///
+    /// # Errors
+    /// As [`reader`](Self::reader).
+    pub fn reader_of(&self, owner: CursorId, from: StartAt) -> EtlResult<Reader> {
+        let id = self.0.log().add_reader(Some(owner), from);
+        Ok(Reader::new(self.clone(), id))
+    }
+
+    /// The cursor that holds the most, and the log offset from which on it does; nobody where nothing is held.
+    pub fn slowest(&self) -> Option<(CursorId, u64)> {
+        self.0.log().slowest()
+    }
+
+    /// Whether somebody waits for room at the limit.
+    pub fn is_crowded(&self) -> bool {
+        self.0.waiting.load(Ordering::SeqCst) > 0
+    }
+
+    /// Returns once somebody waits for room at the limit.
+    pub async fn crowded(&self) {
+        loop {
+            let mut crowded = pin!(self.0.crowded.notified());
+            crowded.as_mut().enable();
+            if self.is_crowded() {
+                return;
+            }
+            crowded.await;
+        }
     }
 
     /// While on, what was synced stays on disk even where no reader needs it: it says how far the log reached.
@@ -244,7 +303,7 @@ impl Relay {
                 Recorded::Synced => return Ok(()),
                 Recorded::Written => break,
                 Recorded::NoRoom if self.0.at_limit == AtLimit::Stop => return Err(self.0.is_full()),
-                Recorded::NoRoom => freed.await,
+                Recorded::NoRoom => self.0.room(freed).await,
             }
         }
         failpoint::visit("relay.before_sync").await?;

@@ -114,7 +114,7 @@ struct Seen {
 impl Seen {
     fn new(log: &mut Log, model: &Model) -> Self {
         let durable = log.head().end.0.saturating_sub(1);
-        let id = log.add_reader(StartAt::Head);
+        let id = log.add_reader(None, StartAt::Head);
         Self { id, from: model.complete(), bytes: Vec::new(), rewound: false, durable }
     }
 
@@ -123,7 +123,7 @@ impl Seen {
         let from = StartAt::After(Lsn(self.durable));
         assert!(log.holds(from), "what a reader had not released is gone");
         let first = model.began.iter().find(|began| began.commit > self.durable);
-        let (id, from) = (log.add_reader(from), first.map_or(model.complete(), |began| began.begin));
+        let (id, from) = (log.add_reader(None, from), first.map_or(model.complete(), |began| began.begin));
         *self = Self { id, from, bytes: Vec::new(), rewound: false, durable: self.durable };
     }
 

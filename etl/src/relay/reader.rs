@@ -65,6 +65,12 @@ impl Reader {
         self.stays = false;
     }
 
+    /// Holds nothing from now on, and gets nothing any more.
+    pub fn let_go(&mut self) {
+        self.relay.0.log().remove_reader(self.id);
+        self.relay.0.freed.notify_waiters();
+    }
+
     /// The bytes between what [`Reader::next`] has returned and the end.
     pub fn behind(&self) -> u64 {
         self.relay.0.log().behind(self.id)
@@ -76,7 +82,6 @@ impl Drop for Reader {
         if self.stays {
             return;
         }
-        self.relay.0.log().remove_reader(self.id);
-        self.relay.0.freed.notify_waiters();
+        self.let_go();
     }
 }

@@ -16,7 +16,8 @@ use super::record::{DESCRIPTION, Description, HEADER, Header, MARK};
 use crate::error::{ErrorKind, EtlError, EtlResult};
 
 pub(super) const MAGIC: &[u8; 8] = b"ETLSEG\0\x01";
-const SEGMENT_BYTES: u64 = 64 << 20;
+/// The last segment is kept whatever is in it, so it is a small part of the whole.
+const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 64 << 10..=64 << 20;
 
 /// The directory of the segments.
 #[derive(Debug)]
@@ -117,7 +118,7 @@ impl Segment {
 
     /// Whether the next record goes into another file.
     pub(super) fn is_full(&self) -> bool {
-        self.len() >= SEGMENT_BYTES
+        self.len() >= (self.segments.max_bytes / 16).clamp(*SEGMENT_BYTES.start(), *SEGMENT_BYTES.end())
     }
 
     /// Writes a record behind the others.

@@ -28,6 +28,10 @@ pub enum AtLimit {
     /// Reading stops, and the source keeps its WAL.
     #[default]
     Wait,
+    /// What waits for the slowest cursor is dropped, and its tables are copied again: a paused table once it goes on;
+    /// with `ack: relay` and a destination that is down all tables once it is back. Where nothing that is dropped
+    /// would make room, it waits.
+    Resync,
     /// The run ends with an error.
     Stop,
 }

@@ -46,7 +46,7 @@ impl RelayWriter {
                     log.append(block, marks)?;
                     break;
                 }
-                inner.at_limit == AtLimit::Wait && !log.somebody_is_behind()
+                inner.at_limit != AtLimit::Stop && !log.somebody_is_behind()
             };
             // A quarter at a time, so that not every block is a file operation.
             let keep = inner.tail_bytes / 4 * 3;
@@ -56,7 +56,7 @@ impl RelayWriter {
             if inner.at_limit == AtLimit::Stop {
                 return Err(inner.is_full());
             }
-            freed.await;
+            inner.room(freed).await;
         }
         inner.grown.notify_waiters();
         Ok(())

@@ -118,6 +118,11 @@ impl Assembler {
         self.follows.remove(&table)
     }
 
+    /// The tables that it follows.
+    pub(crate) fn followed(&self) -> impl Iterator<Item = TableId> {
+        self.follows.keys().copied()
+    }
+
     /// The end of what the table's copy may have seen.
     pub(crate) fn seen_until(&self, table: TableId) -> Lsn {
         let seen = self.follows.get(&table).and_then(|follow| follow.seen.as_ref());
