@@ -108,6 +108,12 @@ pub struct PostgresConfig {
     pub publication: Option<String>,
     /// Patterns such as `public.*` and `!public.audit_*`; the pipeline keeps its own publication of them.
     pub tables: Vec<String>,
+    /// Whether large transactions are received while they are in progress, into files in `data_dir`; else the server
+    /// keeps them until they commit. Default true.
+    pub streaming: Option<bool>,
+    /// How much of transactions in progress the server holds in its memory before it streams the largest one, or
+    /// without streaming puts it on its disk. Default 64MiB with streaming, 256MiB without.
+    pub decoding_memory: Option<ByteSize>,
     /// What the environment says where nothing else does.
     #[serde(skip)]
     pub(crate) libpq: Libpq,

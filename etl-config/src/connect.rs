@@ -138,6 +138,8 @@ impl PostgresConfig {
         let mut source = SourceConfig::new(connect);
         source.publication.clone_from(&self.publication);
         source.tables.clone_from(&self.tables);
+        source.decoding_memory = self.decoding_memory;
+        source.streaming = self.streaming.unwrap_or(source.streaming);
         Ok(source)
     }
 

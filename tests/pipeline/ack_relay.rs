@@ -41,7 +41,7 @@ async fn write(client: &Client, word: &str) {
 }
 
 /// Whether the slot has passed everything that the server has flushed by now.
-async fn forgets(client: &Client, slot: &str) -> bool {
+pub(crate) async fn forgets(client: &Client, slot: &str) -> bool {
     let flushed: String = client.query_one("SELECT pg_current_wal_flush_lsn()::text", &[]).await.unwrap().get(0);
     let query = "SELECT confirmed_flush_lsn >= $2::text::pg_lsn FROM pg_replication_slots WHERE slot_name = $1::text";
     for _ in 0..500 {

@@ -12,5 +12,6 @@ mod running;
 mod shapes;
 mod status;
 mod stored;
+mod streamed;
 mod watched;
 mod wishes;

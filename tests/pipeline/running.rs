@@ -24,6 +24,8 @@ pub(crate) struct World {
     pub(crate) store: SharedStore,
     pub(crate) transform: Transform,
     pub(crate) settings: Settings,
+    pub(crate) streaming: bool,
+    pub(crate) decoding_memory: Option<ByteSize>,
     dir: tempfile::TempDir,
 }
 
@@ -47,6 +49,8 @@ impl World {
             store: Arc::new(MemoryStore::new()),
             transform: Transform::default(),
             settings: settings(),
+            streaming: true,
+            decoding_memory: None,
             dir: tempfile::tempdir().unwrap(),
         }
     }
@@ -56,7 +60,9 @@ impl World {
     }
 
     fn pipeline_into(&self, destination: impl Destination) -> Pipeline {
-        let source = SourceConfig::from_url(&self.url).unwrap().publication("p").transform(self.transform.clone());
+        let source = SourceConfig::from_url(&self.url).unwrap().publication("p").streaming(self.streaming);
+        let mut source = source.transform(self.transform.clone());
+        source.decoding_memory = self.decoding_memory;
         Pipeline::builder(&self.id, source)
             .settings(self.settings.clone())
             .data_dir(self.dir.path())

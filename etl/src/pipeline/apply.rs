@@ -335,8 +335,8 @@ impl Applier {
 
     fn read(&mut self, read: Read) -> EtlResult<()> {
         match read {
-            Read::Block { bytes, offset, .. } => {
-                let assembly = self.assembler.read(&bytes, offset)?;
+            Read::Block { bytes, offset, in_stream } => {
+                let assembly = self.assembler.read(&bytes, offset, in_stream.as_deref())?;
                 self.state.add(assembly, clock::monotonic());
             }
             Read::Rewound => {

@@ -10,6 +10,7 @@ mod control;
 mod copy_ledger;
 mod copy_workers;
 mod data_dir;
+mod intake;
 mod memory_budget;
 mod offline;
 mod pace;

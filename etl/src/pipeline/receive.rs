@@ -10,14 +10,18 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::control::Stop;
+use super::intake::{Intake, Part};
 use super::run::Run;
 use crate::clock;
 use crate::error::{ErrorKind, EtlError, EtlResult, RetryClass};
 use crate::lsn::Lsn;
+use crate::postgres::pgoutput::StreamCommit;
 use crate::postgres::{Reporter, StreamReader};
-use crate::relay::{Mark, RelayWriter, Transaction};
+use crate::relay::{RelayWriter, Transaction};
 use crate::retry::{RetryPolicy, Waits};
-use crate::source::{Marked, StreamRequest, Suspicion, marks, open_stream, reader_replied, until_shutdown};
+use crate::source::{
+    Marked, StreamRequest, Suspicion, frames_around, marks, open_stream, reader_replied, until_shutdown,
+};
 
 /// How long a slot that another connection holds is waited for before the stream has begun.
 const SLOT_PATIENCE: Duration = Duration::from_secs(10);
@@ -38,7 +42,7 @@ pub(super) async fn receive(run: Arc<Run>, relay: RelayWriter, over: watch::Rece
     let suspicion = watch::Sender::new(Suspicion::new(clock::monotonic()));
     let is_binary = run.is_binary();
     let mut receiver =
-        Receiver { run, relay, over, suspicion, is_binary, has_streamed: false, resent: None, in_transaction: false };
+        Receiver { run, relay, over, suspicion, is_binary, has_streamed: false, intake: Intake::default() };
     loop {
         let error = match Box::pin(receiver.connection(&mut waits)).await {
             Ok(()) => return Ok(()),
@@ -97,9 +101,8 @@ struct Receiver {
     is_binary: bool,
     /// Whether there was a stream in this run.
     has_streamed: bool,
-    /// Within a transaction that came before: its frames are dropped.
-    resent: Option<Lsn>,
-    in_transaction: bool,
+    /// What the last block left open.
+    intake: Intake,
 }
 
 /// The task that talks to the server; it goes when the connection does.
@@ -120,12 +123,14 @@ impl Receiver {
             slot: &run.slot,
             publication: &run.publication,
             is_binary: self.is_binary,
+            is_streaming: run.source.streaming,
+            decoding_memory: run.source.decoding_memory(),
         };
         let (stream, confirmed) =
             open_stream(request, &run.store).instrument(tracing::debug_span!("open_stream", slot = run.slot)).await?;
         waits.reset();
         self.relay.begin_at(confirmed);
-        (self.resent, self.in_transaction) = (None, false);
+        self.intake = Intake::default();
         self.has_streamed = true;
         run.board.streaming(true);
         let reporter = Reporter::new(confirmed);
@@ -189,65 +194,52 @@ impl Receiver {
         self.suspicion.send_modify(|suspicion| suspicion.heard(has_changes, questions, clock::monotonic()));
     }
 
-    /// Appends what is new of a block.
+    /// Puts what is new of a block where it belongs.
     async fn block(&mut self, block: Bytes, reporter: &Reporter) -> EtlResult<()> {
-        let (found, len) = (marks(&block)?, block.len() as u64);
+        let found = marks(&block)?;
         self.listen(&found);
-        let mut from = 0;
-        let mut kept: Vec<Mark> = Vec::with_capacity(found.len());
-        for marked in found {
-            match marked {
-                Marked::Begin { at, commit, xid, time } => {
-                    self.in_transaction = true;
-                    if self.is_known(commit, xid, time)? {
-                        self.append(block.slice(from..at), &mut kept).await?;
-                        self.resent = Some(commit);
-                    } else {
-                        kept.push(Mark::Begin { offset: at - from, commit, xid, at: time });
-                    }
-                }
-                Marked::Commit { after, end } => {
-                    self.in_transaction = false;
-                    reporter.received(end);
-                    if self.resent.take().is_some() {
-                        from = after;
-                    } else {
-                        kept.push(Mark::Commit { after: after - from, end });
-                    }
-                }
-                Marked::KeepAlive { after, end, wants_reply } => {
-                    if !self.in_transaction {
-                        reporter.received(end);
-                        kept.push(Mark::KeepAlive { after: after - from, end });
-                    }
-                    if wants_reply {
-                        reporter.reply();
-                    }
-                }
-            }
+        if found.iter().any(|marked| matches!(marked, Marked::KeepAlive { wants_reply: true, .. })) {
+            reporter.reply();
         }
-        if self.resent.is_none() {
-            self.append(block.slice(from..), &mut kept).await?;
+        let mut intake = std::mem::take(&mut self.intake);
+        let parts = intake.sort(found, block.len(), |commit, xid, at| self.is_known(commit, xid, at))?;
+        self.intake = intake;
+        reporter.received(self.intake.received());
+        self.suspicion.send_modify(|suspicion| suspicion.set_deaf(true));
+        for part in parts {
+            self.part(&block, part).await?;
         }
+        self.suspicion.send_modify(|suspicion| suspicion.set_deaf(false));
         let head = self.run.relay.head().end;
         self.run.progress.received(head);
-        self.run.board.received(head, len, self.run.relay.status());
+        self.run.board.received(head, block.len() as u64, self.run.relay.status());
         Ok(())
     }
 
-    async fn append(&mut self, bytes: Bytes, marks: &mut Vec<Mark>) -> EtlResult<()> {
-        if !bytes.is_empty() {
-            self.suspicion.send_modify(|suspicion| suspicion.set_deaf(true));
-            let mut waits = RetryPolicy::default().waits();
-            // The connection stays while the disk of the relay is full: nothing of it would come again otherwise.
-            while let Err(error) = self.relay.append(bytes.clone(), marks).await {
-                self.run.board.failed(&error);
-                waits.after(error).await?;
-            }
-            self.suspicion.send_modify(|suspicion| suspicion.set_deaf(false));
+    /// The connection stays while the disk of the relay is full: nothing of it would come again otherwise.
+    async fn part(&mut self, block: &Bytes, part: Part) -> EtlResult<()> {
+        let mut waits = RetryPolicy::default().waits();
+        while let Err(error) = self.put(block, &part).await {
+            self.run.board.failed(&error);
+            waits.after(error).await?;
         }
-        marks.clear();
         Ok(())
+    }
+
+    async fn put(&mut self, block: &Bytes, part: &Part) -> EtlResult<()> {
+        match part {
+            Part::Log { frames, marks } => self.relay.append(block.slice(frames.clone()), marks).await,
+            Part::ChunkBegin { xid, is_first } => self.relay.begin_chunk(*xid, *is_first).await,
+            Part::Chunk { xid, frames } => self.relay.spool(*xid, block.slice(frames.clone())).await,
+            Part::Abort { xid, subxid } => {
+                self.relay.abort(*xid, *subxid);
+                Ok(())
+            }
+            Part::Adopt(done) => {
+                let ((begin, commit), StreamCommit { xid, commit: at_lsn, end, at }) = (frames_around(done), *done);
+                self.relay.adopt(begin, commit, Transaction { commit: at_lsn, end, xid, at }).await
+            }
+        }
     }
 
     /// R9: whether the relay has this transaction. One at the same place that is another is a divergence.

@@ -1,11 +1,14 @@
 //! Which blocks and transactions does the relay hold, who still needs them, and where does a reader begin?
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
+use super::block::{Block, Content, Picked, first_after, merge};
 use super::record::{Description, Synced};
-use super::segment::{Record, Segments};
+use super::segment::Record;
+use super::spool::Spooled;
 use super::{Head, Mark, Read, StartAt, Transaction};
 use crate::clock::Timestamp;
 use crate::error::{ErrorKind, EtlError, EtlResult};
@@ -14,9 +17,6 @@ use crate::store::CursorId;
 
 /// How many of the last transactions are known one by one.
 const RECENT: usize = 1 << 16;
-
-/// Smaller blocks go to disk together: what is known of each stays in memory.
-const MERGED_BYTES: usize = 256 << 10;
 
 /// The log without its waiting: every method answers at once.
 #[derive(Debug, Default)]
@@ -42,69 +42,6 @@ pub(super) struct Log {
     next_block: u64,
 }
 
-#[derive(Debug)]
-struct Block {
-    /// Grows along the log.
-    id: u64,
-    offset: u64,
-    /// Less than what was written of it, where its end was rewound.
-    len: usize,
-    /// The log before it.
-    covered: Option<Lsn>,
-    before: Tail,
-    /// Whether that is what the block before it says.
-    follows: bool,
-    /// The head's end after it.
-    end_lsn: Lsn,
-    /// The commit LSN of the last transaction that has begun in it or before.
-    begun: Lsn,
-    /// Absent from a block that is only on disk: its record has them.
-    marks: Box<[Mark]>,
-    memory: Option<Bytes>,
-    disk: Option<Record>,
-}
-
-impl Block {
-    fn end(&self) -> u64 {
-        self.offset + self.len as u64
-    }
-
-    fn memory(&self) -> u64 {
-        if self.memory.is_some() { self.len as u64 } else { 0 }
-    }
-
-    fn only_on_disk(&mut self) {
-        self.memory = None;
-        self.marks = Box::default();
-    }
-
-    /// Picks it if there is room.
-    fn pick(&self, picked: &mut Vec<Picked>, room: &mut u64) -> bool {
-        let (Some(bytes), cost) = (&self.memory, Segments::cost(self.len, self.marks.len())) else { return false };
-        let Some(left) = room.checked_sub(cost) else { return false };
-        *room = left;
-        let description = Description {
-            offset: self.offset,
-            covered: self.covered,
-            before: self.before,
-            synced: Synced::default(),
-            marks: self.marks.clone(),
-        };
-        picked.push(Picked { id: self.id, description, bytes: bytes.clone(), end_lsn: self.end_lsn });
-        true
-    }
-}
-
-/// A block that is to be written.
-#[derive(Debug)]
-pub(super) struct Picked {
-    pub(super) id: u64,
-    pub(super) description: Description,
-    pub(super) bytes: Bytes,
-    /// The head's end after it.
-    pub(super) end_lsn: Lsn,
-}
-
 /// What a reader finds.
 #[derive(Debug)]
 pub(super) enum Found {
@@ -112,6 +49,15 @@ pub(super) enum Found {
     Read(Read),
     /// A block that must be loaded first. It does not count as read.
     Disk(Record),
+    /// A piece of a streamed transaction that must be loaded first. It does not count as read.
+    Spooled { spooled: Arc<Spooled>, piece: usize },
+}
+
+/// What stands around the changes of a transaction whose changes are in a file.
+#[derive(Debug)]
+pub(super) struct Frames {
+    pub(super) begin: Bytes,
+    pub(super) commit: Bytes,
 }
 
 /// A transaction that has begun.
@@ -161,20 +107,45 @@ impl Place {
             return None;
         }
         self.read = block.end();
-        Some(Read::Block { bytes: bytes.slice(skip..block.len), offset })
+        Some(Read::Block { bytes: bytes.slice(skip..block.len), offset, in_stream: None })
+    }
+
+    /// The rest of this piece, whose bytes these are.
+    fn take_piece(&mut self, block: &Block, spooled: &Spooled, piece: usize, bytes: &Bytes) -> Option<Read> {
+        let offset = self.read;
+        let at = spooled.place(piece)?;
+        let skip = usize::try_from(offset.checked_sub(block.offset + at.start)?).ok()?;
+        if skip >= bytes.len() {
+            return None;
+        }
+        self.read = block.offset + at.end;
+        Some(Read::Block { bytes: bytes.slice(skip..), offset, in_stream: spooled.contents().aborted.clone() })
     }
 }
 
 impl Log {
     /// Appends a block. Nothing changes when the marks make no sense.
     pub(super) fn append(&mut self, bytes: Bytes, marks: &[Mark]) -> EtlResult<()> {
-        self.push(bytes, marks, None)?;
+        self.push(Content::memory(bytes), marks)?;
         self.free();
         Ok(())
     }
 
-    fn push(&mut self, bytes: Bytes, marks: &[Mark], disk: Option<Record>) -> EtlResult<()> {
-        let len = disk.as_ref().map_or(bytes.len(), Record::block_len);
+    /// Appends a whole transaction whose changes are in a file. Nothing changes when another one is incomplete.
+    pub(super) fn adopt(&mut self, spooled: Spooled, frames: Frames, adopted: Transaction) -> EtlResult<()> {
+        let Transaction { commit, end, xid, at } = adopted;
+        self.push(Content::memory(frames.begin), &[Mark::Begin { offset: 0, commit, xid, at }])?;
+        if spooled.len() > 0 {
+            self.push(Content::spooled(Arc::new(spooled)), &[])?;
+        }
+        let after = frames.commit.len();
+        self.push(Content::memory(frames.commit), &[Mark::Commit { after, end }])?;
+        self.free();
+        Ok(())
+    }
+
+    fn push(&mut self, content: Content, marks: &[Mark]) -> EtlResult<()> {
+        let len = content.len();
         let before = self.tail;
         let mut tail = before;
         let mut done = Vec::new();
@@ -220,9 +191,9 @@ impl Log {
             return Ok(());
         }
         let follows = !std::mem::take(&mut self.is_moved);
-        let (marks, memory) = if disk.is_some() { (Box::default(), None) } else { (marks.into(), Some(bytes)) };
+        let marks = if content.disk.is_some() { Box::default() } else { marks.into() };
         let (id, offset, end_lsn, begun) = (self.next_block, self.end, tail.end_lsn, tail.begun());
-        let block = Block { id, offset, len, covered, before, follows, end_lsn, begun, marks, memory, disk };
+        let block = Block { id, offset, len, covered, before, follows, end_lsn, begun, marks, content };
         self.next_block += 1;
         self.end += len as u64;
         self.memory += block.memory();
@@ -231,7 +202,7 @@ impl Log {
     }
 
     /// Appends what an earlier log has written. Nothing when that makes no sense.
-    pub(super) fn recover(&mut self, description: Description, record: Record) -> Option<()> {
+    pub(super) fn recover(&mut self, description: Description, content: Content) -> Option<()> {
         let Description { offset, covered, before, marks, .. } = description;
         if offset < self.tail.boundary {
             return None;
@@ -253,7 +224,7 @@ impl Log {
         (self.end, self.tail) = (offset, before);
         self.covered = self.covered.max(covered);
         self.is_unsure = true;
-        self.push(Bytes::new(), &marks, Some(record)).ok()
+        self.push(content, &marks).ok()
     }
 
     /// Drops the incomplete last transaction of a log that nobody reads yet. Frees nothing.
@@ -288,7 +259,7 @@ impl Log {
             self.memory -= block.memory();
             block.len = keep;
             block.begun = block.begun.min(self.tail.last.map_or(Lsn::ZERO, |last| last.commit));
-            if let Some(bytes) = &mut block.memory {
+            if let Some(bytes) = &mut block.content.memory {
                 bytes.truncate(keep);
             }
             let is_void =
@@ -349,7 +320,7 @@ impl Log {
 
     fn place_after(&self, lsn: Lsn) -> Option<(u64, Option<Lsn>)> {
         let block = self.blocks.get(self.blocks.partition_point(|block| block.begun <= lsn))?;
-        match block.memory {
+        match block.content.memory {
             Some(_) => first_after(&block.marks, lsn).map(|begin| (block.offset + begin as u64, None)),
             None => Some((block.offset, Some(lsn))),
         }
@@ -367,7 +338,12 @@ impl Log {
             return Some(Found::Read(Read::Rewound));
         }
         let block = self.blocks.get(self.blocks.partition_point(|block| block.end() <= place.read))?;
-        let Some(bytes) = &block.memory else { return block.disk.clone().map(Found::Disk) };
+        if let Some(spooled) = &block.content.spooled {
+            place.seeks = None;
+            let piece = spooled.piece_at(place.read - block.offset);
+            return Some(Found::Spooled { spooled: Arc::clone(spooled), piece });
+        }
+        let Some(bytes) = &block.content.memory else { return block.content.disk.clone().map(Found::Disk) };
         // The block in which it was to look was rewound, and this came in its place.
         if let Some(begin) = place.seeks.take().and_then(|lsn| first_after(&block.marks, lsn)) {
             place.read = place.read.max(block.offset + begin as u64);
@@ -379,7 +355,7 @@ impl Log {
     pub(super) fn read_loaded(&mut self, id: u64, record: &Record, marks: &[Mark], bytes: &Bytes) -> Option<Read> {
         let place = self.readers.get_mut(&id).filter(|place| !place.rewound)?;
         let block = self.blocks.get(self.blocks.partition_point(|block| block.end() <= place.read))?;
-        if !block.disk.as_ref().is_some_and(|disk| disk.is(record)) {
+        if !block.content.disk.as_ref().is_some_and(|disk| disk.is(record)) {
             return None;
         }
         if let Some(lsn) = place.seeks.take() {
@@ -390,6 +366,20 @@ impl Log {
             }
         }
         place.take(block, bytes)
+    }
+
+    /// The same for a piece of a streamed transaction.
+    pub(super) fn read_spooled(
+        &mut self,
+        id: u64,
+        spooled: &Arc<Spooled>,
+        piece: usize,
+        bytes: &Bytes,
+    ) -> Option<Read> {
+        let place = self.readers.get_mut(&id).filter(|place| !place.rewound)?;
+        let block = self.blocks.get(self.blocks.partition_point(|block| block.end() <= place.read))?;
+        let is_same = block.content.spooled.as_ref().is_some_and(|found| Arc::ptr_eq(found, spooled));
+        if is_same { place.take_piece(block, spooled, piece, bytes) } else { None }
     }
 
     /// Takes the oldest blocks out of memory until what stays is at most `keep` bytes, as far as they have a
@@ -403,7 +393,7 @@ impl Log {
             }
             left -= block.memory();
             upto += 1;
-            if block.disk.is_some() {
+            if block.content.disk.is_some() {
                 self.memory -= block.memory();
                 block.only_on_disk();
             }
@@ -421,7 +411,7 @@ impl Log {
     }
 
     fn pick(&mut self, upto: usize, mut room: u64) -> (bool, Vec<Picked>) {
-        let from = self.blocks.partition_point(|block| block.disk.is_some());
+        let from = self.blocks.partition_point(|block| block.content.disk.is_some());
         let upto = self.merge(from, upto);
         let mut picked = Vec::new();
         let fits = self.blocks.iter().take(upto).skip(from).all(|block| block.pick(&mut picked, &mut room));
@@ -434,16 +424,8 @@ impl Log {
             return upto;
         }
         let rest = self.blocks.split_off(upto);
-        let (mut group, mut len) = (Vec::new(), 0);
-        for block in self.blocks.split_off(from) {
-            if !block.follows || len + block.len > MERGED_BYTES {
-                self.blocks.extend(merged(std::mem::take(&mut group)));
-                len = 0;
-            }
-            len += block.len;
-            group.push(block);
-        }
-        self.blocks.extend(merged(group));
+        let small = self.blocks.split_off(from);
+        self.blocks.extend(merge(small));
         let upto = self.blocks.len();
         self.blocks.extend(rest);
         upto
@@ -451,13 +433,14 @@ impl Log {
 
     /// What says how far the log reaches, where every block has a record.
     pub(super) fn note(&self) -> Option<Description> {
-        let is_recorded = self.blocks.back().is_none_or(|block| block.disk.is_some());
+        let is_recorded = self.blocks.back().is_none_or(|block| block.content.disk.is_some());
         is_recorded.then(|| Description {
             offset: self.end,
             covered: self.covered,
             before: self.tail,
             synced: Synced::default(),
             marks: Box::default(),
+            spooled: None,
         })
     }
 
@@ -465,7 +448,7 @@ impl Log {
     pub(super) fn recorded(&mut self, id: u64, record: Record) {
         let Ok(found) = self.blocks.binary_search_by_key(&id, |block| block.id) else { return };
         if let Some(block) = self.blocks.get_mut(found) {
-            block.disk = Some(record);
+            block.content.disk = Some(record);
         }
     }
 
@@ -514,34 +497,8 @@ impl Log {
     }
 }
 
-/// One block of several that are in memory and follow each other.
-fn merged(group: Vec<Block>) -> Option<Block> {
-    if group.len() < 2 {
-        return group.into_iter().next();
-    }
-    let mut bytes = BytesMut::with_capacity(group.iter().map(|block| block.len).sum());
-    let mut marks = Vec::with_capacity(group.iter().map(|block| block.marks.len()).sum());
-    let (end_lsn, begun) = group.last().map(|last| (last.end_lsn, last.begun))?;
-    for block in &group {
-        let offset = bytes.len();
-        marks.extend(block.marks.iter().map(|mark| mark.moved(offset)));
-        bytes.extend_from_slice(block.memory.as_ref()?);
-    }
-    let len = bytes.len();
-    let first = group.into_iter().next()?;
-    Some(Block { len, end_lsn, begun, marks: marks.into(), memory: Some(bytes.freeze()), ..first })
-}
-
-/// Where the first transaction begins that commits after this.
-fn first_after(marks: &[Mark], lsn: Lsn) -> Option<usize> {
-    marks.iter().find_map(|mark| match mark {
-        Mark::Begin { offset, commit, .. } if *commit > lsn => Some(*offset),
-        _ => None,
-    })
-}
-
 impl Mark {
-    fn moved(self, by: usize) -> Self {
+    pub(super) fn moved(self, by: usize) -> Self {
         match self {
             Self::Begin { offset, commit, xid, at } => Self::Begin { offset: offset + by, commit, xid, at },
             Self::Commit { after, end } => Self::Commit { after: after + by, end },

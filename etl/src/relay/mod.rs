@@ -3,7 +3,15 @@
 //! One writer appends blocks of received frames; each reader takes them in order and releases what is durable
 //! for it. What every reader has released is dropped. Beyond the tail, the oldest blocks wait in files. What was
 //! synced is there again after a crash, as far as a reader still needed it; the rest the source sends again.
+//!
+//! What the source streams of a transaction in progress goes to a spool file of its own, and nobody sees it. When the
+//! transaction commits, the file becomes one block of the log as it is, between two small blocks that begin and end the
+//! transaction: no byte is copied. Its readers get it in pieces, each with the subtransactions that are void. Like any
+//! block that is not in memory it gets a record, which names the file with the length and checksum of each piece, where
+//! it has to survive; the file is synced with the record and deleted with the block. Spool files for which no record
+//! stands are deleted when a log is opened.
 
+mod block;
 mod log;
 #[cfg(test)]
 mod model;
@@ -13,6 +21,8 @@ mod recovery;
 mod segment;
 mod settings;
 mod spill;
+mod spool;
+mod streams;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -31,6 +41,7 @@ pub use self::reader::Reader;
 use self::segment::Segments;
 pub use self::settings::{AtLimit, RelaySettings};
 use self::spill::{Pen, Recorded};
+pub use self::spool::Aborted;
 pub use self::writer::RelayWriter;
 use crate::clock::Timestamp;
 use crate::error::{ErrorKind, EtlError, EtlResult, ResultExt};
@@ -189,6 +200,8 @@ pub enum Read {
         bytes: Bytes,
         /// The log offset of the first byte: bytes since the log began.
         offset: u64,
+        /// Where the source streamed them, each message names its (sub)transaction; these are void.
+        in_stream: Option<Arc<Aborted>>,
     },
     /// The incomplete transaction that this reader began to read is void; it comes again from its beginning.
     ///
@@ -201,7 +214,7 @@ pub enum Read {
 pub struct RelayStatus {
     /// Bytes in memory.
     pub memory_bytes: u64,
-    /// Bytes in segments on disk.
+    /// Bytes on disk, those of transactions in progress among them.
     pub disk_bytes: u64,
 }
 

@@ -5,13 +5,15 @@ use std::fs::File;
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::log::Found;
+use super::log::{Found, Frames};
+use super::spool::Spool;
 use super::*;
 use crate::byte_size::ByteSize;
 
 #[derive(Debug, Clone)]
 enum Step {
     Append { bytes: u8, begins: bool, commits: bool },
+    Adopt(u8),
     Rewind,
     Read(usize),
     Release(usize),
@@ -25,6 +27,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         8 => (1..9u8, any::<bool>(), any::<bool>())
             .prop_map(|(bytes, begins, commits)| Step::Append { bytes, begins, commits }),
+        4 => (0..6u8).prop_map(Step::Adopt),
         2 => Just(Step::Rewind),
         8 => (0..3usize).prop_map(Step::Read),
         4 => (0..3usize).prop_map(Step::Release),
@@ -88,6 +91,29 @@ impl Model {
         log.append(Bytes::from(block), &marks).unwrap();
     }
 
+    /// A streamed transaction, which is read in several pieces, or has none.
+    fn adopt(&mut self, inner: &Inner, pieces: u8) {
+        if self.open {
+            return;
+        }
+        let mut spool = Spool::create(&inner.segments, 8).unwrap();
+        let mut bytes = b"B".to_vec();
+        for _ in 0..pieces {
+            self.fill = self.fill.wrapping_add(1);
+            let piece = vec![self.fill; 5];
+            spool.write(&piece).unwrap();
+            bytes.extend(piece);
+        }
+        bytes.push(b'C');
+        self.lsn += 10;
+        self.began.push(Began { commit: self.lsn, begin: self.bytes.len() });
+        self.bytes.extend(bytes);
+        self.boundaries.push((self.bytes.len(), self.lsn));
+        let adopted = Transaction { commit: Lsn(self.lsn), end: Lsn(self.lsn + 5), xid: 1, at: Timestamp(0) };
+        let frames = Frames { begin: Bytes::from_static(b"B"), commit: Bytes::from_static(b"C") };
+        inner.log().adopt(spool.adopt(), frames, adopted).unwrap();
+    }
+
     fn complete(&self) -> usize {
         self.boundaries.last().map_or(0, |(offset, _)| *offset)
     }
@@ -136,10 +162,15 @@ impl Seen {
                 let Some(read) = log.read_loaded(self.id, &record, &description.marks, &bytes) else { return true };
                 read
             }
+            Some(Found::Spooled { spooled, piece }) => {
+                let bytes = spooled.load(piece).unwrap();
+                let Some(read) = log.read_spooled(self.id, &spooled, piece, &bytes) else { return true };
+                read
+            }
         };
         match read {
             Read::Rewound => self.rewound = true,
-            Read::Block { bytes, offset } => {
+            Read::Block { bytes, offset, .. } => {
                 let at = usize::try_from(offset).unwrap() - self.from;
                 if std::mem::take(&mut self.rewound) {
                     assert!(at < self.bytes.len(), "nothing that was read is void");
@@ -166,11 +197,16 @@ fn open(dir: &tempfile::TempDir) -> Inner {
     Inner::open(dir.path().join("relay"), &settings, 0).unwrap()
 }
 
-/// The end of the last file is lost, as far as it was not synced.
-fn lose(dir: &std::path::Path, synced: record::Synced) {
-    let last = std::fs::read_dir(dir).into_iter().flatten().map(|entry| entry.unwrap().path()).max();
-    let Some(last) = last else { return };
-    let number = u64::from_str_radix(last.file_stem().unwrap().to_str().unwrap(), 16).unwrap();
+/// The end of the last segment is lost, as far as it was not synced, and what its records stand for with it.
+fn lose(dir: &std::path::Path, synced: record::Synced, spools: &[u64]) {
+    let last = segment::files(dir, "seg").unwrap().pop();
+    for (spool, path) in segment::files(dir, "spool").unwrap() {
+        if spools.contains(&spool) {
+            let file = File::options().write(true).open(&path).unwrap();
+            file.set_len(file.metadata().unwrap().len() / 2).unwrap();
+        }
+    }
+    let Some((number, last)) = last else { return };
     let safe = if number == synced.segment { synced.position } else { 0 };
     let file = File::options().write(true).open(&last).unwrap();
     let len = file.metadata().unwrap().len();
@@ -179,9 +215,10 @@ fn lose(dir: &std::path::Path, synced: record::Synced) {
 
 fn crash(dir: &tempfile::TempDir, inner: Inner, model: &mut Model, readers: &mut [Seen], loses: bool) -> Inner {
     let synced = inner.pen().synced_place();
+    let spools = inner.pen().unsynced_spools();
     drop(inner);
     if loses {
-        lose(&dir.path().join("relay"), synced);
+        lose(&dir.path().join("relay"), synced, &spools);
     }
     let inner = open(dir);
     {
@@ -211,6 +248,7 @@ fn run(steps: Vec<Step>) {
     for step in steps {
         match step {
             Step::Append { bytes, begins, commits } => model.append(&mut inner.log(), bytes, begins, commits),
+            Step::Adopt(pieces) => model.adopt(&inner, pieces),
             Step::Rewind => {
                 inner.log().rewind();
                 model.cut(model.complete());

@@ -41,6 +41,11 @@ impl Reader {
                     let (record, description, bytes) = blocking(load).await?;
                     inner.log().read_loaded(self.id, &record, &description.marks, &bytes)
                 }
+                Some(Found::Spooled { spooled, piece }) => {
+                    let load = move || spooled.load(piece).map(|bytes| (spooled, bytes));
+                    let (spooled, bytes) = blocking(load).await?;
+                    inner.log().read_spooled(self.id, &spooled, piece, &bytes)
+                }
             };
             if let Some(read) = read {
                 inner.freed.notify_waiters();

@@ -2,11 +2,15 @@
 //!
 //! A record is the length of its description (u32), the length of its block (u32), the CRC-32 of all the rest
 //! (u32), the description, the block; all numbers are big-endian. A record without a block is a note: it says
-//! how far the log reaches where nothing has to be kept.
+//! how far the log reaches where nothing has to be kept. A record without a block may also stand for a spool file,
+//! which has the block.
+
+use std::sync::Arc;
 
 use bytes::{Buf, BufMut};
 
 use super::log::{Open, Tail};
+use super::spool::{Aborted, Contents, Piece};
 use super::{Mark, Transaction};
 use crate::clock::Timestamp;
 use crate::lsn::Lsn;
@@ -19,6 +23,9 @@ pub(super) const DESCRIPTION: usize = 128;
 
 /// The bytes of one mark at most.
 pub(super) const MARK: usize = 32;
+
+/// Begins what is said of a spool file, among the tags of marks.
+const SPOOLED: u8 = b'S';
 
 /// A place in the segments: everything before it is on disk for good.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,6 +49,8 @@ pub(super) struct Description {
     pub(super) synced: Synced,
     /// What the block says about transactions.
     pub(super) marks: Box<[Mark]>,
+    /// The file that has the block.
+    pub(super) spooled: Option<Contents>,
 }
 
 /// The three numbers before a description.
@@ -98,6 +107,9 @@ impl Description {
         for mark in &self.marks {
             put_mark(&mut out, *mark)?;
         }
+        if let Some(contents) = &self.spooled {
+            put_contents(&mut out, contents)?;
+        }
         let description = out.get(HEADER..)?;
         let (length, block_length) = (u32::try_from(description.len()).ok()?, u32::try_from(block.len()).ok()?);
         let checksum = checksum(length, block_length, &[description, block]);
@@ -124,10 +136,15 @@ impl Description {
         let before = Tail { open, last, end_lsn: get_lsn(from)?, boundary: from.try_get_u64().ok()? };
         let synced = Synced { segment: from.try_get_u64().ok()?, position: from.try_get_u64().ok()? };
         let mut marks = Vec::new();
-        while from.has_remaining() {
-            marks.push(get_mark(from)?);
+        let mut spooled = None;
+        while let Some(tag) = from.first() {
+            if *tag == SPOOLED {
+                spooled = Some(get_contents(from)?);
+            } else {
+                marks.push(get_mark(from)?);
+            }
         }
-        Some(Self { offset, covered, before, synced, marks: marks.into() })
+        Some(Self { offset, covered, before, synced, marks: marks.into(), spooled })
     }
 }
 
@@ -195,6 +212,41 @@ fn get_mark(from: &mut &[u8]) -> Option<Mark> {
     }
 }
 
+/// Its tag, the file's number, how many pieces, length (u32) and checksum of each, whether messages name their
+/// (sub)transactions, how many of these are void, and which.
+fn put_contents(out: &mut Vec<u8>, contents: &Contents) -> Option<()> {
+    out.put_u8(SPOOLED);
+    out.put_u64(contents.number);
+    out.put_u32(u32::try_from(contents.pieces.len()).ok()?);
+    let mut start = 0;
+    for piece in &*contents.pieces {
+        out.put_u32(u32::try_from(piece.end - start).ok()?);
+        out.put_u32(piece.checksum);
+        start = piece.end;
+    }
+    out.put_u8(u8::from(contents.aborted.is_some()));
+    let xids = contents.aborted.as_ref().map_or(&[][..], |aborted| aborted.xids());
+    out.put_u32(u32::try_from(xids.len()).ok()?);
+    xids.iter().for_each(|xid| out.put_u32(*xid));
+    Some(())
+}
+
+fn get_contents(from: &mut &[u8]) -> Option<Contents> {
+    from.try_get_u8().ok()?;
+    let number = from.try_get_u64().ok()?;
+    let (mut end, mut pieces) = (0_u64, Vec::new());
+    for _ in 0..from.try_get_u32().ok()? {
+        end += u64::from(from.try_get_u32().ok()?);
+        pieces.push(Piece { end, checksum: from.try_get_u32().ok()? });
+    }
+    let names_them = from.try_get_u8().ok()? == 1;
+    let mut xids = Vec::new();
+    for _ in 0..from.try_get_u32().ok()? {
+        xids.push(from.try_get_u32().ok()?);
+    }
+    Some(Contents { number, pieces: pieces.into(), aborted: names_them.then(|| Arc::new(Aborted::new(xids))) })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -216,6 +268,7 @@ mod tests {
                 Mark::KeepAlive { after: 1, end: Lsn(10) },
                 Mark::Begin { offset: 2, commit: Lsn(11), xid: u32::MAX, at },
             ]),
+            spooled: None,
         }
     }
 
@@ -223,9 +276,14 @@ mod tests {
     fn a_description_survives_its_bytes_and_is_not_larger_than_told() {
         let full = description();
         let empty = Description { covered: None, before: Tail::default(), marks: Box::default(), ..description() };
-        for description in [full, empty] {
+        let pieces = Arc::new([Piece { end: 3 << 30, checksum: 7 }, Piece { end: 6 << 30, checksum: 8 }]);
+        let contents = Contents { number: 9, pieces, aborted: Some(Arc::new(Aborted::new(vec![5, 3, 5]))) };
+        let named = Description { spooled: Some(contents.clone()), ..description() };
+        let unnamed = Description { spooled: Some(Contents { aborted: None, ..contents }), ..description() };
+        for description in [full, empty, named, unnamed] {
             let bytes = description.encode(b"block").unwrap();
-            assert!(bytes.len() <= HEADER + DESCRIPTION + MARK * description.marks.len());
+            let of_file = if description.spooled.is_some() { 64 } else { 0 };
+            assert!(bytes.len() <= HEADER + DESCRIPTION + MARK * description.marks.len() + of_file);
             assert_eq!(Description::decode(&bytes[HEADER..]), Some(description));
         }
     }

@@ -1,14 +1,16 @@
 //! What did an earlier log leave on disk, and how far is it whole?
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::block::Content;
 use super::log::Log;
 use super::record::{Description, HEADER, Header, Synced};
-use super::segment::{MAGIC, Segment, Segments, damaged, failed};
+use super::segment::{MAGIC, Segment, Segments, damaged, failed, files};
 use super::spill::Pen;
+use super::spool::{Spooled, sweep};
 use crate::error::{ErrorKind, EtlError, EtlResult};
 
 /// Reads all segments, cuts off what was torn, and drops the incomplete last transaction.
@@ -17,45 +19,35 @@ use crate::error::{ErrorKind, EtlError, EtlResult};
 /// `Relay` when what was synced is damaged, or of another version; `Disk`.
 pub(super) fn recover(segments: &Arc<Segments>) -> EtlResult<(Log, Pen)> {
     let mut log = Log::default();
-    let mut last = None;
-    let mut files = files(&segments.dir)?.into_iter();
-    for (number, path) in files.by_ref() {
+    let recovered = recover_into(&mut log, segments);
+    if recovered.is_err() {
+        // What was read so far is for another attempt.
+        segments.end();
+    }
+    recovered.map(|pen| (log, pen))
+}
+
+fn recover_into(log: &mut Log, segments: &Arc<Segments>) -> EtlResult<Pen> {
+    let (mut last, mut spools) = (None, Vec::new());
+    let mut found = files(&segments.dir, "seg")?.into_iter();
+    for (number, path) in found.by_ref() {
         let scan = Scan::open(number, path)?;
-        let (segment, is_whole) = take(scan, segments, &mut log)?;
+        let (segment, is_whole) = take(scan, segments, log, &mut spools)?;
         last = segment.or(last);
         if !is_whole {
             break;
         }
     }
-    for (number, path) in files {
+    for (number, path) in found {
         // Written after what was torn, and never synced: else that would have been too.
         drop(Scan::open(number, path)?.into_segment(segments, 0)?);
     }
     log.rewind_unread();
+    sweep(&segments.dir, &spools)?;
     if last.is_some() {
         segments.sync_names()?;
     }
-    let pen = Pen::behind(last, log.head().end);
-    Ok((log, pen))
-}
-
-/// The segments by number.
-fn files(dir: &Path) -> EtlResult<Vec<(u64, PathBuf)>> {
-    let entries = match fs::read_dir(dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.map_err(|e| failed("read the relay's directory", dir, e))?,
-    };
-    let mut files = Vec::new();
-    for entry in entries {
-        let path = entry.map_err(|e| failed("read the relay's directory", dir, e))?.path();
-        let is_segment = path.extension().is_some_and(|extension| extension == "seg");
-        let number = path.file_stem().and_then(|stem| u64::from_str_radix(stem.to_str()?, 16).ok());
-        if let Some(number) = number.filter(|_| is_segment) {
-            files.push((number, path));
-        }
-    }
-    files.sort_unstable();
-    Ok(files)
+    Ok(Pen::behind(last, log.head().end))
 }
 
 /// Reads one segment from its beginning.
@@ -72,7 +64,7 @@ enum Next {
     Record {
         position: u64,
         header: Header,
-        description: Description,
+        description: Box<Description>,
     },
     /// No record, but perhaps another behind it.
     Damaged,
@@ -127,7 +119,7 @@ impl Scan {
         self.position += (HEADER + length) as u64;
         let description = body.get(..header.description).filter(|_| header.fits(body)).and_then(Description::decode);
         Ok(match description {
-            Some(description) => Next::Record { position, header, description },
+            Some(description) => Next::Record { position, header, description: Box::new(description) },
             None => Next::Damaged,
         })
     }
@@ -143,8 +135,13 @@ impl Scan {
     }
 }
 
-/// Takes over what is whole; says whether that is all there is.
-fn take(mut scan: Scan, segments: &Arc<Segments>, log: &mut Log) -> EtlResult<(Option<Arc<Segment>>, bool)> {
+/// Takes over what is whole, with the spool files that it stands for; says whether that is all there is.
+fn take(
+    mut scan: Scan,
+    segments: &Arc<Segments>,
+    log: &mut Log,
+    spools: &mut Vec<u64>,
+) -> EtlResult<(Option<Arc<Segment>>, bool)> {
     let mut from = scan.contents()?;
     let mut body = Vec::new();
     let mut whole = Vec::new();
@@ -155,6 +152,8 @@ fn take(mut scan: Scan, segments: &Arc<Segments>, log: &mut Log) -> EtlResult<(O
             Next::End => break,
             Next::Damaged => torn = torn.or(Some(begin)),
             Next::Record { description, position, header } => match torn {
+                // The file that it stands for was written before it, and synced after it.
+                None if !is_there(&description, &segments.dir)? => torn = Some(begin),
                 None => whole.push((description, position, header)),
                 Some(torn) => not_synced(&scan.path, scan.number, torn, description.synced)?,
             },
@@ -168,14 +167,26 @@ fn take(mut scan: Scan, segments: &Arc<Segments>, log: &mut Log) -> EtlResult<(O
     let segment = Arc::new(scan.into_segment(segments, end)?);
     for (description, position, header) in whole {
         let record = segment.record(position, header.description, header.block);
-        log.recover(description, record).ok_or_else(|| damaged(&path, position))?;
+        let spooled = description.spooled.clone().map(|contents| Spooled::open(segments, contents)).transpose()?;
+        let spooled = spooled.map(Arc::new);
+        if let Some(spooled) = &spooled {
+            spools.push(spooled.contents().number);
+            record.keeps(Arc::clone(spooled));
+        }
+        let content = Content { disk: Some(record), spooled, memory: None };
+        log.recover(*description, content).ok_or_else(|| damaged(&path, position))?;
     }
     Ok(((end > MAGIC.len() as u64).then_some(segment), torn.is_none()))
 }
 
+/// Whether the file is whole that has the record's block, where there is one.
+fn is_there(description: &Description, dir: &Path) -> EtlResult<bool> {
+    description.spooled.as_ref().map_or(Ok(true), |contents| contents.is_whole(dir))
+}
+
 /// What the segments after this one say was synced.
 fn later(segments: &Segments, number: u64, check: impl Fn(Synced) -> EtlResult<()>) -> EtlResult<()> {
-    for (later, path) in files(&segments.dir)? {
+    for (later, path) in files(&segments.dir, "seg")? {
         if later <= number {
             continue;
         }

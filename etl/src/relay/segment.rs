@@ -7,12 +7,13 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
 use super::record::{DESCRIPTION, Description, HEADER, Header, MARK};
+use super::spool::Spooled;
 use crate::error::{ErrorKind, EtlError, EtlResult};
 
 pub(super) const MAGIC: &[u8; 8] = b"ETLSEG\0\x01";
@@ -26,6 +27,8 @@ pub(super) struct Segments {
     max_bytes: u64,
     next: AtomicU64,
     bytes: AtomicU64,
+    /// Of transactions in progress: what the source streams does not wait for the limit.
+    spooling: AtomicU64,
     /// The log has ended: what is there now stays for the next one.
     ended: AtomicBool,
 }
@@ -38,6 +41,8 @@ pub(super) struct Segment {
     pub(super) path: PathBuf,
     file: File,
     len: AtomicU64,
+    /// The files that records of it stand for: they are deleted after it, so that none stands for a file that is gone.
+    spools: Mutex<Vec<Arc<Spooled>>>,
     segments: Arc<Segments>,
 }
 
@@ -52,18 +57,32 @@ pub(super) struct Record {
 
 impl Segments {
     pub(super) fn new(dir: PathBuf, max_bytes: u64) -> Self {
-        let (next, bytes, ended) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
-        Self { dir, max_bytes, next, bytes, ended }
+        let number = || AtomicU64::new(0);
+        let (next, bytes, spooling, ended) = (number(), number(), number(), AtomicBool::new(false));
+        Self { dir, max_bytes, next, bytes, spooling, ended }
     }
 
-    /// What all segments occupy.
+    /// What all files occupy.
     pub(super) fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
+        self.bytes.load(Ordering::Relaxed) + self.spooling.load(Ordering::Relaxed)
     }
 
     /// What may still be written.
     pub(super) fn room(&self) -> u64 {
-        self.max_bytes.saturating_sub(self.bytes())
+        self.max_bytes.saturating_sub(self.bytes.load(Ordering::Relaxed))
+    }
+
+    /// So much was written; what is not the log's counts against no limit.
+    pub(super) fn grew(&self, by: u64, is_logs: bool) {
+        self.counter(is_logs).fetch_add(by, Ordering::Relaxed);
+    }
+
+    pub(super) fn shrank(&self, by: u64, is_logs: bool) {
+        self.counter(is_logs).fetch_sub(by, Ordering::Relaxed);
+    }
+
+    fn counter(&self, is_logs: bool) -> &AtomicU64 {
+        if is_logs { &self.bytes } else { &self.spooling }
     }
 
     /// Bytes that a block of this length occupies, with a new segment's magic.
@@ -76,23 +95,39 @@ impl Segments {
         self.ended.store(true, Ordering::Relaxed);
     }
 
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
+    }
+
+    /// The number of the next file, whose directory is there.
+    pub(super) fn number(&self) -> EtlResult<u64> {
+        fs::create_dir_all(&self.dir).map_err(|e| failed("create the relay's directory", &self.dir, e))?;
+        Ok(self.next.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// An earlier log has a file of this number.
+    pub(super) fn knows(&self, number: u64) {
+        self.next.fetch_max(number.saturating_add(1), Ordering::Relaxed);
+    }
+
     /// A new file, which begins with the magic.
     pub(super) fn create(self: &Arc<Self>) -> EtlResult<Arc<Segment>> {
-        fs::create_dir_all(&self.dir).map_err(|e| failed("create the relay's directory", &self.dir, e))?;
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let number = self.number()?;
         let path = self.dir.join(format!("{number:016x}.seg"));
         let file = File::options().read(true).write(true).create_new(true).open(&path);
         let file = file.map_err(|e| failed("create a relay segment", &path, e))?;
-        let segment = Segment { number, path, file, len: AtomicU64::new(0), segments: Arc::clone(self) };
+        let (len, spools) = (AtomicU64::new(0), Mutex::default());
+        let segment = Segment { number, path, file, len, spools, segments: Arc::clone(self) };
         segment.append(&[MAGIC])?;
         Ok(Arc::new(segment))
     }
 
     /// A file that an earlier log left, as long as it is now.
     pub(super) fn adopt(self: &Arc<Self>, number: u64, path: PathBuf, file: File, len: u64) -> Segment {
-        self.next.fetch_max(number.saturating_add(1), Ordering::Relaxed);
-        self.bytes.fetch_add(len, Ordering::Relaxed);
-        Segment { number, path, file, len: AtomicU64::new(len), segments: Arc::clone(self) }
+        self.knows(number);
+        self.grew(len, true);
+        let (len, spools) = (AtomicU64::new(len), Mutex::default());
+        Segment { number, path, file, len, spools, segments: Arc::clone(self) }
     }
 
     /// Makes the names of the files survive a power failure.
@@ -107,18 +142,19 @@ impl Segments {
 }
 
 impl Segment {
-    /// Whether nothing in it is needed but by who asks.
-    pub(super) fn is_idle(self: &Arc<Self>) -> bool {
-        Arc::strong_count(self) == 1
-    }
-
     pub(super) fn len(&self) -> u64 {
         self.len.load(Ordering::Relaxed)
     }
 
     /// Whether the next record goes into another file.
     pub(super) fn is_full(&self) -> bool {
-        self.len() >= (self.segments.max_bytes / 16).clamp(*SEGMENT_BYTES.start(), *SEGMENT_BYTES.end())
+        let limit = (self.segments.max_bytes / 16).clamp(*SEGMENT_BYTES.start(), *SEGMENT_BYTES.end());
+        // What stands for a file is the last record, so that the file goes when its block does.
+        self.len() >= limit || !self.spools().is_empty()
+    }
+
+    fn spools(&self) -> MutexGuard<'_, Vec<Arc<Spooled>>> {
+        self.spools.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Writes a record behind the others.
@@ -151,34 +187,63 @@ impl Segment {
             end += part.len() as u64;
         }
         self.len.store(end, Ordering::Relaxed);
-        self.segments.bytes.fetch_add(end - position, Ordering::Relaxed);
+        self.segments.grew(end - position, true);
         Ok(position)
     }
 }
 
 impl Drop for Segment {
     fn drop(&mut self) {
-        self.segments.bytes.fetch_sub(self.len(), Ordering::Relaxed);
-        if self.segments.ended.load(Ordering::Relaxed) {
-            return;
-        }
-        let path = std::mem::take(&mut self.path);
-        let delete = move || {
-            if let Err(error) = fs::remove_file(&path) {
-                tracing::debug!(path = %path.display(), %error, "could not delete a relay segment");
-            }
-        };
-        match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn_blocking(delete)),
-            Err(_) => delete(),
+        self.segments.shrank(self.len(), true);
+        if !self.segments.has_ended() {
+            delete(std::mem::take(&mut self.path), std::mem::take(&mut *self.spools()));
         }
     }
+}
+
+/// Deletes a file outside of the async threads, and what must be there as long as it is.
+pub(super) fn delete<T: Send + 'static>(path: PathBuf, needed: T) {
+    let delete = move || {
+        if let Err(error) = fs::remove_file(&path) {
+            tracing::debug!(path = %path.display(), %error, "could not delete a file of the relay");
+        }
+        drop(needed);
+    };
+    match tokio::runtime::Handle::try_current() {
+        Ok(runtime) => drop(runtime.spawn_blocking(delete)),
+        Err(_) => delete(),
+    }
+}
+
+/// The files of a kind by number.
+pub(super) fn files(dir: &Path, kind: &str) -> EtlResult<Vec<(u64, PathBuf)>> {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(|e| failed("read the relay's directory", dir, e))?,
+    };
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(|e| failed("read the relay's directory", dir, e))?.path();
+        let is_meant = path.extension().is_some_and(|extension| extension == kind);
+        let number = path.file_stem().and_then(|stem| u64::from_str_radix(stem.to_str()?, 16).ok());
+        if let Some(number) = number.filter(|_| is_meant) {
+            files.push((number, path));
+        }
+    }
+    files.sort_unstable();
+    Ok(files)
 }
 
 impl Record {
     /// Whether both are the same place in the same file.
     pub(super) fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.segment, &other.segment) && self.position == other.position
+    }
+
+    /// It stands for this file.
+    pub(super) fn keeps(&self, spooled: Arc<Spooled>) {
+        spooled.is_recorded();
+        self.segment.spools().push(spooled);
     }
 
     pub(super) fn block_len(&self) -> usize {

@@ -5,9 +5,10 @@ use std::sync::{Arc, Weak};
 use bytes::Bytes;
 
 use super::Inner;
-use super::log::Picked;
+use super::block::Picked;
 use super::record::{Description, Synced};
 use super::segment::{Record, Segment, Segments};
+use super::spool::Spooled;
 use crate::error::{ErrorKind, EtlError, EtlResult};
 use crate::lsn::Lsn;
 
@@ -18,6 +19,8 @@ pub(super) struct Pen {
     current: Option<Arc<Segment>>,
     /// What was written to since the last sync.
     unsynced: Vec<Weak<Segment>>,
+    /// Files of streamed transactions for which a record was written since.
+    unsynced_spools: Vec<Weak<Spooled>>,
     has_new_names: bool,
     /// A log that is recovered from disk reaches up to here.
     recorded: Lsn,
@@ -25,6 +28,8 @@ pub(super) struct Pen {
     synced: Lsn,
     /// The end of what is synced, in files.
     synced_place: Synced,
+    /// The file in which that is: until another one is synced, it alone says how far the log reached.
+    synced_in: Option<Arc<Segment>>,
     /// A sync failed: what was written before may be lost without another error.
     is_unsafe: bool,
 }
@@ -45,7 +50,7 @@ impl Pen {
     pub(super) fn behind(last: Option<Arc<Segment>>, end: Lsn) -> Self {
         let synced_place = last.as_deref().map(place).unwrap_or_default();
         let end = if last.is_some() { end } else { Lsn::ZERO };
-        Self { current: last, recorded: end, synced: end, synced_place, ..Self::default() }
+        Self { synced_in: last.clone(), current: last, recorded: end, synced: end, synced_place, ..Self::default() }
     }
 
     #[cfg(test)]
@@ -53,10 +58,17 @@ impl Pen {
         self.synced_place
     }
 
+    #[cfg(test)]
+    pub(super) fn unsynced_spools(&self) -> Vec<u64> {
+        self.unsynced_spools.iter().filter_map(Weak::upgrade).map(|spooled| spooled.contents().number).collect()
+    }
+
     /// Lets go of a segment in which nothing is needed.
     pub(super) fn let_go(&mut self) {
-        if self.current.as_ref().is_some_and(Segment::is_idle) {
-            self.current = None;
+        let is_same = self.current.as_ref().zip(self.synced_in.as_ref()).is_some_and(|(a, b)| Arc::ptr_eq(a, b));
+        let by_us = 1 + usize::from(is_same);
+        if self.current.as_ref().is_none_or(|current| Arc::strong_count(current) == by_us) {
+            (self.current, self.synced_in) = (None, None);
             (self.recorded, self.synced) = (Lsn::ZERO, Lsn::ZERO);
         }
     }
@@ -107,6 +119,9 @@ impl Pen {
         for segment in self.unsynced.drain(..).filter_map(|segment| segment.upgrade()) {
             segment.sync()?;
         }
+        for spooled in self.unsynced_spools.drain(..).filter_map(|spooled| spooled.upgrade()) {
+            spooled.sync()?;
+        }
         if std::mem::take(&mut self.has_new_names) {
             segments.sync_names()?;
         }
@@ -114,13 +129,19 @@ impl Pen {
         self.synced = self.recorded;
         if let Some(current) = &self.current {
             self.synced_place = place(current);
+            self.synced_in = Some(Arc::clone(current));
         }
         Ok(())
     }
 
     fn write(&mut self, inner: &Inner, picked: Vec<Picked>) -> EtlResult<()> {
-        for Picked { id, description, bytes, end_lsn } in picked {
+        for Picked { id, description, bytes, spooled, end_lsn } in picked {
             let record = self.put(&inner.segments, description, &bytes)?;
+            if let Some(spooled) = spooled {
+                self.unsynced_spools.push(Arc::downgrade(&spooled));
+                self.has_new_names = true;
+                record.keeps(spooled);
+            }
             inner.log().recorded(id, record);
             self.recorded = self.recorded.max(end_lsn);
         }

@@ -1,6 +1,7 @@
 //! Does the relay keep order, limits and promises?
 
 mod restart;
+mod spooled;
 
 use std::future::Future;
 use std::path::Path;
@@ -38,7 +39,7 @@ fn block(text: &'static str) -> Bytes {
 }
 
 fn got(text: &'static str, offset: u64) -> Option<Read> {
-    Some(Read::Block { bytes: block(text), offset })
+    Some(Read::Block { bytes: block(text), offset, in_stream: None })
 }
 
 /// What the future answers without waiting.
@@ -308,7 +309,7 @@ async fn nothing_touches_the_disk_while_all_readers_keep_up() {
     let mut reader = relay.reader(StartAt::Head).unwrap();
     for lsn in (10..1000).step_by(10) {
         whole(&mut writer, "aaaa", lsn).await;
-        let Some(Read::Block { bytes, offset }) = now(reader.next()) else { panic!("nothing came") };
+        let Some(Read::Block { bytes, offset, .. }) = now(reader.next()) else { panic!("nothing came") };
         reader.release(offset + bytes.len() as u64);
     }
     assert!(!dir.path().join("relay").exists());

@@ -5,6 +5,8 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
+use super::log::Frames;
+use super::streams::Streams;
 use super::{AtLimit, Mark, Relay, Transaction};
 use crate::error::EtlResult;
 use crate::lsn::Lsn;
@@ -13,11 +15,12 @@ use crate::lsn::Lsn;
 #[derive(Debug)]
 pub struct RelayWriter {
     relay: Relay,
+    streams: Streams,
 }
 
 impl RelayWriter {
     pub(super) fn new(relay: Relay) -> Self {
-        Self { relay }
+        Self { relay, streams: Streams::default() }
     }
 
     /// Appends whole frames. Beyond the tail, the oldest blocks go to disk; at the limit of that, it waits for the
@@ -30,6 +33,48 @@ impl RelayWriter {
     /// `Relay` at the limit with [`AtLimit::Stop`]; `Disk` when a segment cannot be written;
     /// `Internal` when the marks contradict each other.
     pub async fn append(&mut self, block: Bytes, marks: &[Mark]) -> EtlResult<()> {
+        self.room().await?;
+        self.relay.0.log().append(block, marks)?;
+        self.relay.0.grown.notify_waiters();
+        Ok(())
+    }
+
+    /// A chunk of a transaction in progress begins; the first one of this id makes what came of an earlier one void.
+    ///
+    /// # Errors
+    /// `Disk` when its file cannot be created.
+    pub async fn begin_chunk(&mut self, xid: u32, is_first: bool) -> EtlResult<()> {
+        self.streams.begin(&self.relay.0.segments, xid, is_first).await
+    }
+
+    /// Keeps whole frames of the chunk that has begun. Never waits for a reader.
+    ///
+    /// # Errors
+    /// `Disk` when they cannot be written; `Protocol` when no chunk of this transaction has begun.
+    pub async fn spool(&mut self, xid: u32, frames: Bytes) -> EtlResult<()> {
+        self.streams.write(xid, frames).await
+    }
+
+    /// What came of a subtransaction is void; of the whole transaction where `subxid` is `xid`.
+    pub fn abort(&mut self, xid: u32, subxid: u32) {
+        self.streams.abort(xid, subxid);
+    }
+
+    /// A streamed transaction is complete: its file is the log's, between a frame that begins the transaction and
+    /// one that ends it. Waits as [`RelayWriter::append`] does.
+    ///
+    /// # Errors
+    /// As of [`RelayWriter::append`]; `Protocol` when no chunk of it came.
+    pub async fn adopt(&mut self, begin: Bytes, commit: Bytes, transaction: Transaction) -> EtlResult<()> {
+        self.room().await?;
+        let spooled = self.streams.take(transaction.xid)?.adopt();
+        self.relay.0.log().adopt(spooled, Frames { begin, commit }, transaction)?;
+        self.relay.0.grown.notify_waiters();
+        Ok(())
+    }
+
+    /// Waits for room in memory; nobody else takes it.
+    async fn room(&mut self) -> EtlResult<()> {
         let inner = &self.relay.0;
         if !inner.is_durable.load(Ordering::Relaxed)
             && let Ok(mut pen) = inner.pen.try_lock()
@@ -41,10 +86,9 @@ impl RelayWriter {
             // Listens before it looks: what is freed in between wakes it.
             freed.as_mut().enable();
             let is_unlimited = {
-                let mut log = inner.log();
+                let log = inner.log();
                 if log.memory_bytes() <= inner.tail_bytes {
-                    log.append(block, marks)?;
-                    break;
+                    return Ok(());
                 }
                 inner.at_limit != AtLimit::Stop && !log.somebody_is_behind()
             };
@@ -58,14 +102,14 @@ impl RelayWriter {
             }
             inner.room(freed).await;
         }
-        inner.grown.notify_waiters();
-        Ok(())
     }
 
-    /// After a lost connection: drops the incomplete last transaction, which the source sends again.
+    /// After a lost connection: drops the incomplete last transaction and all that are in progress, which the source
+    /// sends again.
     ///
     /// A reader that began to read it gets [`super::Read::Rewound`].
     pub fn rewind(&mut self) {
+        self.streams.discard();
         self.relay.0.log().rewind();
         self.relay.0.grown.notify_waiters();
     }

@@ -10,9 +10,10 @@ use crate::clock::Timestamp;
 use crate::data::{Change, Event, OldRow, Op, RowBuffer, RowSpans, TableRow};
 use crate::error::{ErrorKind, EtlError, EtlResult};
 use crate::lsn::{Lsn, Position};
-use crate::postgres::pgoutput::{self, Begin, Message, NotedChange, NotedOld, Relation, RelationColumn};
-use crate::postgres::pgoutput::{note_change, note_kept_change};
+use crate::postgres::pgoutput::{self, Begin, Message, NotedChange, NotedOld, Relation, RelationColumn, Streamed};
+use crate::postgres::pgoutput::{note_change, note_kept_change, note_kept_streamed_change, note_streamed_change};
 use crate::postgres::{ReplicationFrame, replication_frames};
+use crate::relay::Aborted;
 use crate::schema::{Column, ReplicaIdentity, TableId, TableSchema};
 use crate::source::snapshot::Visibility;
 use crate::store::SnapshotFilter;
@@ -86,6 +87,13 @@ enum Draft {
     Row { place: Place, noted: NotedChange },
 }
 
+/// A message, and whether it names its (sub)transaction.
+struct InBlock<'a> {
+    block: &'a Bytes,
+    at: Range<usize>,
+    in_stream: bool,
+}
+
 struct Place {
     table_id: TableId,
     position: Position,
@@ -155,8 +163,9 @@ impl Assembler {
         self.begun = self.ended;
     }
 
-    /// Reads a block of whole frames that begins at this offset of the relay.
-    pub(crate) fn read(&mut self, block: &Bytes, offset: u64) -> EtlResult<Assembly> {
+    /// Reads a block of whole frames that begins at this offset of the relay. With `in_stream` its messages name their
+    /// (sub)transactions; what names one of these is void (`SOURCE.md` R12).
+    pub(crate) fn read(&mut self, block: &Bytes, offset: u64, in_stream: Option<&Aborted>) -> EtlResult<Assembly> {
         let mut spans = RowSpans::new();
         let mut drafts = Vec::new();
         let mut assembly = Assembly::default();
@@ -170,7 +179,8 @@ impl Assembler {
                 }
                 ReplicationFrame::KeepAlive { .. } => {}
                 ReplicationFrame::Data { payload, .. } => {
-                    let ended = self.message(block, payload, &mut spans, &mut drafts)?;
+                    let place = InBlock { block, at: payload, in_stream: in_stream.is_some() };
+                    let ended = self.message(place, in_stream, &mut spans, &mut drafts)?;
                     if let Some((position, end)) = ended {
                         let boundary = Boundary { position, end, offset: offset + after as u64 };
                         assembly.boundary = Some((drafts.len(), boundary));
@@ -200,17 +210,28 @@ impl Assembler {
     /// Reads one message; returns the boundary's position and end where a transaction ends.
     fn message(
         &mut self,
-        block: &Bytes,
-        at: Range<usize>,
+        place: InBlock<'_>,
+        in_stream: Option<&Aborted>,
         spans: &mut RowSpans,
         drafts: &mut Vec<Draft>,
     ) -> EtlResult<Option<(Position, Lsn)>> {
-        match pgoutput::parse(block.get(at.clone()).unwrap_or_default())? {
+        let bytes = place.block.get(place.at.clone()).unwrap_or_default();
+        let message = match in_stream {
+            None => pgoutput::parse(bytes)?,
+            Some(aborted) => {
+                let Streamed { xid, message } = pgoutput::parse_streamed(bytes)?;
+                if xid.is_some_and(|xid| aborted.contains(xid)) {
+                    return Ok(None);
+                }
+                message
+            }
+        };
+        match message {
             Message::Insert { relation } | Message::Delete { relation } => {
                 let ordinal = self.count(1)?;
-                self.row(TableId(relation), ordinal, block, at, spans, drafts)?;
+                self.row(TableId(relation), ordinal, place, spans, drafts)?;
             }
-            Message::Update { relation } => self.update(TableId(relation), block, at, spans, drafts)?,
+            Message::Update { relation } => self.update(TableId(relation), place, spans, drafts)?,
             Message::Begin(begin) => {
                 self.begun = begin.commit;
                 let Begin { xid, commit, at } = begin;
@@ -248,37 +269,34 @@ impl Assembler {
     fn update(
         &mut self,
         table: TableId,
-        block: &Bytes,
-        at: Range<usize>,
+        place: InBlock<'_>,
         spans: &mut RowSpans,
         drafts: &mut Vec<Draft>,
     ) -> EtlResult<()> {
         // After the tag and the oid: `K` where the key changed, `O` before a full old image, else `N`.
-        let changes = match block.get(at.start + 5) {
+        let form = place.at.start + if place.in_stream { 9 } else { 5 };
+        let changes = match place.block.get(form) {
             Some(b'K') => 2,
             Some(b'O') => match self.selections.get(&table) {
-                Some(selection) if selection.wire.has_key() => {
-                    1 + u64::from(full_key_changed(selection, block, at.clone())?)
-                }
+                Some(selection) if selection.wire.has_key() => 1 + u64::from(full_key_changed(selection, &place)?),
                 _ => 1,
             },
             _ => 1,
         };
         let ordinal = self.count(changes)?;
-        self.row(table, ordinal, block, at, spans, drafts)
+        self.row(table, ordinal, place, spans, drafts)
     }
 
     fn row(
         &mut self,
         table_id: TableId,
         ordinal: u64,
-        block: &Bytes,
-        at: Range<usize>,
+        within: InBlock<'_>,
         spans: &mut RowSpans,
         drafts: &mut Vec<Draft>,
     ) -> EtlResult<()> {
         let Some((place, selection)) = self.place(table_id, ordinal)? else { return Ok(()) };
-        let noted = note(selection, block, at, spans)?;
+        let noted = note(selection, within, spans)?;
         self.begin(drafts)?;
         drafts.push(Draft::Row { place, noted });
         Ok(())
@@ -375,18 +393,21 @@ fn difference(schema: &TableSchema, relation: &Relation<'_>) -> Option<String> {
 }
 
 /// Notes the rows of a message, without the columns that are left out.
-fn note(selection: &Selection, block: &Bytes, at: Range<usize>, spans: &mut RowSpans) -> EtlResult<NotedChange> {
-    match &selection.kept {
-        None => note_change(block, at, &selection.schema, spans),
-        Some(kept) => note_kept_change(block, at, &selection.schema, kept, spans),
+fn note(selection: &Selection, within: InBlock<'_>, spans: &mut RowSpans) -> EtlResult<NotedChange> {
+    let (InBlock { block, at, in_stream }, schema) = (within, &selection.schema);
+    match (&selection.kept, in_stream) {
+        (None, false) => note_change(block, at, schema, spans),
+        (Some(kept), false) => note_kept_change(block, at, schema, kept, spans),
+        (None, true) => note_streamed_change(block, at, schema, spans),
+        (Some(kept), true) => note_kept_streamed_change(block, at, schema, kept, spans),
     }
 }
 
 /// Whether a full old image and the new one differ in the key; the same bytes are the same on every replay.
-fn full_key_changed(selection: &Selection, block: &Bytes, at: Range<usize>) -> EtlResult<bool> {
+fn full_key_changed(selection: &Selection, within: &InBlock<'_>) -> EtlResult<bool> {
     let mut spans = RowSpans::new();
-    let message = block.slice(at);
-    let noted = note(selection, &message, 0..message.len(), &mut spans)?;
+    let message = within.block.slice(within.at.clone());
+    let noted = note(selection, InBlock { block: &message, at: 0..message.len(), ..*within }, &mut spans)?;
     let NotedChange::Update { old: Some(NotedOld::Full(old)), new } = noted else { return Ok(false) };
     let buffer = spans.finish(message);
     let (old, new) = (TableRow::new(Arc::clone(&buffer), old), TableRow::new(buffer, new));
@@ -453,18 +474,51 @@ mod tests {
         message(&begin(10), &mut block);
         message(&commit(10), &mut block);
         message(&begin(20), &mut block);
-        let first = assembler.read(&block.split().freeze(), 0).unwrap();
+        let first = assembler.read(&block.split().freeze(), 0, None).unwrap();
         assert_eq!(first.boundary.unwrap().1.position, Position::after(Lsn(10)));
         assert_eq!(assembler.begun(), Lsn(20));
 
         // The connection is lost; the next one begins with a keepalive, and sends the transaction again.
         assembler.rewind(Position::after(Lsn(10)));
         frame(&keepalive(19), &mut block);
-        let quiet = assembler.read(&block.split().freeze(), 0).unwrap();
+        let quiet = assembler.read(&block.split().freeze(), 0, None).unwrap();
         assert_eq!(quiet.boundary.unwrap().1.position, Position::after(Lsn(10)));
         message(&begin(20), &mut block);
         message(&commit(20), &mut block);
-        let again = assembler.read(&block.freeze(), 0).unwrap();
+        let again = assembler.read(&block.freeze(), 0, None).unwrap();
         assert_eq!(again.boundary.unwrap().1.position, Position::after(Lsn(20)));
+    }
+
+    /// A message as it comes in a chunk: its (sub)transaction after the tag.
+    fn in_chunk(xid: u32, message: &[u8]) -> Vec<u8> {
+        let (tag, rest) = message.split_at(1);
+        [tag, &xid.to_be_bytes(), rest].concat()
+    }
+
+    #[test]
+    fn r12_what_a_rolled_back_subtransaction_did_is_void_and_not_counted() {
+        let schema = crate::data::mutation::table(9, &[crate::schema::Kind::Text]);
+        let selection = Arc::new(Selection { wire: Arc::clone(&schema), schema: Arc::clone(&schema), kept: None });
+        let selections = Arc::new(HashMap::from([(schema.id, Arc::clone(&selection))]));
+        let follow = Follow { selection, after: Position::ZERO, seen: None };
+        let insert = b"I\0\0\0\x09N\0\x01t\0\0\0\x01x";
+        let renamed = b"R\0\0\0\x09public\0renamed\0d\0\0";
+        let truncate = b"T\0\0\0\x01\0\0\0\0\x09";
+        let mut assembler = Assembler::new(selections, [(schema.id, follow)]);
+        let mut block = BytesMut::new();
+        message(&begin(10), &mut block);
+        assembler.read(&block.split().freeze(), 0, None).unwrap();
+        for (xid, content) in [(1, &insert[..]), (5, insert), (5, renamed), (6, truncate), (7, insert)] {
+            message(&in_chunk(xid, content), &mut block);
+        }
+        let assembly = assembler.read(&block.split().freeze(), 0, Some(&Aborted::new(vec![6, 5]))).unwrap();
+        let places = assembly.events.iter().filter_map(|event| match event {
+            Event::Change(change) => Some(change.position),
+            _ => None,
+        });
+        assert_eq!(places.collect::<Vec<_>>(), [1, 2].map(|ordinal| Position::new(Lsn(10), ordinal)));
+        message(&in_chunk(7, renamed), &mut block);
+        let error = assembler.read(&block.freeze(), 0, Some(&Aborted::default())).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::SchemaChanged, "what is not void counts");
     }
 }

@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use crate::byte_size::ByteSize;
 use crate::error::EtlResult;
 use crate::postgres::ConnectOptions;
 use crate::transform::Transform;
@@ -18,12 +19,24 @@ pub struct SourceConfig {
     pub tables: Vec<String>,
     /// Which of its columns are passed on, and under which names.
     pub transform: Transform,
+    /// Whether large transactions are received while they are in progress, into files. Default: they are.
+    pub streaming: bool,
+    /// How much of transactions in progress the server holds before it streams the largest one, or puts it on its disk.
+    /// Default: 64MiB with streaming, 256MiB without.
+    pub decoding_memory: Option<ByteSize>,
 }
 
 impl SourceConfig {
     /// A source at this server.
     pub fn new(connect: ConnectOptions) -> Self {
-        Self { connect, publication: None, tables: Vec::new(), transform: Transform::default() }
+        Self {
+            connect,
+            publication: None,
+            tables: Vec::new(),
+            transform: Transform::default(),
+            streaming: true,
+            decoding_memory: None,
+        }
     }
 
     /// From a URL such as `postgres://user:password@host:5432/database?sslmode=verify-full`.
@@ -39,6 +52,18 @@ impl SourceConfig {
     pub fn publication(mut self, name: impl Into<String>) -> Self {
         self.publication = Some(name.into());
         self
+    }
+
+    /// Receives transactions while they are in progress, or only once they have committed.
+    #[must_use]
+    pub fn streaming(mut self, on: bool) -> Self {
+        self.streaming = on;
+        self
+    }
+
+    /// How much of transactions in progress the server holds (`logical_decoding_work_mem`).
+    pub(crate) fn decoding_memory(&self) -> ByteSize {
+        self.decoding_memory.unwrap_or(ByteSize::mib(if self.streaming { 64 } else { 256 }))
     }
 
     /// Passes on these columns under these names.

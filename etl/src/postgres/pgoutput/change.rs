@@ -68,10 +68,7 @@ pub fn note_kept_change(
     kept: &[bool],
     spans: &mut RowSpans,
 ) -> EtlResult<NotedChange> {
-    if kept.iter().filter(|kept| **kept).count() != schema.columns.len() {
-        return Err(EtlError::new(ErrorKind::Internal, "other columns are kept than the schema has")
-            .with("table", &schema.name));
-    }
+    check_kept(schema, kept)?;
     noted(block, message, Shape { schema, kept: Some(kept) }, spans, note::<false>)
 }
 
@@ -86,6 +83,29 @@ pub fn note_streamed_change(
     spans: &mut RowSpans,
 ) -> EtlResult<NotedChange> {
     noted(block, message, Shape { schema, kept: None }, spans, note::<true>)
+}
+
+/// The same where columns are left out, as with [`note_kept_change`].
+///
+/// # Errors
+/// As of [`note_change`].
+pub fn note_kept_streamed_change(
+    block: &[u8],
+    message: Range<usize>,
+    schema: &Arc<TableSchema>,
+    kept: &[bool],
+    spans: &mut RowSpans,
+) -> EtlResult<NotedChange> {
+    check_kept(schema, kept)?;
+    noted(block, message, Shape { schema, kept: Some(kept) }, spans, note::<true>)
+}
+
+fn check_kept(schema: &TableSchema, kept: &[bool]) -> EtlResult<()> {
+    if kept.iter().filter(|kept| **kept).count() != schema.columns.len() {
+        return Err(EtlError::new(ErrorKind::Internal, "other columns are kept than the schema has")
+            .with("table", &schema.name));
+    }
+    Ok(())
 }
 
 type Note = fn(&[u8], Range<usize>, Shape<'_>, &mut RowSpans) -> Scan<NotedChange>;

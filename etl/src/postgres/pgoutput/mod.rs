@@ -15,7 +15,9 @@ mod transaction;
 mod tuple;
 mod two_phase;
 
-pub use change::{NotedChange, NotedOld, note_change, note_kept_change, note_streamed_change};
+pub use change::{
+    NotedChange, NotedOld, note_change, note_kept_change, note_kept_streamed_change, note_streamed_change,
+};
 pub use message::{Message, Peek, Streamed, parse, parse_streamed, peek};
 pub use relation::{Relation, RelationColumn, RelationOids, Truncate, TypeName};
 pub use streaming::{StreamAbort, StreamCommit, StreamStart};

@@ -20,10 +20,6 @@ pub(super) enum Purpose {
     Replication,
 }
 
-/// What the walsender may hold of unfinished transactions before it writes them to its disk
-/// (reference: 64 to 256 MiB saves a sixth of the drain of large transactions).
-const DECODING_MEMORY: &str = "256MB";
-
 /// How long the walsender waits for a word from us; feedback comes several times in that, whatever the server's
 /// own setting is.
 const PATIENCE: &str = "60s";
@@ -35,7 +31,6 @@ pub(super) async fn begin(connection: &mut Connection, options: &ConnectOptions,
     parameters.extend_from_slice(SESSION);
     if purpose == Purpose::Replication {
         parameters.push(("replication", "database"));
-        parameters.push(("logical_decoding_work_mem", DECODING_MEMORY));
         parameters.push(("wal_sender_timeout", PATIENCE));
     }
     let mut packet = BytesMut::new();
