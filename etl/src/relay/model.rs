@@ -295,3 +295,19 @@ proptest! {
         run(steps);
     }
 }
+
+#[test]
+fn a_streamed_transaction_between_keepalives_is_whole_after_a_crash_that_loses_what_was_not_synced() {
+    let keepalive = |bytes| Step::Append { bytes, begins: false, commits: false };
+    run(vec![
+        keepalive(1),
+        Step::Sync,
+        Step::Adopt(1),
+        Step::Replace(0),
+        Step::Replace(2),
+        keepalive(4),
+        Step::ToDisk(0),
+        Step::Replace(1),
+        Step::Crash { loses: true },
+    ]);
+}

@@ -17,8 +17,8 @@ pub(super) struct Streams(HashMap<u32, Spool>);
 impl Streams {
     /// A chunk begins. With the first one of a transaction, nothing is left of an earlier one with this id.
     pub(super) async fn begin(&mut self, segments: &Arc<Segments>, xid: u32, is_first: bool) -> EtlResult<()> {
-        if !is_first && self.0.contains_key(&xid) {
-            return Ok(());
+        if !is_first {
+            return if self.0.contains_key(&xid) { Ok(()) } else { Err(unknown(xid)) };
         }
         let segments = Arc::clone(segments);
         let spool = blocking(move || Spool::create(&segments, PIECE_BYTES)).await?;
@@ -46,14 +46,16 @@ impl Streams {
 
     /// The transaction is in progress no more.
     pub(super) fn take(&mut self, xid: u32) -> EtlResult<Spool> {
-        self.0.remove(&xid).ok_or_else(|| {
-            EtlError::new(ErrorKind::Protocol, "the source speaks of a streamed transaction that it did not send")
-                .with("xid", xid)
-        })
+        self.0.remove(&xid).ok_or_else(|| unknown(xid))
     }
 
     /// The connection is lost: the source sends everything again, and tells nothing of what ended in a crash.
     pub(super) fn discard(&mut self) {
         self.0.clear();
     }
+}
+
+fn unknown(xid: u32) -> EtlError {
+    EtlError::new(ErrorKind::Protocol, "the source goes on with a streamed transaction whose beginning it did not send")
+        .with("xid", xid)
 }

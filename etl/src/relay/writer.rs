@@ -42,7 +42,7 @@ impl RelayWriter {
     /// A chunk of a transaction in progress begins; the first one of this id makes what came of an earlier one void.
     ///
     /// # Errors
-    /// `Disk` when its file cannot be created.
+    /// `Disk` when its file cannot be created; `Protocol` when it goes on with what never began.
     pub async fn begin_chunk(&mut self, xid: u32, is_first: bool) -> EtlResult<()> {
         self.streams.begin(&self.relay.0.segments, xid, is_first).await
     }
