@@ -3,6 +3,7 @@
 mod disk;
 mod faults;
 mod files;
+mod large;
 mod pgbench;
 mod schedule;
 mod site;
