@@ -43,7 +43,8 @@ ON CONFLICT (pipeline, id, leaf) DO UPDATE SET body = excluded.body";
         Box::pin(async move {
             // A key may be longer than an index takes.
             let statement = "
-INSERT INTO {schema}.repair SELECT $1, $2::text::oid, md5(key), key FROM json_array_elements_text($3::text::json) key
+INSERT INTO {schema}.repair
+SELECT $1, $2::text::oid, md5(word), word FROM json_array_elements_text($3::text::json) AS listed (word)
 ON CONFLICT DO NOTHING";
             let (id, keys) = (table.0.to_string(), listed(&keys)?);
             self.texts("store what is to be repaired", statement, &[&id, &keys]).await.map(drop)
@@ -52,9 +53,10 @@ ON CONFLICT DO NOTHING";
 
     fn remove_repairs(&self, table: TableId, keys: Vec<RepairKey>) -> BoxFuture<'_, EtlResult<()>> {
         Box::pin(async move {
+            // A column named as the table's would be the table's: every key would go.
             let statement = "
 DELETE FROM {schema}.repair WHERE pipeline = $1 AND id = $2::text::oid
-   AND digest IN (SELECT md5(key) FROM json_array_elements_text($3::text::json) key)";
+   AND digest IN (SELECT md5(word) FROM json_array_elements_text($3::text::json) AS listed (word))";
             let (id, keys) = (table.0.to_string(), listed(&keys)?);
             self.texts("store what is repaired", statement, &[&id, &keys]).await.map(drop)
         })
