@@ -51,7 +51,8 @@ pub struct PipelineConfig {
     /// How large and how old a batch may get.
     #[serde(default)]
     pub batch: BatchSettings,
-    /// All of the engine's buffers together. Default 128MiB.
+    /// All of the engine's buffers together; a quarter of what the control group of the process allows where that is less
+    /// than the default. Default 128MiB.
     #[serde(default = "default_memory_limit")]
     pub memory_limit: ByteSize,
     /// How tables are copied.
@@ -114,6 +115,10 @@ pub struct PostgresConfig {
     /// How much of transactions in progress the server holds in its memory before it streams the largest one, or
     /// without streaming puts it on its disk. Default 64MiB with streaming, 256MiB without.
     pub decoding_memory: Option<ByteSize>,
+    /// How often a message is written into the source's WAL (`pg_logical_emit_message`): a sign of life where nobody works
+    /// in the database, for whoever watches the slot. Its position follows without, too. Default: never.
+    #[serde(with = "etl::duration::optional")]
+    pub heartbeat: Option<Duration>,
     /// What the environment says where nothing else does.
     #[serde(skip)]
     pub(crate) libpq: Libpq,

@@ -96,6 +96,10 @@ impl<'t> Checks<'t> {
             }
             _ => {}
         }
+        if source.heartbeat.is_some_and(|interval| interval.is_zero()) {
+            let hint = "Such as 30s; without the key there is none";
+            self.found_value("source.postgres.heartbeat", "it must be more than nothing", hint);
+        }
         if let Some(tls) = &source.tls {
             self.tls("source.postgres.tls", tls);
         }

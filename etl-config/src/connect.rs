@@ -140,6 +140,7 @@ impl PostgresConfig {
         source.tables.clone_from(&self.tables);
         source.decoding_memory = self.decoding_memory;
         source.streaming = self.streaming.unwrap_or(source.streaming);
+        source.heartbeat = self.heartbeat;
         Ok(source)
     }
 

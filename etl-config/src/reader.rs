@@ -13,7 +13,7 @@ use crate::tree::{Content, Node, Scalar, Step, path_text};
 const SECRET_KEYS: &[&str] = &["url", "password", "passphrase", "secret", "token", "key"];
 
 /// Keys and values that are designed and not built yet.
-const PLANNED: &[&str] = &["source.postgres.heartbeat"];
+const PLANNED: &[&str] = &[];
 
 /// Reads what stands under `path`; `None` when too little of it is right.
 ///

@@ -9,6 +9,7 @@ pub mod duration;
 pub mod error;
 pub mod failpoint;
 pub mod lsn;
+pub mod memory;
 pub mod metrics;
 pub mod pipeline;
 pub mod postgres;

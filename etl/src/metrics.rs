@@ -78,6 +78,8 @@ metrics! {
         "What copies hold of rows that are not written yet";
     PROCESS_RESIDENT_BYTES = "etl_process_resident_bytes", Gauge, Bytes, [],
         "Memory of the process, where the system says it";
+    MEMORY_USED_BYTES = "etl_memory_used_bytes", Gauge, Bytes, [],
+        "What the engine's buffers hold of pipeline.memory_limit";
     MEMORY_LIMIT_BYTES = "etl_memory_limit_bytes", Gauge, Bytes, [],
         "pipeline.memory_limit";
     DESTINATION_CALL_SECONDS = "etl_destination_call_seconds", Histogram, Seconds, ["destination", "call"],
@@ -121,6 +123,7 @@ pub(crate) struct PipelineMetrics {
     pub(crate) relay_disk_bytes: Gauge,
     pub(crate) batch_memory_bytes: Gauge,
     pub(crate) copy_memory_bytes: Gauge,
+    pub(crate) memory_used_bytes: Gauge,
     pub(crate) memory_limit_bytes: Gauge,
 }
 
@@ -151,6 +154,7 @@ impl PipelineMetrics {
             relay_disk_bytes: to_gauge(RELAY_DISK_BYTES),
             batch_memory_bytes: to_gauge(BATCH_MEMORY_BYTES),
             copy_memory_bytes: to_gauge(COPY_MEMORY_BYTES),
+            memory_used_bytes: to_gauge(MEMORY_USED_BYTES),
             memory_limit_bytes: to_gauge(MEMORY_LIMIT_BYTES),
             pipeline: pipeline.to_owned(),
         }

@@ -6,6 +6,8 @@ mod choices;
 mod copies;
 mod copy_and_stream;
 mod down;
+mod idle;
+mod large_rows;
 mod relay_full;
 mod rules;
 mod running;

@@ -26,6 +26,7 @@ pub(crate) struct World {
     pub(crate) settings: Settings,
     pub(crate) streaming: bool,
     pub(crate) decoding_memory: Option<ByteSize>,
+    pub(crate) heartbeat: Option<Duration>,
     dir: tempfile::TempDir,
 }
 
@@ -51,6 +52,7 @@ impl World {
             settings: settings(),
             streaming: true,
             decoding_memory: None,
+            heartbeat: None,
             dir: tempfile::tempdir().unwrap(),
         }
     }
@@ -63,6 +65,7 @@ impl World {
         let source = SourceConfig::from_url(&self.url).unwrap().publication("p").streaming(self.streaming);
         let mut source = source.transform(self.transform.clone());
         source.decoding_memory = self.decoding_memory;
+        source.heartbeat = self.heartbeat;
         Pipeline::builder(&self.id, source)
             .settings(self.settings.clone())
             .data_dir(self.dir.path())

@@ -209,8 +209,8 @@ fn a_bad_source_is_said_without_its_secrets() {
         ("{ host: h, user: u }", &["neither `publication` nor `tables` is given"]),
         ("{ host: h, user: u, publication: p, tables: [a] }", &["`publication` and `tables` exclude each other"]),
         (
-            "{ host: h, user: u, publication: p, heartbeat: 30s }",
-            &["unknown key `heartbeat`. It is not available in this version"],
+            "{ host: h, user: u, publication: p, heartbeat: 0s }",
+            &["source.postgres.heartbeat (line 2): `0s`: it must be more than nothing"],
         ),
         (
             "{ host: h, user: u, publication: p, tls: { mode: maybe } }",

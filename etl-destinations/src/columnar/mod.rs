@@ -7,6 +7,6 @@ mod record_batch;
 mod tests;
 
 pub use arrow_schema::{ArrowLimits, Infinities, POSTGRES_TYPE, arrow_field};
-pub use record_batch::ArrowTable;
 #[cfg(feature = "duckdb")]
 pub(crate) use record_batch::stamps;
+pub use record_batch::{ArrowTable, pieces};

@@ -16,6 +16,10 @@ use super::column::ColumnBuilder;
 use crate::metadata_columns::{ChangeType, MetadataColumns};
 use crate::writer::{StampedRow, TargetTable};
 
+/// A record batch is about as large: what is made of rows needs memory beside them.
+const PIECE_BYTES: usize = 1 << 20;
+const PIECE_ROWS: usize = 16 << 10;
+
 /// A table's Arrow schema, and how its rows are put into it.
 #[derive(Debug, Clone)]
 pub struct ArrowTable {
@@ -121,6 +125,22 @@ impl ArrowTable {
             .or_etl(ErrorKind::Internal, "put columns together")
             .map_err(|error| error.with("table", &self.target.source.name))
     }
+}
+
+/// Cuts rows where a record batch is large enough; a single row may be larger.
+pub fn pieces<R>(rows: &[R], row: impl Fn(&R) -> &TableRow) -> impl Iterator<Item = &[R]> {
+    let mut rest = rows;
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let is_enough = |next: &R| {
+            bytes += row(next).extent();
+            bytes >= PIECE_BYTES
+        };
+        let count = rest.iter().position(is_enough).map_or(rest.len(), |last| last + 1);
+        let (piece, after) = rest.split_at(count.min(PIECE_ROWS));
+        rest = after;
+        (!piece.is_empty()).then_some(piece)
+    })
 }
 
 /// The four metadata columns of the rows.

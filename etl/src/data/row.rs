@@ -288,6 +288,20 @@ impl TableRow {
         values.sum::<usize>() + (columns + 1) * size_of::<u32>()
     }
 
+    /// About how many bytes of its buffer the row takes, found without looking at every value: from its first value to
+    /// the end of its last one.
+    pub fn extent(&self) -> usize {
+        let first = self.row as usize + 1;
+        let spans = &self.buffer.spans[first..first + self.schema().columns.len()];
+        let Some(begin) = spans.iter().find(|offset| **offset < UNCHANGED) else { return 0 };
+        let Some(last) = spans.iter().rposition(|offset| *offset < UNCHANGED) else { return 0 };
+        let length = match self.raw(last) {
+            RawValue::Text(value) | RawValue::Binary(value) => value.len(),
+            RawValue::Null | RawValue::Unchanged => 0,
+        };
+        spans[last].abs_diff(*begin) as usize + length
+    }
+
     /// The buffer that the row keeps alive.
     pub fn buffer(&self) -> &Arc<RowBuffer> {
         &self.buffer

@@ -15,17 +15,20 @@ use super::apply_state::{ApplyState, Decision, Join, Taken};
 use super::batch::{Sealed, committed_at};
 use super::board::CursorMeter;
 use super::control::Stop;
+use super::memory_budget::batch_limits;
 use super::repair::keys_of;
 use super::run::Run;
 use crate::clock::{self, Timestamp};
+use crate::data::{Change, Event, Op};
 use crate::destination::{Batch, Destination};
 use crate::error::{ErrorKind, EtlError, EtlResult, RetryClass};
 use crate::failpoint;
 use crate::lsn::{Lsn, Position};
+use crate::memory::{Claim, Part};
 use crate::relay::{Read, Reader, StartAt};
 use crate::retry::{RetryPolicy, Waits};
 use crate::schema::TableId;
-use crate::source::{Assembler, Boundary, Follow};
+use crate::source::{Assembler, Assembly, Boundary, Follow};
 use crate::store::{CursorId, Mixed, SharedStore};
 
 /// A table asks to share the main cursor.
@@ -106,6 +109,8 @@ struct InFlight {
     gives_up: bool,
     events: usize,
     bytes: u64,
+    /// What is held beside the rows' bytes.
+    _notes: Claim,
     /// When its oldest change was committed.
     oldest: Option<Timestamp>,
     begun: Instant,
@@ -135,6 +140,8 @@ pub(super) struct Applier {
     arrive: mpsc::Sender<(TableId, bool)>,
     stop: watch::Receiver<Stop>,
     waits: Waits,
+    /// What the events that wait to be written take beside their rows' bytes.
+    notes: Claim,
     /// Where a status page looks.
     meter: Arc<CursorMeter>,
 }
@@ -151,13 +158,14 @@ impl Applier {
         let mut reader = run.relay.reader_of(cursor, start_after(durable))?;
         // When the run ends before the cursor does, the next one reads on from here.
         reader.stay();
+        reader.within(&run.board.memory, part_of(cursor));
         let writes = run.destination.capabilities().writes_in_flight;
         let (arrive, arrivals) = mpsc::channel(16);
         Ok(Self {
             cursor,
             reader,
             assembler,
-            state: ApplyState::new(durable, run.settings.batch.clone(), writes),
+            state: ApplyState::new(durable, batch_limits(&run.settings), writes),
             in_flight: VecDeque::new(),
             durable,
             reached: Lsn::ZERO,
@@ -170,6 +178,7 @@ impl Applier {
             arrive,
             stop: run.stop.subscribe(),
             waits: RetryPolicy::default().waits(),
+            notes: run.board.memory.charge(part_of(cursor), 0),
             meter: run.board.meter(cursor),
             run: Arc::clone(run),
         })
@@ -264,6 +273,7 @@ impl Applier {
     /// One decision and what it leads to; `false` once there is nothing left to do.
     pub(super) async fn step(&mut self) -> EtlResult<bool> {
         self.publish();
+        self.state.press(self.is_pressed());
         let done = match self.state.decide(clock::monotonic()) {
             Decision::Finish => return Ok(false),
             Decision::Write => self.write(),
@@ -291,7 +301,15 @@ impl Applier {
         self.meter.show(in_flight.or_else(|| self.state.oldest()), bytes, self.reader.behind());
     }
 
+    /// Whether somebody waits for memory that this cursor may hold: blocks of the stream, and what it read from disk.
+    fn is_pressed(&self) -> bool {
+        let memory = &self.run.board.memory;
+        memory.is_pressed(Part::Stream) || memory.is_pressed(part_of(self.cursor))
+    }
+
     async fn input(&mut self, read: bool, until: Option<Instant>) -> Input {
+        let (memory, part) = (&self.run.board.memory, part_of(self.cursor));
+        let can_give = self.state.can_give(clock::monotonic());
         let is_draining = self.state.is_draining();
         let is_news = |stop: &Stop| if is_draining { *stop == Stop::Abort } else { *stop != Stop::No };
         tokio::select! {
@@ -302,6 +320,8 @@ impl Applier {
             written = front(&mut self.in_flight), if !self.in_flight.is_empty() => Input::Written(written),
             () = retry_until(until), if until.is_some() => Input::Time,
             () = woken(self.wake.as_mut()), if !is_draining => Input::Time,
+            () = memory.pressed(Part::Stream), if can_give => Input::Time,
+            () = memory.pressed(part), if can_give => Input::Time,
             read = self.reader.next(), if read => Input::Read(read),
         }
     }
@@ -337,6 +357,8 @@ impl Applier {
         match read {
             Read::Block { bytes, offset, in_stream } => {
                 let assembly = self.assembler.read(&bytes, offset, in_stream.as_deref())?;
+                let notes = notes_of(&assembly, bytes.len());
+                self.notes.join(self.run.board.memory.charge(part_of(self.cursor), notes));
                 self.state.add(assembly, clock::monotonic());
             }
             Read::Rewound => {
@@ -354,6 +376,8 @@ impl Applier {
             return Err(EtlError::new(ErrorKind::Internal, "there was nothing to write"));
         };
         let Sealed { events, bytes, from, upto, boundary } = sealed;
+        let share = self.notes.bytes().checked_div(events.len() + self.state.len()).unwrap_or(0);
+        let notes = self.notes.split(share.saturating_mul(events.len()));
         let leaves = self.part(&leaving);
         let joined = joining.iter().map(|join| (join.table, CursorId::Main));
         let given_up = self.given_up.as_ref().filter(|_| !leaving.is_empty());
@@ -385,6 +409,7 @@ impl Applier {
             leaves,
             events: count,
             bytes: bytes as u64,
+            _notes: notes,
             oldest,
             begun: now,
         });
@@ -500,6 +525,7 @@ impl Applier {
         }
         self.assembler.restart(self.durable);
         self.state.restart(self.durable);
+        drop(self.notes.split(usize::MAX));
         if let Some(given_up) = &self.given_up {
             self.state.give_up(&given_up.tables, given_up.end);
         }
@@ -510,9 +536,29 @@ impl Applier {
     fn read_from(&mut self, from: StartAt) -> EtlResult<()> {
         let mut reader = self.run.relay.reader_of(self.cursor, from)?;
         reader.stay();
+        reader.within(&self.run.board.memory, part_of(self.cursor));
         std::mem::replace(&mut self.reader, reader).leave();
         Ok(())
     }
+}
+
+/// What a cursor reads from disk counts for this.
+fn part_of(cursor: CursorId) -> Part {
+    match cursor {
+        CursorId::Main => Part::Backlog,
+        CursorId::Table(_) => Part::CatchUp,
+    }
+}
+
+/// What the events of a block take beside the block.
+fn notes_of(assembly: &Assembly, block: usize) -> usize {
+    let row = assembly.events.iter().find_map(|event| match event {
+        Event::Change(Change { op: Op::Insert { new } | Op::Update { new, .. }, .. }) => Some(new),
+        Event::Change(Change { op: Op::Delete { old }, .. }) => Some(old.row()),
+        _ => None,
+    });
+    let spans = row.map_or(0, |row| row.buffer().byte_size().saturating_sub(block));
+    spans + assembly.events.len() * size_of::<Event>()
 }
 
 /// The relay's first transaction that is not wholly durable.

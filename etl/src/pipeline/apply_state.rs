@@ -59,6 +59,8 @@ pub(super) struct ApplyState {
     /// Reads no further than this commit, then finishes.
     finish_at: Option<Lsn>,
     is_draining: bool,
+    /// Somebody waits for memory that this cursor holds a part of.
+    is_pressed: bool,
 }
 
 impl ApplyState {
@@ -76,6 +78,7 @@ impl ApplyState {
             end: Lsn::ZERO,
             finish_at: None,
             is_draining: false,
+            is_pressed: false,
         }
     }
 
@@ -105,6 +108,21 @@ impl ApplyState {
         self.joins.clear();
         self.leaving = tables.to_vec();
         self.end = self.end.max(end);
+    }
+
+    /// Whether somebody waits for memory: what there is goes out, within a transaction if there is no other place.
+    pub(super) fn press(&mut self, is_pressed: bool) {
+        self.is_pressed = is_pressed;
+    }
+
+    /// How many events wait to be written.
+    pub(super) fn len(&self) -> usize {
+        self.filling.len()
+    }
+
+    /// Whether there is something to write should anybody wait for memory.
+    pub(super) fn can_give(&self, now: Instant) -> bool {
+        !self.is_pressed && self.decide_if(now, true) == Decision::Write
     }
 
     /// What waits to be written weighs this.
@@ -179,6 +197,10 @@ impl ApplyState {
 
     /// What to do next.
     pub(super) fn decide(&self, now: Instant) -> Decision {
+        self.decide_if(now, self.is_pressed)
+    }
+
+    fn decide_if(&self, now: Instant, is_pressed: bool) -> Decision {
         let boundary = self.filling.boundary();
         let reach = boundary.map_or(self.taken, |boundary| self.taken.max(boundary.position));
         let is_over = self.finish_at.is_some_and(|commit| reach >= Position::after(commit));
@@ -198,8 +220,8 @@ impl ApplyState {
             let can_leave = self.in_flight == 0 && !is_held;
             return if can_leave { Decision::Write } else { Decision::Wait { read: false, until: None } };
         }
-        let wants_write =
-            can_join || (has_batch && (is_full || is_old || is_ending)) || (is_full && boundary.is_none());
+        let gives_piece = boundary.is_none() && (is_full || (is_pressed && !is_ending && self.filling.len() > 0));
+        let wants_write = can_join || gives_piece || (has_batch && (is_full || is_old || is_ending || is_pressed));
         if wants_write && !is_held && self.in_flight < self.writes_in_flight {
             return Decision::Write;
         }
@@ -220,7 +242,11 @@ impl ApplyState {
     /// Takes out what [`Decision::Write`] is about, with the tables that join and leave by it.
     pub(super) fn take(&mut self, now: Instant) -> Option<Taken> {
         let empty = Sealed { events: Vec::new(), bytes: 0, from: self.taken, upto: self.taken, boundary: None };
-        let sealed = self.filling.seal(&self.limits, now);
+        let gives_piece = self.is_pressed && self.filling.boundary().is_none() && self.filling.len() > 0;
+        let sealed = match self.filling.seal(&self.limits, now) {
+            None if gives_piece && self.leaving.is_empty() => Some(self.filling.seal_piece()),
+            sealed => sealed,
+        };
         let can_join = self.joins.iter().any(|join| join.has_arrived && self.taken >= join.at);
         let (leaving, staying) = std::mem::take(&mut self.leaving).into_iter().partition(|table| self.shares(*table));
         self.leaving = staying;

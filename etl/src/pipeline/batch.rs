@@ -87,6 +87,11 @@ impl Filling {
         }
     }
 
+    /// How many events it holds.
+    pub(super) fn len(&self) -> usize {
+        self.events.len()
+    }
+
     /// What its events weigh.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
@@ -144,11 +149,16 @@ impl Filling {
         if !self.is_full(limits) {
             return None;
         }
+        Some(self.seal_piece())
+    }
+
+    /// Takes out all of it, within a transaction.
+    pub(super) fn seal_piece(&mut self) -> Sealed {
         let upto = self.position;
         let events = std::mem::take(&mut self.events);
         let bytes = std::mem::take(&mut self.bytes);
         self.since = None;
-        Some(Sealed { events, bytes, from: std::mem::replace(&mut self.from, upto), upto, boundary: None })
+        Sealed { events, bytes, from: std::mem::replace(&mut self.from, upto), upto, boundary: None }
     }
 }
 

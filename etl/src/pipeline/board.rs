@@ -12,6 +12,7 @@ use super::status::{ErrorStatus, MemoryUse, PipelineStatus, RelayUse, TableStatu
 use crate::clock::{self, Timestamp};
 use crate::error::EtlError;
 use crate::lsn::{Lsn, Position};
+use crate::memory::MemoryBudget;
 use crate::metrics::{PipelineMetrics, to_float};
 use crate::relay::RelayStatus;
 use crate::schema::TableId;
@@ -26,6 +27,8 @@ pub(super) struct Board {
     main: Arc<CursorMeter>,
     changes_written: AtomicU64,
     copy_bytes: AtomicU64,
+    /// What the run may hold, and holds.
+    pub(super) memory: MemoryBudget,
     /// The end of what the main cursor has made durable.
     reached: AtomicU64,
     pub(super) metrics: PipelineMetrics,
@@ -97,6 +100,7 @@ impl Board {
             main,
             changes_written: AtomicU64::new(0),
             copy_bytes: AtomicU64::new(0),
+            memory: MemoryBudget::new(settings.memory_limit.as_usize()),
             reached: AtomicU64::new(0),
             metrics: PipelineMetrics::new(id),
             changes: watch::Sender::new(0),
@@ -245,6 +249,8 @@ impl Board {
         status.lag_seconds = self.main.lag(now).as_secs_f64();
         status.changes_written = self.changes_written.load(Ordering::Relaxed);
         status.memory.batch_bytes = meters.values().map(|meter| meter.bytes.load(Ordering::Relaxed)).sum();
+        status.memory.used_bytes = self.memory.used() as u64;
+        status.memory.most_used_bytes = self.memory.most_used() as u64;
         status.memory.copy_bytes = self.copy_bytes.load(Ordering::Relaxed);
         let (lag_bytes, lag_seconds, durable) = (status.lag_bytes, status.lag_seconds, status.durable);
         for table in &mut status.tables {
@@ -274,6 +280,7 @@ impl Board {
         metrics.relay_disk_bytes.set(to_float(status.relay.disk_bytes));
         metrics.batch_memory_bytes.set(to_float(status.memory.batch_bytes));
         metrics.copy_memory_bytes.set(to_float(status.memory.copy_bytes));
+        metrics.memory_used_bytes.set(to_float(status.memory.used_bytes));
         metrics.memory_limit_bytes.set(to_float(status.memory.limit_bytes));
         for phase in crate::store::Phase::NAMES {
             let count = status.tables.iter().filter(|table| table.phase == *phase).count();

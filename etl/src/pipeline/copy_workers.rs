@@ -1,10 +1,11 @@
 //! Who reads a table's chunks? Several connections that share a snapshot, each with one piece in flight.
 
 use std::future::Future;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
@@ -17,6 +18,7 @@ use crate::data::TableRow;
 use crate::destination::{CopyChunk, Destination};
 use crate::error::{ErrorKind, EtlError, EtlResult};
 use crate::failpoint;
+use crate::memory::Part;
 use crate::postgres::Connection;
 use crate::source::{Chunk, Chunks, PublishedTable, RowReader, Rows, Snapshot, SnapshotId, join_snapshot};
 
@@ -129,17 +131,18 @@ struct Worker {
 
 /// Reads chunks until there are none left.
 async fn work(job: Arc<Job>, exporter: Option<Connection>) -> EtlResult<Option<Connection>> {
-    let mut connection = match exporter {
-        Some(connection) => connection,
+    let (mut connection, _seat) = match exporter {
+        Some(connection) => (connection, None),
         None => {
             let mut given_out = job.is_given_out.subscribe();
             tokio::select! {
-                joined = joined(&job) => joined?,
+                joined = joined(&job) => joined.map(|(connection, seat)| (connection, Some(seat)))?,
                 // Behind somebody who waits for the exporter to let go of the table: nothing is left to help with.
                 _ = given_out.wait_for(|given_out| *given_out) => return Ok(None),
             }
         }
     };
+    connection.within(&job.budget.memory, Part::Copies);
     let mut worker = Worker { job, writes: JoinSet::new(), sent: Vec::new() };
     while let Some(chunk) = worker.job.next() {
         worker.read(&mut connection, chunk).await?;
@@ -148,10 +151,11 @@ async fn work(job: Arc<Job>, exporter: Option<Connection>) -> EtlResult<Option<C
     Ok(Some(connection))
 }
 
-async fn joined(job: &Job) -> EtlResult<Connection> {
+async fn joined(job: &Job) -> EtlResult<(Connection, OwnedSemaphorePermit)> {
+    let seat = job.budget.admit().await?;
     let mut connection = Connection::connect(&copy_options(&job.run, &job.table)).await?;
     join_snapshot(&mut connection, &job.table, &job.snapshot).await?;
-    Ok(connection)
+    Ok((connection, seat))
 }
 
 impl Worker {
@@ -164,7 +168,21 @@ impl Worker {
         let mut reading = Duration::ZERO;
         loop {
             let begun = clock::monotonic();
-            let Some(more) = reader.next().await? else { break };
+            let more = {
+                let mut next = pin!(reader.next());
+                loop {
+                    tokio::select! {
+                        biased;
+                        more = &mut next => break more?,
+                        // What is held goes out before anybody waits for memory.
+                        () = job.budget.pressed(), if !rows.is_empty() => {
+                            self.write(&chunk, piece, std::mem::take(&mut rows), std::mem::take(&mut bytes)).await?;
+                            piece += 1;
+                        }
+                    }
+                }
+            };
+            let Some(more) = more else { break };
             reading += clock::monotonic().saturating_duration_since(begun);
             job.run.pace.spend(more.rows.len(), more.bytes).await;
             bytes += more.bytes;
@@ -191,9 +209,8 @@ impl Worker {
         Ok(())
     }
 
-    /// Sends a piece on its way once the one before it is written and the budget has room for it.
+    /// Sends a piece on its way once the one before it is written.
     async fn write(&mut self, chunk: &Chunk, piece: u64, rows: Vec<TableRow>, bytes: usize) -> EtlResult<()> {
-        let permit = self.job.budget.take(bytes).await?;
         let held = Held::new(&self.job.run, bytes);
         // One piece is written while the next is read: what a destination makes of a piece needs memory too.
         self.settle().await?;
@@ -202,7 +219,7 @@ impl Worker {
         let writing = async move {
             let (id, count) = (job.table.schema.id, rows.len() as u64);
             job.run.destination.write_copy_chunk(id, token, rows).await?;
-            drop((permit, held));
+            drop(held);
             job.run.board.rows_copied(id, count);
             failpoint::visit("copy.chunk_written").await
         };

@@ -1,60 +1,104 @@
-//! How much may be held in memory? The share of the limit that each part gets.
+//! How much may each part of a pipeline hold? What follows from the limit, and who gives way when it is reached.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-use super::settings::Settings;
+use super::run::Run;
+use super::settings::{BatchSettings, Settings};
+use crate::byte_size::ByteSize;
 use crate::error::{ErrorKind, EtlError, EtlResult};
-
-/// The budget is counted in units, since permits are 32 bits wide.
-const UNIT: usize = 1 << 10;
+use crate::memory::{MemoryBudget, Part};
+use crate::retry::{self, RetryPolicy};
 
 /// Rows of a copy go to the destination in pieces between these sizes.
-const SMALLEST_PIECE: usize = 1 << 20;
+const SMALLEST_PIECE: usize = 512 << 10;
 const LARGEST_PIECE: usize = 2 << 20;
 
-/// The memory that copies may hold together.
+/// How long one who waits for memory is left to it before others give way.
+const PATIENCE: Duration = Duration::from_millis(20);
+
+/// The relay holds a quarter in memory; the rest of it is on disk.
+pub(super) fn relay_tail(settings: &Settings) -> usize {
+    settings.memory_limit.as_usize() / 4
+}
+
+/// A batch is at most a quarter too: one is written while the next is filled.
+pub(super) fn batch_limits(settings: &Settings) -> BatchSettings {
+    let most = ByteSize(settings.memory_limit.0 / 4);
+    BatchSettings { max_bytes: settings.batch.max_bytes.min(most), ..settings.batch.clone() }
+}
+
+/// What copies may hold together, and how many connections read at a time with it.
 #[derive(Debug, Clone)]
 pub(super) struct CopyBudget {
-    permits: Arc<Semaphore>,
-    units: usize,
+    pub(super) memory: MemoryBudget,
+    seats: Arc<Semaphore>,
     /// How many bytes of rows a worker collects before it writes them.
     pub(super) piece: usize,
 }
 
-/// The shares of `memory_limit`: the relay's tail, batches of the stream, and copies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Shares {
-    pub(super) relay: usize,
-    pub(super) copies: usize,
-}
-
-impl Shares {
-    /// A quarter is the relay's tail, half are copies, and the rest are batches and what reads ahead.
-    pub(super) fn of(settings: &Settings) -> Self {
-        let limit = settings.memory_limit.as_usize();
-        Self { relay: limit / 4, copies: limit / 2 }
-    }
-}
-
 impl CopyBudget {
-    /// For this many workers at a time.
-    pub(super) fn new(bytes: usize, workers: usize) -> Self {
-        // Each worker fills one piece while another is being written.
-        let piece = (bytes / (workers.max(1) * 2)).clamp(SMALLEST_PIECE, LARGEST_PIECE);
-        let units = (bytes / UNIT).clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
-        Self { permits: Arc::new(Semaphore::new(units)), units, piece }
+    /// For this many workers at a time, or fewer: each fills one piece while another is being written.
+    pub(super) fn new(memory: &MemoryBudget, workers: usize) -> Self {
+        let most = memory.most(Part::Copies);
+        let piece = (most / (workers.max(1) * 2)).clamp(SMALLEST_PIECE, LARGEST_PIECE);
+        let seats = (most / (piece * 2)).clamp(1, Semaphore::MAX_PERMITS);
+        Self { memory: memory.clone(), seats: Arc::new(Semaphore::new(seats)), piece }
     }
 
-    /// Waits until so many bytes are free. A single row larger than the budget gets all of it.
+    /// Waits until there is memory for one more connection that reads.
     ///
     /// # Errors
     /// When the pipeline ends.
-    pub(super) async fn take(&self, bytes: usize) -> EtlResult<OwnedSemaphorePermit> {
-        let units = u32::try_from(bytes.div_ceil(UNIT).clamp(1, self.units)).unwrap_or(u32::MAX);
-        let permit = Arc::clone(&self.permits).acquire_many_owned(units).await;
+    pub(super) async fn admit(&self) -> EtlResult<OwnedSemaphorePermit> {
+        let permit = Arc::clone(&self.seats).acquire_owned().await;
         permit.map_err(|e| EtlError::new(ErrorKind::Cancelled, "the pipeline ended").because(e))
+    }
+
+    /// Waits until a copy seems to wait for memory: who holds rows then writes them.
+    pub(super) async fn pressed(&self) {
+        stays_pressed(&self.memory, Part::Copies).await;
+    }
+}
+
+/// Waits until somebody has waited for memory for some time.
+async fn stays_pressed(memory: &MemoryBudget, part: Part) {
+    loop {
+        memory.pressed(part).await;
+        retry::pause(PATIENCE).await;
+        if memory.is_pressed(part) {
+            return;
+        }
+    }
+}
+
+/// Moves the relay's blocks to disk while somebody waits for memory, until the pipeline ends.
+pub(super) async fn relieve(run: Arc<Run>, mut over: watch::Receiver<bool>) -> EtlResult<()> {
+    let memory = &run.board.memory;
+    loop {
+        tokio::select! {
+            () = stays_pressed(memory, Part::Stream) => {}
+            _ = over.wait_for(|over| *over) => return Ok(()),
+        }
+        // Half at a time: what batches still hold is not freed by it.
+        let held = run.relay.status().memory_bytes;
+        if held == 0 {
+            continue;
+        }
+        let mut waits = RetryPolicy::default().waits();
+        let shed = async {
+            while let Err(error) = run.relay.shed(held / 2).await {
+                run.board.failed(&error);
+                waits.after(error).await?;
+            }
+            Ok(())
+        };
+        tokio::select! {
+            shed = shed => shed?,
+            _ = over.wait_for(|over| *over) => return Ok(()),
+        }
     }
 }
 
@@ -63,20 +107,33 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn p5_what_does_not_fit_waits_and_what_is_too_large_gets_all() {
-        let budget = CopyBudget::new(4 << 20, 2);
-        assert_eq!(budget.piece, 1 << 20);
-        let first = budget.take(3 << 20).await.unwrap();
-        let second = budget.take(100 << 20);
-        tokio::pin!(second);
-        assert!(futures_util::poll!(second.as_mut()).is_pending());
-        drop(first);
-        drop(second.await.unwrap());
+    async fn p5_fewer_connections_read_at_a_time_where_there_is_less_memory() {
+        let seats = |limit: usize| CopyBudget::new(&MemoryBudget::new(limit), 16).seats.available_permits();
+        assert!(seats(128 << 20) >= 16, "{}", seats(128 << 20));
+        assert!((2..16).contains(&seats(16 << 20)), "{}", seats(16 << 20));
+        let budget = CopyBudget::new(&MemoryBudget::new(1), 16);
+        let mut admitted = vec![budget.admit().await.unwrap()];
+        while let Some(seat) = futures_util::FutureExt::now_or_never(budget.admit()) {
+            admitted.push(seat.unwrap());
+        }
+        assert!(admitted.len() <= 2);
+        admitted.pop();
+        drop(budget.admit().await.unwrap());
     }
 
     #[test]
     fn pieces_stay_within_their_bounds() {
-        assert_eq!(CopyBudget::new(64 << 20, 16).piece, 2 << 20);
-        assert_eq!(CopyBudget::new(64 << 20, 1).piece, LARGEST_PIECE);
+        let piece = |limit: usize, workers| CopyBudget::new(&MemoryBudget::new(limit), workers).piece;
+        assert_eq!(piece(128 << 20, 16), LARGEST_PIECE);
+        assert_eq!(piece(128 << 20, 1), LARGEST_PIECE);
+        assert_eq!(piece(8 << 20, 16), SMALLEST_PIECE);
+    }
+
+    #[test]
+    fn a_batch_is_at_most_a_quarter_of_the_limit() {
+        let mut settings = Settings::default();
+        assert_eq!(batch_limits(&settings), settings.batch);
+        settings.memory_limit = ByteSize::mib(16);
+        assert_eq!(batch_limits(&settings).max_bytes, ByteSize::mib(4));
     }
 }

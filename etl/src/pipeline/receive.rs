@@ -15,6 +15,7 @@ use super::run::Run;
 use crate::clock;
 use crate::error::{ErrorKind, EtlError, EtlResult, RetryClass};
 use crate::lsn::Lsn;
+use crate::memory;
 use crate::postgres::pgoutput::StreamCommit;
 use crate::postgres::{Reporter, StreamReader};
 use crate::relay::{RelayWriter, Transaction};
@@ -125,6 +126,7 @@ impl Receiver {
             is_binary: self.is_binary,
             is_streaming: run.source.streaming,
             decoding_memory: run.source.decoding_memory(),
+            memory: &run.board.memory,
         };
         let (stream, confirmed) =
             open_stream(request, &run.store).instrument(tracing::debug_span!("open_stream", slot = run.slot)).await?;
@@ -149,13 +151,23 @@ impl Receiver {
 
     /// Reads until the connection is lost or the pipeline ends.
     async fn stream(&mut self, mut reader: StreamReader, mut feedback: Feedback, reporter: &Reporter) -> EtlResult<()> {
-        let mut stop = self.run.stop.subscribe();
+        let (mut stop, budget) = (self.run.stop.subscribe(), self.run.board.memory.clone());
+        let mut is_deaf = false;
         loop {
             let block = tokio::select! {
                 block = reader.next_block() => block?,
+                () = budget.pressed(memory::Part::Stream), if !is_deaf => {
+                    // It waits for memory, and hears nothing meanwhile.
+                    self.set_deaf(true);
+                    is_deaf = true;
+                    continue;
+                }
                 _ = stop.wait_for(|stop| *stop != Stop::No) => break,
                 ended = &mut feedback.0 => return feedback_ended(ended),
             };
+            if std::mem::take(&mut is_deaf) {
+                self.set_deaf(false);
+            }
             tokio::select! {
                 done = self.block(block, reporter) => done?,
                 // A full relay waits for readers that may be gone.
@@ -205,15 +217,19 @@ impl Receiver {
         let parts = intake.sort(found, block.len(), |commit, xid, at| self.is_known(commit, xid, at))?;
         self.intake = intake;
         reporter.received(self.intake.received());
-        self.suspicion.send_modify(|suspicion| suspicion.set_deaf(true));
+        self.set_deaf(true);
         for part in parts {
             self.part(&block, part).await?;
         }
-        self.suspicion.send_modify(|suspicion| suspicion.set_deaf(false));
+        self.set_deaf(false);
         let head = self.run.relay.head().end;
         self.run.progress.received(head);
         self.run.board.received(head, block.len() as u64, self.run.relay.status());
         Ok(())
+    }
+
+    fn set_deaf(&self, is_deaf: bool) {
+        self.suspicion.send_modify(|suspicion| suspicion.set_deaf(is_deaf));
     }
 
     /// The connection stays while the disk of the relay is full: nothing of it would come again otherwise.

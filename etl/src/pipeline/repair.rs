@@ -9,6 +9,7 @@ use crate::data::{Change, Event, OldRow, Op, RawValue, TableRow};
 use crate::destination::{CopyChunk, Destination};
 use crate::error::EtlResult;
 use crate::lsn::{Lsn, Position};
+use crate::memory::Part;
 use crate::postgres::Session;
 use crate::schema::TableId;
 use crate::source::{RowReader, Rows, Snapshot, wait_for_writers};
@@ -68,6 +69,7 @@ pub(super) async fn read_again(run: &Arc<Run>, id: TableId, snapshots: u32, keys
     wait_for_writers(session.client(), table, shows).await?;
     let Snapshot { mut connection, filter, read_at, leaves, .. } =
         Snapshot::take(&options, table, session.client()).await?;
+    connection.within(&run.board.memory, Part::Copies);
     let token = CopyChunk {
         generation: run.states.get(id).generation,
         index: first_index(snapshots),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::byte_size::ByteSize;
+use crate::memory::usual_limit;
 use crate::relay::RelaySettings;
 
 /// The settings of a pipeline.
@@ -15,7 +16,8 @@ pub struct Settings {
     pub ack: Ack,
     /// How large and how old a batch may get.
     pub batch: BatchSettings,
-    /// All of the engine's buffers together. Default 128MiB.
+    /// All of the engine's buffers together; a quarter of what the control group of the process allows where that is
+    /// less than the default. Default 128MiB.
     pub memory_limit: ByteSize,
     /// How tables are copied.
     pub copy: CopySettings,
@@ -28,7 +30,7 @@ impl Default for Settings {
         Self {
             ack: Ack::default(),
             batch: BatchSettings::default(),
-            memory_limit: ByteSize::mib(128),
+            memory_limit: usual_limit(),
             copy: CopySettings::default(),
             relay: RelaySettings::default(),
         }

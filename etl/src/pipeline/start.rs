@@ -12,7 +12,7 @@ use super::board::{Board, Target};
 use super::builder::Pipeline;
 use super::control::{PipelineHandle, Stop};
 use super::data_dir::DataDir;
-use super::memory_budget::Shares;
+use super::memory_budget::{relay_tail, relieve};
 use super::pace::Pace;
 use super::progress::{Progress, confirm};
 use super::receive::receive;
@@ -32,7 +32,7 @@ use crate::retry::{RetryPolicy, retry};
 use crate::schema::{TableId, TableSchema};
 use crate::source::{
     Assembler, Follow, PublishedTable, SystemIdentity, check_history, check_start, ensure_publication, ensure_slot,
-    published_tables,
+    heartbeat, published_tables,
 };
 use crate::store::CursorId;
 use crate::store::{Phase, SharedStore, TableState};
@@ -51,11 +51,10 @@ pub(super) async fn start(mut pipeline: Pipeline) -> EtlResult<RunningPipeline> 
     let selections = keep_selections(&store, &pipeline.source.transform, &source.tables, &mut states).await?;
     let main = main_position(&store, &pipeline.destination, &states).await?;
 
-    let shares = Shares::of(&pipeline.settings);
     let confirmed = store.progress().await?.confirmed.unwrap_or_default();
     let behind = backlog::reached_before(&store).await?;
     let found = Found { states: &mut states, main, begins: source.begins, confirmed, behind };
-    let opened = open_relay(&pipeline, &store, &data_dir, found, shares.relay).await?;
+    let opened = open_relay(&pipeline, &store, &data_dir, found).await?;
     let Opened { relay, writer, plan, holds, behind } = opened;
     relay.require_durable(pipeline.settings.ack == Ack::Relay);
     let notes = backlog::Notes::open(&store, pipeline.settings.ack).await?;
@@ -262,8 +261,8 @@ async fn open_relay(
     store: &SharedStore,
     data_dir: &DataDir,
     found: Found<'_>,
-    tail_bytes: usize,
 ) -> EtlResult<Opened> {
+    let tail_bytes = relay_tail(&pipeline.settings);
     let open = || Relay::open(data_dir.relay(), pipeline.settings.relay.clone(), tail_bytes);
     let (relay, mut writer) = match open().await {
         Err(error) if error.kind() == ErrorKind::Relay => {
@@ -378,7 +377,9 @@ async fn supervise(run: Arc<Run>, mut main: Applier, writer: RelayWriter, work: 
     writers.spawn(Box::pin(async move { main.work().await }));
     keepers.spawn(Box::pin(receive(Arc::clone(&run), writer, is_over.clone())));
     keepers.spawn(Box::pin(confirm(Arc::clone(&run), is_over.clone())));
+    keepers.spawn(Box::pin(relieve(Arc::clone(&run), is_over.clone())));
     keepers.spawn(Box::pin(report(Arc::clone(&run), is_over.clone())));
+    keepers.spawn(Box::pin(pulse(Arc::clone(&run), is_over.clone())));
     keepers.spawn(Box::pin(answer_targets(Arc::clone(&run), is_over)));
 
     let mut failed = first_failure(&run, &mut writers, &mut keepers).await;
@@ -425,6 +426,13 @@ fn flatten(ended: Ended) -> EtlResult<()> {
         Ok(done) => done,
         Err(error) if error.is_cancelled() => Ok(()),
         Err(error) => Err(EtlError::new(ErrorKind::Internal, "a part of the pipeline was cut short").because(error)),
+    }
+}
+
+async fn pulse(run: Arc<Run>, over: watch::Receiver<bool>) -> EtlResult<()> {
+    match run.source.heartbeat {
+        Some(interval) => heartbeat(&run.source.connect, interval, &run.slot, over).await,
+        None => Ok(()),
     }
 }
 

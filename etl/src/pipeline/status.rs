@@ -70,9 +70,14 @@ pub struct RelayUse {
 pub struct MemoryUse {
     /// `pipeline.memory_limit`.
     pub limit_bytes: u64,
-    /// Batches that are collected or written.
+    /// All that is held now: what was received or read from disk and is not let go, wherever it waits. Each byte
+    /// counts once, so that this is less than the sum of the relay's, of batches and of copies.
+    pub used_bytes: u64,
+    /// The most that was held at a time since the start.
+    pub most_used_bytes: u64,
+    /// Of it batches that are collected or written.
     pub batch_bytes: u64,
-    /// Copied rows that are not written yet.
+    /// Of it copied rows that are not written yet.
     pub copy_bytes: u64,
 }
 

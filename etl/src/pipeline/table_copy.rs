@@ -64,6 +64,11 @@ impl CopyOrder<'_> {
     pub(super) async fn copy(&self) -> EtlResult<Copied> {
         let (run, id) = (self.run, self.id);
         let table = run.table(id)?.clone();
+        // Nothing is locked while there is no memory to read with.
+        let _seat = tokio::select! {
+            seat = self.budget.admit() => seat?,
+            () = told(self.leave.clone()) => return Ok(Copied::Rests),
+        };
         let options = copy_options(run, &table);
         let session = Session::connect(&options).await?;
         let selection = run.selection(id)?;

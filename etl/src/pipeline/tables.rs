@@ -11,7 +11,7 @@ use tokio::task::{JoinError, JoinSet};
 
 use super::apply::{Leave, LeaveRequest, Left, MainRequest};
 use super::control::Stop;
-use super::memory_budget::{CopyBudget, Shares};
+use super::memory_budget::CopyBudget;
 use super::run::Run;
 use super::table::{Brought, Rest, Table};
 use super::table_state::Begin;
@@ -66,7 +66,7 @@ impl Tables {
         let copy = &run.settings.copy;
         let workers = copy.tables_in_parallel * copy.connections_per_table;
         Self {
-            budget: CopyBudget::new(Shares::of(&run.settings).copies, workers),
+            budget: CopyBudget::new(&run.board.memory, workers),
             turns: Arc::new(Semaphore::new(copy.tables_in_parallel)),
             orders,
             tasks: JoinSet::new(),

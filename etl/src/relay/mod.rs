@@ -331,6 +331,33 @@ impl Relay {
         blocking(move || work(&mut inner.pen(), &inner)).await
     }
 
+    /// Moves blocks out of memory to disk until at most `keep` bytes stay. At the limit of that, it waits for the
+    /// slowest reader or fails, as configured.
+    ///
+    /// # Errors
+    /// `Relay` at the limit with [`AtLimit::Stop`]; `Disk` when a segment cannot be written.
+    pub async fn shed(&self, keep: u64) -> EtlResult<()> {
+        let inner = &self.0;
+        let mut freed = pin!(inner.freed.notified());
+        freed.as_mut().enable();
+        let is_unlimited = {
+            let log = inner.log();
+            if log.memory_bytes() <= keep {
+                return Ok(());
+            }
+            inner.at_limit != AtLimit::Stop && !log.somebody_is_behind()
+        };
+        if self.with_pen(move |pen, inner| pen.spill(inner, keep, is_unlimited)).await? {
+            inner.freed.notify_waiters();
+            return Ok(());
+        }
+        if inner.at_limit == AtLimit::Stop {
+            return Err(inner.is_full());
+        }
+        inner.room(freed).await;
+        Ok(())
+    }
+
     /// What the log occupies.
     pub fn status(&self) -> RelayStatus {
         RelayStatus { memory_bytes: self.0.log().memory_bytes(), disk_bytes: self.0.segments.bytes() }

@@ -1,8 +1,13 @@
 //! What comes next for one reader of the relay?
 
+use bytes::{Bytes, BytesMut};
+
 use super::log::Found;
+use super::record::Description;
+use super::segment::Record;
 use super::{Read, Relay, blocking};
 use crate::error::EtlResult;
+use crate::memory::{Claim, MemoryBudget, Part, held, held_of_buffer};
 
 /// One reader's place in the log. Dropping it releases everything it held, unless it [stays](Reader::stay).
 #[derive(Debug)]
@@ -10,11 +15,18 @@ pub struct Reader {
     relay: Relay,
     id: u64,
     stays: bool,
+    /// What is loaded from disk counts there.
+    memory: Option<(MemoryBudget, Part)>,
 }
 
 impl Reader {
     pub(super) fn new(relay: Relay, id: u64) -> Self {
-        Self { relay, id, stays: false }
+        Self { relay, id, stays: false, memory: None }
+    }
+
+    /// What it loads from disk from now on counts for this part of the budget.
+    pub(crate) fn within(&mut self, memory: &MemoryBudget, part: Part) {
+        self.memory = Some((memory.clone(), part));
     }
 
     /// The next bytes, or that they are void; waits for them. Cancel-safe: nothing is lost.
@@ -37,13 +49,17 @@ impl Reader {
                 }
                 Some(Found::Read(read)) => Some(read),
                 Some(Found::Disk(record)) => {
-                    let load = move || record.load().map(|(description, bytes)| (record, description, bytes));
-                    let (record, description, bytes) = blocking(load).await?;
+                    let (record, description, bytes) = self.load(record).await?;
                     inner.log().read_loaded(self.id, &record, &description.marks, &bytes)
                 }
                 Some(Found::Spooled { spooled, piece }) => {
+                    let claim = self.claim(spooled.piece_len(piece)).await;
                     let load = move || spooled.load(piece).map(|bytes| (spooled, bytes));
                     let (spooled, bytes) = blocking(load).await?;
+                    let bytes = match claim {
+                        Some(claim) => held(bytes, claim),
+                        None => bytes,
+                    };
                     inner.log().read_spooled(self.id, &spooled, piece, &bytes)
                 }
             };
@@ -52,6 +68,31 @@ impl Reader {
                 return Ok(read);
             }
         }
+    }
+
+    async fn claim(&self, bytes: usize) -> Option<Claim> {
+        match &self.memory {
+            Some((memory, part)) => Some(memory.claim(*part, bytes).await),
+            None => None,
+        }
+    }
+
+    /// Loads a block once there is memory for it.
+    async fn load(&self, record: Record) -> EtlResult<(Record, Description, Bytes)> {
+        let Some((memory, part)) = &self.memory else {
+            return blocking(move || record.load().map(|(description, bytes)| (record, description, bytes))).await;
+        };
+        let claim = memory.claim(*part, record.len()).await;
+        let is_usual = record.len() <= memory.blocks().size();
+        let mut buffer = if is_usual { memory.blocks().take() } else { BytesMut::new() };
+        let load =
+            move || record.load_into(&mut buffer).map(|(description, bytes)| (record, description, bytes, buffer));
+        let (record, description, bytes, buffer) = blocking(load).await?;
+        if !is_usual {
+            return Ok((record, description, held(bytes, claim)));
+        }
+        memory.blocks().put(buffer);
+        Ok((record, description, held_of_buffer(bytes, claim)))
     }
 
     /// Everything before this log offset is durable for this reader. Beyond what it has read, it counts for nothing.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::record::{DESCRIPTION, Description, HEADER, Header, MARK};
 use super::spool::Spooled;
@@ -252,10 +252,20 @@ impl Record {
 
     /// Reads the block, and what is said of it. Blocks the thread.
     pub(super) fn load(&self) -> EtlResult<(Description, Bytes)> {
-        let mut record = vec![0; HEADER + self.description + self.block];
-        let read = self.segment.file.read_exact_at(&mut record, self.position);
+        self.load_into(&mut BytesMut::new())
+    }
+
+    /// How large a buffer it is read into.
+    pub(super) fn len(&self) -> usize {
+        HEADER + self.description + self.block
+    }
+
+    /// The same, into an empty buffer, of which the block keeps a part.
+    pub(super) fn load_into(&self, buffer: &mut BytesMut) -> EtlResult<(Description, Bytes)> {
+        buffer.resize(self.len(), 0);
+        let read = self.segment.file.read_exact_at(buffer, self.position);
         read.map_err(|e| failed("read a relay segment", &self.segment.path, e))?;
-        let mut body = Bytes::from(record);
+        let mut body = buffer.split().freeze();
         let header = Header::decode(&body.split_to(HEADER));
         if header.is_some_and(|header| header.fits(&body) && header.block == self.block) {
             let block = body.split_off(self.description);

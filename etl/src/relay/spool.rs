@@ -240,11 +240,17 @@ impl Spooled {
         Some(start..self.contents.pieces.get(piece)?.end)
     }
 
+    /// How long a piece is.
+    pub(super) fn piece_len(&self, piece: usize) -> usize {
+        let place = self.place(piece).unwrap_or_default();
+        usize::try_from(place.end.saturating_sub(place.start)).unwrap_or_default()
+    }
+
     /// Reads a piece. Blocks the thread.
     pub(super) fn load(&self, piece: usize) -> EtlResult<Bytes> {
         let path = &self.file.path;
         let place = self.place(piece).unwrap_or_default();
-        let len = usize::try_from(place.end.saturating_sub(place.start)).unwrap_or_default();
+        let len = self.piece_len(piece);
         let mut bytes = vec![0; len];
         self.file.file.read_exact_at(&mut bytes, place.start).map_err(|e| failed("read a spool file", path, e))?;
         let checksum = self.contents.pieces.get(piece).map(|piece| piece.checksum);

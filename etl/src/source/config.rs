@@ -1,5 +1,7 @@
 //! Which source? The server, and what of it is published.
 
+use std::time::Duration;
+
 use serde::Deserialize;
 
 use crate::byte_size::ByteSize;
@@ -17,6 +19,8 @@ pub struct SourceConfig {
     /// Instead of a publication: patterns of the tables for which the pipeline keeps its own, such as
     /// `public.*` and `!public.audit_*`.
     pub tables: Vec<String>,
+    /// How often a message is written into its WAL; never without.
+    pub heartbeat: Option<Duration>,
     /// Which of its columns are passed on, and under which names.
     pub transform: Transform,
     /// Whether large transactions are received while they are in progress, into files. Default: they are.
@@ -33,6 +37,7 @@ impl SourceConfig {
             connect,
             publication: None,
             tables: Vec::new(),
+            heartbeat: None,
             transform: Transform::default(),
             streaming: true,
             decoding_memory: None,
@@ -70,6 +75,13 @@ impl SourceConfig {
     #[must_use]
     pub fn transform(mut self, transform: Transform) -> Self {
         self.transform = transform;
+        self
+    }
+
+    /// Writes a message into the source's WAL at every interval, as a pulse of a database in which nobody works.
+    #[must_use]
+    pub fn heartbeat(mut self, interval: Duration) -> Self {
+        self.heartbeat = Some(interval);
         self
     }
 

@@ -10,6 +10,7 @@ use super::chunk::Chunk;
 use super::snapshot::qualified;
 use crate::data::{RowFormat, RowSpans, TableRow};
 use crate::error::{ErrorKind, EtlError, EtlResult};
+use crate::memory::held;
 use crate::postgres::copy_binary::CopyBinary;
 use crate::postgres::{Connection, CopyOut, copy_text, quote_ident, quote_literal};
 use crate::schema::TableSchema;
@@ -100,12 +101,12 @@ impl<'a> RowReader<'a> {
         };
         let mut spans = RowSpans::new();
         let mut rows = Vec::new();
-        let buffer = match &mut self.binary {
+        let (bytes, more) = match &mut self.binary {
             Some(binary) => {
                 for payload in CopyOut::payloads(&block) {
                     binary.note_payload(&block, payload, &mut spans, &mut rows)?;
                 }
-                spans.finish(block)
+                (block, 0)
             }
             None => {
                 let mut bytes = BytesMut::with_capacity(block.len());
@@ -113,9 +114,15 @@ impl<'a> RowReader<'a> {
                     let payload = block.get(payload).unwrap_or_default();
                     copy_text::append_payload(payload, &self.schema, &mut bytes, &mut spans, &mut rows)?;
                 }
-                spans.finish(bytes.freeze())
+                let more = bytes.capacity();
+                (bytes.freeze(), more)
             }
         };
+        let notes = spans.byte_size() + rows.len() * size_of::<TableRow>();
+        let buffer = spans.finish(match self.copy.charge(more + notes) {
+            Some(claim) => held(bytes, claim),
+            None => bytes,
+        });
         let bytes = buffer.byte_size();
         let rows = rows.into_iter().map(|row| TableRow::new(Arc::clone(&buffer), row)).collect();
         Ok(Some(CopyRows { rows, bytes }))

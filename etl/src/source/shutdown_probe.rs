@@ -30,7 +30,7 @@ pub(crate) struct Suspicion {
     quiet_since: Instant,
     /// How often the server asked since then.
     questions: u32,
-    /// The relay takes nothing more, so that nobody hears the questions.
+    /// The relay takes nothing more or memory is spent, so that nobody hears the questions.
     is_deaf: bool,
     wait: Duration,
 }
@@ -49,7 +49,7 @@ impl Suspicion {
         self.questions = self.questions.saturating_add(questions);
     }
 
-    /// What came waits for the relay, or does no longer.
+    /// What came waits for the relay, or what comes for memory, or does no longer.
     pub(crate) fn set_deaf(&mut self, is_deaf: bool) {
         self.is_deaf = is_deaf;
     }

@@ -10,6 +10,7 @@ use crate::byte_size::ByteSize;
 use crate::clock::Timestamp;
 use crate::error::EtlResult;
 use crate::lsn::Lsn;
+use crate::memory::{MemoryBudget, Part};
 use crate::postgres::pgoutput::{self, Message, StreamAbort, StreamCommit, StreamStart};
 use crate::postgres::{
     ConnectOptions, Connection, ReplicationFrame, ReplicationStream, Session, quote_ident, quote_literal,
@@ -29,6 +30,8 @@ pub(crate) struct StreamRequest<'a> {
     pub(crate) is_streaming: bool,
     /// How much of transactions in progress the server holds.
     pub(crate) decoding_memory: ByteSize,
+    /// What is received counts there.
+    pub(crate) memory: &'a MemoryBudget,
 }
 
 /// Connects, checks that the server's history is ours (R9), and starts at the slot's own position. Returns the
@@ -40,6 +43,7 @@ pub(crate) async fn open_stream(
     let options = request.options.for_purpose("stream");
     let session = Session::connect(&options).await?;
     let mut connection = Connection::connect_replication(&options).await?;
+    connection.within(request.memory, Part::Stream);
     let identity = SystemIdentity::read(&mut connection).await?;
     check_history(&mut connection, store, &identity).await?;
     let slot = ensure_slot(session.client(), &mut connection, store, request.slot).await?;

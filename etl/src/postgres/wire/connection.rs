@@ -12,6 +12,7 @@ use super::socket::Socket;
 use super::startup::{self, Purpose};
 use super::{CopyOut, ReplicationStream, server_error, tls};
 use crate::error::{ErrorKind, EtlError, EtlResult, ResultExt};
+use crate::memory::{MemoryBudget, Part};
 use crate::postgres::options::{ConnectOptions, Host, ServerRole};
 
 /// A connection of our own, for copies and for the stream.
@@ -69,6 +70,11 @@ impl Connection {
             })
             .map_err(tls::explained)?;
         Ok(connection)
+    }
+
+    /// What is read from now on, of a copy or of the stream, counts for this part of the budget.
+    pub fn within(&mut self, memory: &MemoryBudget, part: Part) {
+        self.buffer.within(memory, part);
     }
 
     /// The server's version, such as 150018.

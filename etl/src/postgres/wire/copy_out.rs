@@ -6,6 +6,7 @@ use super::connection::Connection;
 use super::frame::Frames;
 use super::server_error;
 use crate::error::{ErrorKind, EtlError, EtlResult};
+use crate::memory::Claim;
 
 /// The data of a copy that is under way. To drop it early breaks the connection for further queries.
 #[derive(Debug)]
@@ -34,6 +35,11 @@ impl<'a> CopyOut<'a> {
             }
             self.connection.buffer.fill(&mut self.connection.socket).await?;
         }
+    }
+
+    /// Counts what is held because of a block, beside it; nothing where nobody counts.
+    pub(crate) fn charge(&self, bytes: usize) -> Option<Claim> {
+        self.connection.buffer.charge(bytes)
     }
 
     /// Where the data of each `CopyData` message lies in a block.

@@ -6,11 +6,14 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use crate::error::{ErrorKind, EtlError, EtlResult, ResultExt};
+use crate::memory::{Claim, MemoryBudget, Part, held, held_of_buffer};
 
 /// No message of a server is larger: a field holds at most 1 GiB.
 const LONGEST: usize = (1 << 30) + (1 << 20);
-/// How much room a read has at least.
-const ROOM: usize = 256 << 10;
+/// How large a buffer is that nobody counts.
+const ROOM: usize = 64 << 10;
+/// A buffer with less than this part of it free is not read into any more.
+const LEAST_OF_ROOM: usize = 8;
 
 /// One message: its tag, and where its content lies in the block around it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,15 +71,30 @@ pub(crate) struct ReadBuffer {
     bytes: BytesMut,
     /// How much of the buffer is known to be whole messages.
     whole: usize,
+    /// What the bytes count for, and what may still come into the buffer of that.
+    memory: Option<(MemoryBudget, Part)>,
+    claim: Option<Claim>,
+    /// Whether the buffer is one of the budget's.
+    is_lent: bool,
 }
 
 impl ReadBuffer {
+    /// What is read from now on counts for this part of the budget, for as long as anybody has any of it.
+    pub(crate) fn within(&mut self, memory: &MemoryBudget, part: Part) {
+        self.memory = Some((memory.clone(), part));
+    }
+
+    /// Counts what is held because of what was read, beside it.
+    pub(crate) fn charge(&self, bytes: usize) -> Option<Claim> {
+        self.memory.as_ref().map(|(memory, part)| memory.charge(*part, bytes))
+    }
+
     /// Reads once. Dropping the future loses nothing. Returns how much came.
     ///
     /// # Errors
     /// [`SourceUnavailable`](ErrorKind::SourceUnavailable) at the end of the stream.
     pub(crate) async fn fill(&mut self, stream: &mut (impl AsyncRead + Unpin)) -> EtlResult<usize> {
-        self.reserve();
+        self.make_room().await;
         let count =
             stream.read_buf(&mut self.bytes).await.or_etl(ErrorKind::SourceUnavailable, "read from the source")?;
         if count == 0 {
@@ -85,11 +103,33 @@ impl ReadBuffer {
         Ok(count)
     }
 
-    /// Room for the rest of the message that has begun to come, and for more.
-    fn reserve(&mut self) {
+    /// Waits until there is memory for the rest of the message that has begun to come, or else for what comes.
+    pub(crate) async fn make_room(&mut self) {
         let begun = self.bytes.get(self.whole..).unwrap_or_default();
-        let missing = length(begun).ok().flatten().unwrap_or(0).saturating_sub(begun.len());
-        self.bytes.reserve(missing.max(ROOM));
+        let length = length(begun).ok().flatten().unwrap_or(0);
+        let missing = length.saturating_sub(begun.len());
+        let usual = self.memory.as_ref().map_or(ROOM, |(memory, _)| memory.blocks().size());
+        let wanted = if missing > 0 { missing } else { usual / LEAST_OF_ROOM };
+        if self.bytes.capacity() - self.bytes.len() >= wanted {
+            return;
+        }
+        // Where whole messages are left, there is more to keep than what has begun.
+        let size = usual.max(self.bytes.len() + missing).max(self.bytes.len() + usual / LEAST_OF_ROOM);
+        let is_usual = size == usual;
+        let mut larger = match &self.memory {
+            None => BytesMut::with_capacity(size),
+            Some((memory, part)) => {
+                let claim = memory.claim(*part, size).await;
+                self.claim = Some(claim);
+                if is_usual { memory.blocks().take() } else { BytesMut::with_capacity(size) }
+            }
+        };
+        larger.extend_from_slice(&self.bytes);
+        let old = std::mem::replace(&mut self.bytes, larger);
+        let was_lent = std::mem::replace(&mut self.is_lent, is_usual);
+        if let Some((memory, _)) = self.memory.as_ref().filter(|_| was_lent) {
+            memory.blocks().put(old);
+        }
     }
 
     /// All whole messages that are there, at least one; `None` when none is.
@@ -106,7 +146,18 @@ impl ReadBuffer {
         if self.whole == 0 {
             return Ok(None);
         }
-        Ok(Some(self.bytes.split_to(std::mem::take(&mut self.whole)).freeze()))
+        let block = self.bytes.split_to(std::mem::take(&mut self.whole)).freeze();
+        if self.bytes.is_empty() && !self.is_lent {
+            // What is left of a buffer that was made for one message would keep all of it.
+            self.bytes = BytesMut::new();
+        }
+        Ok(Some(match &mut self.claim {
+            Some(claim) => {
+                let claim = claim.split(block.len());
+                if self.is_lent { held_of_buffer(block, claim) } else { held(block, claim) }
+            }
+            None => block,
+        }))
     }
 
     /// The first whole message.

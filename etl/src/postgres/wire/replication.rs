@@ -102,6 +102,8 @@ impl StreamReader {
         if self.short_reads >= SHORT_READS {
             retry::pause(PILE_UP).await;
         }
+        // The server is not silent while there is no memory to hear it.
+        self.buffer.make_room().await;
         let count = tokio::time::timeout(SILENCE, self.buffer.fill(&mut self.half)).await.unwrap_or_else(|_| {
             Err(EtlError::new(ErrorKind::SourceUnavailable, "the source is silent: the connection is taken for lost")
                 .with("silent for", crate::duration::format(SILENCE)))
