@@ -112,6 +112,10 @@ pub struct PostgresConfig {
     /// Whether large transactions are received while they are in progress, into files in `data_dir`; else the server
     /// keeps them until they commit. Default true.
     pub streaming: Option<bool>,
+    /// Whether transactions are received when they are prepared (`PREPARE TRANSACTION`), kept in `data_dir`, and applied
+    /// when they commit; else the server keeps their WAL until then. From Postgres 15 on. A slot that has it keeps it.
+    #[serde(default)]
+    pub two_phase: bool,
     /// How much of transactions in progress the server holds in its memory before it streams the largest one, or
     /// without streaming puts it on its disk. Default 64MiB with streaming, 256MiB without.
     pub decoding_memory: Option<ByteSize>,

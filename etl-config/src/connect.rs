@@ -139,6 +139,7 @@ impl PostgresConfig {
         source.publication.clone_from(&self.publication);
         source.tables.clone_from(&self.tables);
         source.decoding_memory = self.decoding_memory;
+        source.two_phase = self.two_phase;
         source.streaming = self.streaming.unwrap_or(source.streaming);
         source.heartbeat = self.heartbeat;
         Ok(source)

@@ -30,6 +30,7 @@ pub const NAMES: &[&str] = &[
     "progress.before_confirm",
     "relay.before_sync",
     "relay.given_up",
+    "relay.prepared",
 ];
 
 /// Visits a named place.

@@ -15,5 +15,6 @@ mod shapes;
 mod status;
 mod stored;
 mod streamed;
+mod two_phase;
 mod watched;
 mod wishes;

@@ -25,6 +25,7 @@ pub(crate) struct World {
     pub(crate) transform: Transform,
     pub(crate) settings: Settings,
     pub(crate) streaming: bool,
+    pub(crate) two_phase: bool,
     pub(crate) decoding_memory: Option<ByteSize>,
     pub(crate) heartbeat: Option<Duration>,
     dir: tempfile::TempDir,
@@ -51,6 +52,7 @@ impl World {
             transform: Transform::default(),
             settings: settings(),
             streaming: true,
+            two_phase: false,
             decoding_memory: None,
             heartbeat: None,
             dir: tempfile::tempdir().unwrap(),
@@ -66,6 +68,7 @@ impl World {
         let mut source = source.transform(self.transform.clone());
         source.decoding_memory = self.decoding_memory;
         source.heartbeat = self.heartbeat;
+        source.two_phase = self.two_phase;
         Pipeline::builder(&self.id, source)
             .settings(self.settings.clone())
             .data_dir(self.dir.path())

@@ -6,7 +6,7 @@ use crate::clock::Timestamp;
 use crate::error::EtlResult;
 use crate::lsn::Lsn;
 use crate::postgres::pgoutput::StreamCommit;
-use crate::relay::Mark;
+use crate::relay::{Mark, Prepare};
 use crate::source::{Apart, Marked};
 
 /// What is done with a part of a block; ranges are within the block.
@@ -22,6 +22,12 @@ pub(super) enum Part {
     Abort { xid: u32, subxid: u32 },
     /// The streamed transaction goes to the relay.
     Adopt(StreamCommit),
+    /// What came of the transaction is prepared.
+    Prepared { which: Prepare, is_streamed: bool },
+    /// The prepared transaction goes to the relay, unless that has it.
+    AdoptPrepared { gid: Box<str>, done: StreamCommit, is_known: bool },
+    /// The prepared transaction is void.
+    Forget { xid: u32, gid: Box<str> },
 }
 
 /// Sorts blocks. What a block leaves open goes on with the next one.
@@ -111,6 +117,23 @@ impl Intake {
                     Some(Part::Adopt(commit))
                 }
             }
+            Apart::PrepareBegin { xid } => {
+                self.chunk = Some(xid);
+                Some(Part::ChunkBegin { xid, is_first: true })
+            }
+            Apart::Prepared { which, is_streamed } => {
+                self.chunk = None;
+                Some(Part::Prepared { which, is_streamed })
+            }
+            Apart::CommitPrepared { gid, done } => {
+                self.received = self.received.max(done.end);
+                let is_known = is_known(done.commit, done.xid, done.at)?;
+                Some(Part::AdoptPrepared { gid, done, is_known })
+            }
+            Apart::RollbackPrepared { xid, gid, end } => {
+                self.received = self.received.max(end);
+                Some(Part::Forget { xid, gid })
+            }
         })
     }
 
@@ -190,6 +213,36 @@ mod tests {
         let last = log(0..20, [Mark::Commit { after: 20, end: Lsn(45) }]);
         assert_eq!(sort(&mut intake, vec![commit(20, 45)], 20), [last]);
         assert_eq!(intake.received(), Lsn(45));
+    }
+
+    #[test]
+    fn what_is_prepared_waits_for_its_fate_whatever_comes_in_between() {
+        let mut intake = Intake::default();
+        let which = || Prepare { xid: 9, gid: "gid".into(), prepare: Lsn(22) };
+        let gid = || Box::<str>::from("gid");
+        let found = vec![
+            apart(0, Apart::PrepareBegin { xid: 9 }),
+            alive(30, 40),
+            apart(30, Apart::Prepared { which: which(), is_streamed: false }),
+            begin(40, 30),
+            commit(60, 35),
+            apart(60, Apart::CommitPrepared { gid: gid(), done: done(9, 40) }),
+            apart(70, Apart::CommitPrepared { gid: gid(), done: done(9, 20) }),
+            apart(80, Apart::RollbackPrepared { xid: 8, gid: gid(), end: Lsn(50) }),
+        ];
+        let marks =
+            [Mark::Begin { offset: 0, commit: Lsn(30), xid: 1, at: AT }, Mark::Commit { after: 20, end: Lsn(35) }];
+        let expected = [
+            Part::ChunkBegin { xid: 9, is_first: true },
+            Part::Chunk { xid: 9, frames: 10..30 },
+            Part::Prepared { which: which(), is_streamed: false },
+            log(40..60, marks),
+            Part::AdoptPrepared { gid: gid(), done: done(9, 40), is_known: false },
+            Part::AdoptPrepared { gid: gid(), done: done(9, 20), is_known: true },
+            Part::Forget { xid: 8, gid: gid() },
+        ];
+        assert_eq!(sort(&mut intake, found, 90), expected);
+        assert_eq!(intake.received(), Lsn(50));
     }
 
     #[test]

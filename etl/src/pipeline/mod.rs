@@ -14,6 +14,7 @@ mod intake;
 mod memory_budget;
 mod offline;
 mod pace;
+mod prepared;
 mod progress;
 mod receive;
 mod repair;

@@ -162,6 +162,7 @@ async fn confirm_one(run: &Run, end: Lsn) -> EtlResult<()> {
     failpoint::visit("progress.before_store").await?;
     run.store.confirm(end).await?;
     failpoint::visit("progress.before_confirm").await?;
+    run.relay.confirmed(end);
     run.progress.confirmed.send_replace(end);
     run.board.update(|status| status.confirmed = end);
     run.settle().await

@@ -11,9 +11,11 @@ use tracing::Instrument;
 
 use super::control::Stop;
 use super::intake::{Intake, Part};
+use super::prepared;
 use super::run::Run;
 use crate::clock;
 use crate::error::{ErrorKind, EtlError, EtlResult, RetryClass};
+use crate::failpoint;
 use crate::lsn::Lsn;
 use crate::memory;
 use crate::postgres::pgoutput::StreamCommit;
@@ -125,6 +127,7 @@ impl Receiver {
             publication: &run.publication,
             is_binary: self.is_binary,
             is_streaming: run.source.streaming,
+            is_two_phase: run.source.two_phase,
             decoding_memory: run.source.decoding_memory(),
             memory: &run.board.memory,
         };
@@ -254,6 +257,22 @@ impl Receiver {
             Part::Adopt(done) => {
                 let ((begin, commit), StreamCommit { xid, commit: at_lsn, end, at }) = (frames_around(done), *done);
                 self.relay.adopt(begin, commit, Transaction { commit: at_lsn, end, xid, at }).await
+            }
+            Part::Prepared { which, is_streamed } => {
+                self.relay.prepare(which, *is_streamed).await?;
+                failpoint::visit("relay.prepared").await
+            }
+            Part::AdoptPrepared { gid, done, is_known } => {
+                let (frames, StreamCommit { xid, commit, end, at }) = (frames_around(done), *done);
+                let transaction = Transaction { commit, end, xid, at };
+                if self.relay.commit_prepared(gid, frames, transaction, *is_known).await? {
+                    return Ok(());
+                }
+                Err(prepared::is_lost(&self.run.store, gid, end).await?)
+            }
+            Part::Forget { xid, gid } => {
+                self.relay.rollback_prepared(*xid, gid);
+                Ok(())
             }
         }
     }

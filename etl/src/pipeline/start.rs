@@ -14,6 +14,7 @@ use super::control::{PipelineHandle, Stop};
 use super::data_dir::DataDir;
 use super::memory_budget::{relay_tail, relieve};
 use super::pace::Pace;
+use super::prepared;
 use super::progress::{Progress, confirm};
 use super::receive::receive;
 use super::report::report;
@@ -31,8 +32,8 @@ use crate::relay::{Reader, Relay, RelayWriter};
 use crate::retry::{RetryPolicy, retry};
 use crate::schema::{TableId, TableSchema};
 use crate::source::{
-    Assembler, Follow, PublishedTable, SystemIdentity, check_history, check_start, ensure_publication, ensure_slot,
-    heartbeat, published_tables,
+    Assembler, Follow, PublishedTable, SystemIdentity, check_history, check_start, check_two_phase, ensure_publication,
+    ensure_slot, heartbeat, published_tables,
 };
 use crate::store::CursorId;
 use crate::store::{Phase, SharedStore, TableState};
@@ -48,12 +49,13 @@ pub(super) async fn start(mut pipeline: Pipeline) -> EtlResult<RunningPipeline> 
     let slot = pipeline.slot();
     let source = Source::connect(&pipeline, &store, &slot).await?;
     let mut states = keep_states(&store, &source.tables).await?;
+    let missed = prepared::mark(&store, &mut states).await?;
     let selections = keep_selections(&store, &pipeline.source.transform, &source.tables, &mut states).await?;
     let main = main_position(&store, &pipeline.destination, &states).await?;
 
     let confirmed = store.progress().await?.confirmed.unwrap_or_default();
     let behind = backlog::reached_before(&store).await?;
-    let found = Found { states: &mut states, main, begins: source.begins, confirmed, behind };
+    let found = Found { states: &mut states, main, begins: source.begins, confirmed, missed, behind };
     let opened = open_relay(&pipeline, &store, &data_dir, found).await?;
     let Opened { relay, writer, plan, holds, behind } = opened;
     relay.require_durable(pipeline.settings.ack == Ack::Relay);
@@ -113,6 +115,7 @@ impl Source {
         let session = Session::connect(&options).await?;
         let client = session.client();
         let server_version = session.server_version();
+        check_two_phase(pipeline.source.two_phase, server_version)?;
         let level = client.query_one("SHOW wal_level", &[]).await.map_err(|e| query_error("ask for wal_level", e))?;
         let level: String = level.get(0);
         if level != "logical" {
@@ -242,6 +245,8 @@ struct Found<'a> {
     begins: Lsn,
     /// What the source was told.
     confirmed: Lsn,
+    /// The end of the last prepared transaction that nobody needs any more although it was lost.
+    missed: Lsn,
     /// How far the main cursor is at least, where that is less.
     behind: Option<Lsn>,
 }
@@ -276,6 +281,7 @@ async fn open_relay(
     // What it holds no more was durable for everybody.
     let reaches = relay.head().end >= found.confirmed;
     writer.begin_at(found.begins);
+    relay.confirmed(found.confirmed.max(found.missed));
     if behind.is_some() && !reaches {
         backlog::is_lost(store, found.states, found.confirmed).await?;
         behind = None;
@@ -308,13 +314,14 @@ async fn open_relay(
         plan.insert(*id, begin);
     }
     let has_backlog = behind.is_some() || pipeline.settings.ack == Ack::Relay;
-    if has_backlog || plan.values().any(Begin::needs_relay) {
+    if has_backlog || relay.has_prepared() || plan.values().any(Begin::needs_relay) {
         return Ok(Opened { relay, writer, plan, holds, behind });
     }
     drop((relay, writer));
     Relay::remove(data_dir.relay()).await?;
     let (relay, mut writer) = open().await?;
     writer.begin_at(found.begins);
+    relay.confirmed(found.confirmed.max(found.missed));
     Ok(Opened { relay, writer, plan, holds, behind })
 }
 

@@ -132,11 +132,12 @@ impl Log {
     }
 
     /// Appends a whole transaction whose changes are in a file. Nothing changes when another one is incomplete.
-    pub(super) fn adopt(&mut self, spooled: Spooled, frames: Frames, adopted: Transaction) -> EtlResult<()> {
+    pub(super) fn adopt(&mut self, spooled: Arc<Spooled>, frames: Frames, adopted: Transaction) -> EtlResult<()> {
         let Transaction { commit, end, xid, at } = adopted;
+        spooled.is_adopted();
         self.push(Content::memory(frames.begin), &[Mark::Begin { offset: 0, commit, xid, at }])?;
         if spooled.len() > 0 {
-            self.push(Content::spooled(Arc::new(spooled)), &[])?;
+            self.push(Content::spooled(spooled), &[])?;
         }
         let after = frames.commit.len();
         self.push(Content::memory(frames.commit), &[Mark::Commit { after, end }])?;

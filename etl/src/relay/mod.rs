@@ -10,11 +10,15 @@
 //! block that is not in memory it gets a record, which names the file with the length and checksum of each piece, where
 //! it has to survive; the file is synced with the record and deleted with the block. Spool files for which no record
 //! stands are deleted when a log is opened.
+//!
+//! What is prepared at the source waits in spool files too, each with a note beside it that makes it survive, until its
+//! fate is known.
 
 mod block;
 mod log;
 #[cfg(test)]
 mod model;
+mod prepared;
 mod reader;
 mod record;
 mod recovery;
@@ -37,6 +41,8 @@ use bytes::Bytes;
 use tokio::sync::{Notify, futures::Notified};
 
 use self::log::Log;
+pub use self::prepared::Prepare;
+use self::prepared::Prepared;
 pub use self::reader::Reader;
 use self::segment::Segments;
 pub use self::settings::{AtLimit, RelaySettings};
@@ -66,6 +72,8 @@ struct Inner {
     segments: Arc<Segments>,
     /// Locked before the log, and only where blocking is allowed.
     pen: Mutex<Pen>,
+    /// Locked before the log, too.
+    prepared: Mutex<Prepared>,
     is_durable: AtomicBool,
     tail_bytes: u64,
     at_limit: AtLimit,
@@ -75,11 +83,12 @@ impl Inner {
     /// Blocks the thread.
     fn open(dir: PathBuf, settings: &RelaySettings, tail_bytes: u64) -> EtlResult<Self> {
         let segments = Arc::new(Segments::new(dir, settings.max_bytes.0));
-        let (log, pen) = recovery::recover(&segments)?;
-        let (log, pen, is_durable) = (Mutex::new(log), Mutex::new(pen), AtomicBool::new(false));
+        let (log, pen, prepared) = recovery::recover(&segments)?;
+        let (log, pen, prepared) = (Mutex::new(log), Mutex::new(pen), Mutex::new(prepared));
+        let is_durable = AtomicBool::new(false);
         let (grown, freed, at_limit) = (Notify::new(), Notify::new(), settings.at_limit);
         let (waiting, crowded) = (AtomicUsize::new(0), Notify::new());
-        Ok(Self { log, grown, freed, waiting, crowded, segments, pen, is_durable, tail_bytes, at_limit })
+        Ok(Self { log, grown, freed, waiting, crowded, segments, pen, prepared, is_durable, tail_bytes, at_limit })
     }
 
     fn log(&self) -> MutexGuard<'_, Log> {
@@ -89,6 +98,10 @@ impl Inner {
 
     fn pen(&self) -> MutexGuard<'_, Pen> {
         self.pen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn prepared(&self) -> MutexGuard<'_, Prepared> {
+        self.prepared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// At the limit, until something is read or released.
@@ -356,6 +369,17 @@ impl Relay {
         }
         inner.room(freed).await;
         Ok(())
+    }
+
+    /// Whether it has prepared transactions, which the source sends no more.
+    pub fn has_prepared(&self) -> bool {
+        !self.0.prepared().is_empty()
+    }
+
+    /// What ended before is durable for everybody or in the log for good, and not asked for again: prepared
+    /// transactions that were committed before are forgotten.
+    pub fn confirmed(&self, end: Lsn) {
+        self.0.prepared().pass(end);
     }
 
     /// What the log occupies.

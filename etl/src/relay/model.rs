@@ -111,7 +111,7 @@ impl Model {
         self.boundaries.push((self.bytes.len(), self.lsn));
         let adopted = Transaction { commit: Lsn(self.lsn), end: Lsn(self.lsn + 5), xid: 1, at: Timestamp(0) };
         let frames = Frames { begin: Bytes::from_static(b"B"), commit: Bytes::from_static(b"C") };
-        inner.log().adopt(spool.adopt(), frames, adopted).unwrap();
+        inner.log().adopt(Arc::new(spool.finish(true)), frames, adopted).unwrap();
     }
 
     fn complete(&self) -> usize {

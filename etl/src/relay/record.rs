@@ -214,7 +214,7 @@ fn get_mark(from: &mut &[u8]) -> Option<Mark> {
 
 /// Its tag, the file's number, how many pieces, length (u32) and checksum of each, whether messages name their
 /// (sub)transactions, how many of these are void, and which.
-fn put_contents(out: &mut Vec<u8>, contents: &Contents) -> Option<()> {
+pub(super) fn put_contents(out: &mut Vec<u8>, contents: &Contents) -> Option<()> {
     out.put_u8(SPOOLED);
     out.put_u64(contents.number);
     out.put_u32(u32::try_from(contents.pieces.len()).ok()?);
@@ -231,7 +231,7 @@ fn put_contents(out: &mut Vec<u8>, contents: &Contents) -> Option<()> {
     Some(())
 }
 
-fn get_contents(from: &mut &[u8]) -> Option<Contents> {
+pub(super) fn get_contents(from: &mut &[u8]) -> Option<Contents> {
     from.try_get_u8().ok()?;
     let number = from.try_get_u64().ok()?;
     let (mut end, mut pieces) = (0_u64, Vec::new());

@@ -7,32 +7,34 @@ use std::sync::Arc;
 
 use super::block::Content;
 use super::log::Log;
+use super::prepared::Prepared;
 use super::record::{Description, HEADER, Header, Synced};
 use super::segment::{MAGIC, Segment, Segments, damaged, failed, files};
 use super::spill::Pen;
-use super::spool::{Spooled, sweep};
+use super::spool::{Contents, Spooled, sweep};
 use crate::error::{ErrorKind, EtlError, EtlResult};
 
 /// Reads all segments, cuts off what was torn, and drops the incomplete last transaction.
 ///
 /// # Errors
 /// `Relay` when what was synced is damaged, or of another version; `Disk`.
-pub(super) fn recover(segments: &Arc<Segments>) -> EtlResult<(Log, Pen)> {
+pub(super) fn recover(segments: &Arc<Segments>) -> EtlResult<(Log, Pen, Prepared)> {
     let mut log = Log::default();
     let recovered = recover_into(&mut log, segments);
     if recovered.is_err() {
         // What was read so far is for another attempt.
         segments.end();
     }
-    recovered.map(|pen| (log, pen))
+    recovered.map(|(pen, prepared)| (log, pen, prepared))
 }
 
-fn recover_into(log: &mut Log, segments: &Arc<Segments>) -> EtlResult<Pen> {
-    let (mut last, mut spools) = (None, Vec::new());
+fn recover_into(log: &mut Log, segments: &Arc<Segments>) -> EtlResult<(Pen, Prepared)> {
+    let prepared = Prepared::recover(segments)?;
+    let (mut last, mut spools) = (None, prepared.numbers().collect());
     let mut found = files(&segments.dir, "seg")?.into_iter();
     for (number, path) in found.by_ref() {
         let scan = Scan::open(number, path)?;
-        let (segment, is_whole) = take(scan, segments, log, &mut spools)?;
+        let (segment, is_whole) = take(scan, segments, log, (&prepared, &mut spools))?;
         last = segment.or(last);
         if !is_whole {
             break;
@@ -47,7 +49,7 @@ fn recover_into(log: &mut Log, segments: &Arc<Segments>) -> EtlResult<Pen> {
     if last.is_some() {
         segments.sync_names()?;
     }
-    Ok(Pen::behind(last, log.head().end))
+    Ok((Pen::behind(last, log.head().end), prepared))
 }
 
 /// Reads one segment from its beginning.
@@ -140,7 +142,7 @@ fn take(
     mut scan: Scan,
     segments: &Arc<Segments>,
     log: &mut Log,
-    spools: &mut Vec<u64>,
+    (prepared, spools): (&Prepared, &mut Vec<u64>),
 ) -> EtlResult<(Option<Arc<Segment>>, bool)> {
     let mut from = scan.contents()?;
     let mut body = Vec::new();
@@ -167,9 +169,13 @@ fn take(
     let segment = Arc::new(scan.into_segment(segments, end)?);
     for (description, position, header) in whole {
         let record = segment.record(position, header.description, header.block);
-        let spooled = description.spooled.clone().map(|contents| Spooled::open(segments, contents)).transpose()?;
-        let spooled = spooled.map(Arc::new);
+        let open = |contents: Contents| match prepared.spooled(contents.number) {
+            Some(spooled) => Ok(spooled),
+            None => Spooled::open(segments, contents, true).map(Arc::new),
+        };
+        let spooled = description.spooled.clone().map(open).transpose()?;
         if let Some(spooled) = &spooled {
+            spooled.is_adopted();
             spools.push(spooled.contents().number);
             record.keeps(Arc::clone(spooled));
         }

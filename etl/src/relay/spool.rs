@@ -4,7 +4,7 @@
 //! memory until the log takes the file over; then it is in the record that stands for the file.
 
 use std::fs::{self, File};
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
@@ -59,7 +59,7 @@ pub(super) struct Contents {
     pub(super) aborted: Option<Arc<Aborted>>,
 }
 
-/// A file of frames. Dropping it deletes it, unless the log has ended and a record stands for it.
+/// A file of frames. Dropping it deletes it, unless the log has ended and a record or a note stands for it.
 /// A segment with such a record keeps it.
 #[derive(Debug)]
 struct SpoolFile {
@@ -69,7 +69,7 @@ struct SpoolFile {
     len: u64,
     segments: Arc<Segments>,
     /// It belongs to the log, and counts against the log's limit.
-    is_adopted: bool,
+    is_adopted: AtomicBool,
     is_recorded: AtomicBool,
 }
 
@@ -95,11 +95,15 @@ impl SpoolFile {
     fn name(dir: &Path, number: u64) -> PathBuf {
         dir.join(format!("{number:016x}.spool"))
     }
+
+    fn sync(&self) -> EtlResult<()> {
+        self.file.sync_data().map_err(|e| failed("sync a spool file", &self.path, e))
+    }
 }
 
 impl Drop for SpoolFile {
     fn drop(&mut self) {
-        self.segments.shrank(self.len, self.is_adopted);
+        self.segments.shrank(self.len, self.is_adopted.load(Ordering::Relaxed));
         if !(self.segments.has_ended() && self.is_recorded.load(Ordering::Relaxed)) {
             delete(std::mem::take(&mut self.path), ());
         }
@@ -113,8 +117,9 @@ impl Spool {
         let path = SpoolFile::name(&segments.dir, number);
         let file = File::options().read(true).write(true).create_new(true).open(&path);
         let file = file.map_err(|e| failed("create a spool file", &path, e))?;
-        let (segments, is_recorded) = (Arc::clone(segments), AtomicBool::new(false));
-        let file = SpoolFile { number, path, file, len: 0, segments, is_adopted: false, is_recorded };
+        let segments = Arc::clone(segments);
+        let (is_adopted, is_recorded) = (AtomicBool::new(false), AtomicBool::new(false));
+        let file = SpoolFile { number, path, file, len: 0, segments, is_adopted, is_recorded };
         Ok(Self { file, piece_bytes, pieces: Vec::new(), growing: None, aborted: Vec::new() })
     }
 
@@ -144,14 +149,21 @@ impl Spool {
         self.aborted.push(subxid);
     }
 
-    /// It has committed, and belongs to the log from now on.
-    pub(super) fn adopt(mut self) -> Spooled {
-        self.file.segments.shrank(self.file.len, false);
-        self.file.segments.grew(self.file.len, true);
-        self.file.is_adopted = true;
-        let aborted = Some(Arc::new(Aborted::new(self.aborted)));
-        let contents = Contents { number: self.file.number, pieces: self.pieces.into(), aborted };
+    /// What is in it, whose messages name their (sub)transactions or not.
+    pub(super) fn contents(&self, names_them: bool) -> Contents {
+        let aborted = names_them.then(|| Arc::new(Aborted::new(self.aborted.clone())));
+        Contents { number: self.file.number, pieces: self.pieces.as_slice().into(), aborted }
+    }
+
+    /// Nothing is added any more.
+    pub(super) fn finish(self, names_them: bool) -> Spooled {
+        let contents = self.contents(names_them);
         Spooled { file: self.file, contents }
+    }
+
+    /// Makes it survive a power failure.
+    pub(super) fn sync(&self) -> EtlResult<()> {
+        self.file.sync()
     }
 }
 
@@ -165,7 +177,7 @@ impl Contents {
         let path = SpoolFile::name(dir, self.number);
         let failed = |error| failed("read a spool file", &path, error);
         let mut file = match File::open(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             file => file.map_err(failed)?,
         };
         if file.metadata().map_err(failed)?.len() < self.len() {
@@ -188,18 +200,26 @@ impl Contents {
 }
 
 impl Spooled {
-    /// The file that an earlier log left.
-    pub(super) fn open(segments: &Arc<Segments>, contents: Contents) -> EtlResult<Self> {
+    /// The file that an earlier log left, or that it left beside it.
+    pub(super) fn open(segments: &Arc<Segments>, contents: Contents, is_logs: bool) -> EtlResult<Self> {
         let path = SpoolFile::name(&segments.dir, contents.number);
         let file = File::options().read(true).write(true).open(&path);
         let file = file.map_err(|e| failed("open a spool file", &path, e))?;
         // What another process has written may not be on disk yet.
         file.sync_all().map_err(|e| failed("sync a spool file", &path, e))?;
         segments.knows(contents.number);
-        segments.grew(contents.len(), true);
+        segments.grew(contents.len(), is_logs);
         let (number, len, segments) = (contents.number, contents.len(), Arc::clone(segments));
-        let is_recorded = AtomicBool::new(true);
-        Ok(Self { file: SpoolFile { number, path, file, len, segments, is_adopted: true, is_recorded }, contents })
+        let (is_adopted, is_recorded) = (AtomicBool::new(is_logs), AtomicBool::new(true));
+        Ok(Self { file: SpoolFile { number, path, file, len, segments, is_adopted, is_recorded }, contents })
+    }
+
+    /// It has committed: it belongs to the log from now on, and counts against its limit.
+    pub(super) fn is_adopted(&self) {
+        if !self.file.is_adopted.swap(true, Ordering::Relaxed) {
+            self.file.segments.shrank(self.file.len, false);
+            self.file.segments.grew(self.file.len, true);
+        }
     }
 
     pub(super) fn contents(&self) -> &Contents {
@@ -216,14 +236,14 @@ impl Spooled {
         (32 + self.contents.pieces.len() * 8 + aborted * 4) as u64
     }
 
-    /// A record stands for it: from now on it survives the log.
+    /// A record or a note stands for it: from now on it survives the log.
     pub(super) fn is_recorded(&self) {
         self.file.is_recorded.store(true, Ordering::Relaxed);
     }
 
     /// Makes it survive a power failure.
     pub(super) fn sync(&self) -> EtlResult<()> {
-        self.file.file.sync_data().map_err(|e| failed("sync a spool file", &self.file.path, e))
+        self.file.sync()
     }
 
     /// Which piece has the byte at this place.
@@ -265,7 +285,11 @@ impl Spooled {
 pub(super) fn sweep(dir: &Path, known: &[u64]) -> EtlResult<()> {
     for (number, path) in super::segment::files(dir, "spool")? {
         if !known.contains(&number) {
-            fs::remove_file(&path).map_err(|e| failed("delete a spool file", &path, e))?;
+            match fs::remove_file(&path) {
+                // Somebody was about to delete it.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                deleted => deleted.map_err(|e| failed("delete a spool file", &path, e))?,
+            }
         }
     }
     Ok(())

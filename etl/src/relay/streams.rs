@@ -1,13 +1,15 @@
 //! Which transactions in progress does the source stream? Their chunks, until each commits or is void.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::blocking;
+use super::prepared::{Prepare, keep};
 use super::segment::Segments;
-use super::spool::{PIECE_BYTES, Spool};
+use super::spool::{PIECE_BYTES, Spool, Spooled};
 use crate::error::{ErrorKind, EtlError, EtlResult};
 
 /// The files of the transactions in progress, by top-level transaction id.
@@ -33,6 +35,30 @@ impl Streams {
         let (written, spool) = blocking(write).await?;
         self.0.insert(xid, spool);
         written
+    }
+
+    /// The transaction is prepared: makes it survive, with what is known of it.
+    pub(super) async fn prepare(
+        &mut self,
+        segments: &Arc<Segments>,
+        which: Prepare,
+        names_them: bool,
+    ) -> EtlResult<(Spooled, PathBuf)> {
+        let (spool, segments) = (self.take(which.xid)?, Arc::clone(segments));
+        let xid = which.xid;
+        let (kept, spool) = blocking(move || Ok((keep(&segments, &which, &spool, names_them), spool))).await?;
+        match kept {
+            Ok(note) => {
+                let spooled = spool.finish(names_them);
+                spooled.is_recorded();
+                Ok((spooled, note))
+            }
+            Err(error) => {
+                // It can be tried again.
+                self.0.insert(xid, spool);
+                Err(error)
+            }
+        }
     }
 
     /// A subtransaction is void, or all of the transaction.

@@ -1,5 +1,6 @@
 //! Does the relay keep order, limits and promises?
 
+mod prepared;
 mod restart;
 mod spooled;
 

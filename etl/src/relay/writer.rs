@@ -1,13 +1,16 @@
 //! How do received changes get into the relay, and what happens when it is full?
 
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
 use super::log::Frames;
+use super::prepared::{Found, Prepare};
+use super::spool::Spooled;
 use super::streams::Streams;
-use super::{AtLimit, Mark, Relay, Transaction};
+use super::{AtLimit, Mark, Relay, Transaction, blocking};
 use crate::error::EtlResult;
 use crate::lsn::Lsn;
 
@@ -67,10 +70,60 @@ impl RelayWriter {
     /// As of [`RelayWriter::append`]; `Protocol` when no chunk of it came.
     pub async fn adopt(&mut self, begin: Bytes, commit: Bytes, transaction: Transaction) -> EtlResult<()> {
         self.room().await?;
-        let spooled = self.streams.take(transaction.xid)?.adopt();
-        self.relay.0.log().adopt(spooled, Frames { begin, commit }, transaction)?;
+        let spooled = Arc::new(self.streams.take(transaction.xid)?.finish(true));
+        self.take_over(spooled, Frames { begin, commit }, transaction)
+    }
+
+    fn take_over(&self, spooled: Arc<Spooled>, frames: Frames, transaction: Transaction) -> EtlResult<()> {
+        self.relay.0.log().adopt(spooled, frames, transaction)?;
         self.relay.0.grown.notify_waiters();
         Ok(())
+    }
+
+    /// The transaction whose chunks came is prepared; its messages name their (sub)transactions where it
+    /// `is_streamed`. It survives everything from now on; one that is here already stays as it is.
+    ///
+    /// # Errors
+    /// `Disk` when that cannot be written, which can be tried again; `Protocol` when no chunk of it came.
+    pub async fn prepare(&mut self, which: &Prepare, is_streamed: bool) -> EtlResult<()> {
+        if self.relay.0.prepared().has(which) {
+            self.streams.abort(which.xid, which.xid);
+            return Ok(());
+        }
+        let segments = &self.relay.0.segments;
+        let (spooled, note) = self.streams.prepare(segments, which.clone(), is_streamed).await?;
+        self.relay.0.prepared().add(which.clone(), Arc::new(spooled), note);
+        Ok(())
+    }
+
+    /// A prepared transaction is complete: as [`RelayWriter::adopt`]. False where it should be here and is not.
+    /// With `is_known` the log has it.
+    ///
+    /// # Errors
+    /// As of [`RelayWriter::adopt`]; `Disk` when that cannot be noted.
+    pub async fn commit_prepared(
+        &mut self,
+        gid: &str,
+        (begin, commit): (Bytes, Bytes),
+        transaction: Transaction,
+        is_known: bool,
+    ) -> EtlResult<bool> {
+        if !is_known {
+            self.room().await?;
+        }
+        let (inner, gid) = (Arc::clone(&self.relay.0), gid.to_owned());
+        match blocking(move || inner.prepared().find(transaction.xid, &gid, transaction.end)).await? {
+            Found::Here(spooled) if !is_known => {
+                self.take_over(spooled, Frames { begin, commit }, transaction).map(|()| true)
+            }
+            Found::Lost if !is_known => Ok(false),
+            _ => Ok(true),
+        }
+    }
+
+    /// A prepared transaction was rolled back.
+    pub fn rollback_prepared(&mut self, xid: u32, gid: &str) {
+        self.relay.0.prepared().forget(xid, gid);
     }
 
     /// Waits for room in memory; nobody else takes it.

@@ -25,6 +25,9 @@ pub struct SourceConfig {
     pub transform: Transform,
     /// Whether large transactions are received while they are in progress, into files. Default: they are.
     pub streaming: bool,
+    /// Whether transactions are received when they are prepared, and applied when they commit, so that the source need
+    /// not keep their WAL; from Postgres 15 on. Once a slot has it, it stays. Default: they are not.
+    pub two_phase: bool,
     /// How much of transactions in progress the server holds before it streams the largest one, or puts it on its disk.
     /// Default: 64MiB with streaming, 256MiB without.
     pub decoding_memory: Option<ByteSize>,
@@ -40,6 +43,7 @@ impl SourceConfig {
             heartbeat: None,
             transform: Transform::default(),
             streaming: true,
+            two_phase: false,
             decoding_memory: None,
         }
     }
@@ -63,6 +67,13 @@ impl SourceConfig {
     #[must_use]
     pub fn streaming(mut self, on: bool) -> Self {
         self.streaming = on;
+        self
+    }
+
+    /// Receives transactions when they are prepared, or only once they have committed.
+    #[must_use]
+    pub fn two_phase(mut self, on: bool) -> Self {
+        self.two_phase = on;
         self
     }
 

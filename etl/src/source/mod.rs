@@ -31,4 +31,4 @@ pub(crate) use shutdown_probe::{Suspicion, until_shutdown};
 pub(crate) use slot::{ensure_slot, reader_replied};
 pub(crate) use slot_status::slot_status;
 pub(crate) use snapshot::{LockedLeaf, Snapshot, SnapshotId, is_waited_for, join as join_snapshot, wait_for_writers};
-pub(crate) use stream::{Apart, Marked, StreamRequest, frames_around, marks, open_stream};
+pub(crate) use stream::{Apart, Marked, StreamRequest, check_two_phase, frames_around, marks, open_stream};

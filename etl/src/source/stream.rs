@@ -8,14 +8,17 @@ use super::identity::{SystemIdentity, check_history, check_start};
 use super::slot::ensure_slot;
 use crate::byte_size::ByteSize;
 use crate::clock::Timestamp;
-use crate::error::EtlResult;
+use crate::error::{ErrorKind, EtlError, EtlResult};
 use crate::lsn::Lsn;
 use crate::memory::{MemoryBudget, Part};
-use crate::postgres::pgoutput::{self, Message, StreamAbort, StreamCommit, StreamStart};
+use crate::postgres::pgoutput::{
+    self, CommitPrepared, Message, Prepared, RollbackPrepared, StreamAbort, StreamCommit, StreamStart,
+};
 use crate::postgres::{
     ConnectOptions, Connection, ReplicationFrame, ReplicationStream, Session, quote_ident, quote_literal,
     replication_frames,
 };
+use crate::relay::Prepare;
 use crate::store::SharedStore;
 
 /// What is to be streamed.
@@ -28,6 +31,8 @@ pub(crate) struct StreamRequest<'a> {
     pub(crate) is_binary: bool,
     /// Whether large transactions are to come while they are in progress.
     pub(crate) is_streaming: bool,
+    /// Whether prepared transactions are to come when they are prepared.
+    pub(crate) is_two_phase: bool,
     /// How much of transactions in progress the server holds.
     pub(crate) decoding_memory: ByteSize,
     /// What is received counts there.
@@ -53,7 +58,7 @@ pub(crate) async fn open_stream(
     // In kB, and not less than the server allows.
     let memory = (request.decoding_memory.0 >> 10).clamp(64, i32::MAX as u64);
     connection.query(&format!("SET logical_decoding_work_mem = {memory}")).await?;
-    let protocol = protocol(request.is_streaming, session.server_version());
+    let protocol = protocol(request.is_streaming, request.is_two_phase, session.server_version());
     let start = format!(
         "START_REPLICATION SLOT {} LOGICAL 0/0 (proto_version {protocol}, publication_names {}{binary})",
         quote_ident(request.slot),
@@ -64,12 +69,31 @@ pub(crate) async fn open_stream(
 }
 
 /// The newest protocol that helps, and what is asked of it.
-fn protocol(is_streaming: bool, server_version: u32) -> &'static str {
-    match (is_streaming, server_version) {
-        (true, 160_000..) => "'4', streaming 'parallel'",
-        (true, 140_000..) => "'2', streaming 'on'",
+fn protocol(is_streaming: bool, is_two_phase: bool, server_version: u32) -> &'static str {
+    match (is_streaming, is_two_phase, server_version) {
+        (true, true, 160_000..) => "'4', streaming 'parallel', two_phase 'on'",
+        (true, true, 150_000..) => "'3', streaming 'on', two_phase 'on'",
+        (false, true, 150_000..) => "'3', two_phase 'on'",
+        (true, _, 160_000..) => "'4', streaming 'parallel'",
+        (true, _, 140_000..) => "'2', streaming 'on'",
         _ => "'1'",
     }
+}
+
+/// Whether the server can send prepared transactions when they are prepared.
+///
+/// # Errors
+/// `SourceSetup` where it is too old for what is asked.
+pub(crate) fn check_two_phase(is_asked: bool, server_version: u32) -> EtlResult<()> {
+    if is_asked && server_version < 150_000 {
+        return Err(EtlError::new(
+            ErrorKind::SourceSetup,
+            "the server cannot send transactions when they are prepared",
+        )
+        .with("server_version", server_version)
+        .hint("Leave out source.postgres.two_phase, or upgrade the server to 15 or newer"));
+    }
+    Ok(())
 }
 
 /// What a receiver needs to know of a frame; ranges are within the block.
@@ -99,7 +123,7 @@ pub(crate) enum Marked {
 }
 
 /// What is said of a transaction besides its changes, where it is not one that comes at its commit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Apart {
     /// What follows belongs to a transaction in progress.
     ChunkBegin(StreamStart),
@@ -109,6 +133,14 @@ pub(crate) enum Apart {
     Abort { xid: u32, subxid: u32 },
     /// The streamed transaction is complete.
     Commit(StreamCommit),
+    /// What follows belongs to this transaction, which will be prepared.
+    PrepareBegin { xid: u32 },
+    /// It is prepared, and comes no more. Its messages name their (sub)transactions where it `is_streamed`.
+    Prepared { which: Prepare, is_streamed: bool },
+    /// A prepared transaction is complete.
+    CommitPrepared { gid: Box<str>, done: StreamCommit },
+    /// A prepared transaction is void.
+    RollbackPrepared { xid: u32, gid: Box<str>, end: Lsn },
 }
 
 /// Where transactions begin and end in a block, and its keepalives; rows are not looked at.
@@ -131,7 +163,7 @@ pub(crate) fn marks(block: &[u8]) -> EtlResult<Vec<Marked>> {
 fn mark(block: &[u8], payload: Range<usize>, at: usize, after: usize) -> EtlResult<Option<Marked>> {
     let message = block.get(payload).unwrap_or_default();
     // Most frames are rows, in a chunk or not: they are not looked at.
-    if !matches!(message.first(), Some(b'B' | b'C' | b'S' | b'E' | b'A' | b'c')) {
+    if !matches!(message.first(), Some(b'B' | b'C' | b'S' | b'E' | b'A' | b'c' | b'b' | b'P' | b'p' | b'K' | b'r')) {
         return Ok(None);
     }
     let apart = |what| Some(Marked::Apart { at, after, what });
@@ -142,8 +174,21 @@ fn mark(block: &[u8], payload: Range<usize>, at: usize, after: usize) -> EtlResu
         Message::StreamStop => apart(Apart::ChunkEnd),
         Message::StreamAbort(StreamAbort { xid, subxid, .. }) => apart(Apart::Abort { xid, subxid }),
         Message::StreamCommit(commit) => apart(Apart::Commit(commit)),
+        Message::BeginPrepare(prepared) => apart(Apart::PrepareBegin { xid: prepared.xid }),
+        Message::Prepare(prepared) => apart(Apart::Prepared { which: named(prepared), is_streamed: false }),
+        Message::StreamPrepare(prepared) => apart(Apart::Prepared { which: named(prepared), is_streamed: true }),
+        Message::CommitPrepared(CommitPrepared { commit, end, at, xid, gid }) => {
+            apart(Apart::CommitPrepared { gid: gid.into(), done: StreamCommit { xid, commit, end, at } })
+        }
+        Message::RollbackPrepared(RollbackPrepared { xid, gid, end, .. }) => {
+            apart(Apart::RollbackPrepared { xid, gid: gid.into(), end })
+        }
         _ => None,
     })
+}
+
+fn named(prepared: Prepared<'_>) -> Prepare {
+    Prepare { xid: prepared.xid, gid: prepared.gid.into(), prepare: prepared.prepare }
 }
 
 /// The frames that stand around the changes of a transaction that comes at its commit.
@@ -183,14 +228,19 @@ mod tests {
 
     #[test]
     fn each_server_is_asked_for_the_newest_protocol_that_it_has() {
-        for (is_streaming, version, expected) in [
-            (true, 180_001, "'4', streaming 'parallel'"),
-            (true, 160_000, "'4', streaming 'parallel'"),
-            (true, 150_012, "'2', streaming 'on'"),
-            (true, 140_000, "'2', streaming 'on'"),
-            (false, 180_001, "'1'"),
+        for (is_streaming, is_two_phase, version, expected) in [
+            (true, false, 180_001, "'4', streaming 'parallel'"),
+            (true, false, 160_000, "'4', streaming 'parallel'"),
+            (true, false, 150_012, "'2', streaming 'on'"),
+            (true, false, 140_000, "'2', streaming 'on'"),
+            (false, false, 180_001, "'1'"),
+            (true, true, 160_000, "'4', streaming 'parallel', two_phase 'on'"),
+            (true, true, 150_012, "'3', streaming 'on', two_phase 'on'"),
+            (false, true, 180_001, "'3', two_phase 'on'"),
         ] {
-            assert_eq!(protocol(is_streaming, version), expected);
+            assert_eq!(protocol(is_streaming, is_two_phase, version), expected);
         }
+        assert!(check_two_phase(true, 150_000).is_ok() && check_two_phase(false, 140_000).is_ok());
+        assert_eq!(check_two_phase(true, 140_012).unwrap_err().kind(), ErrorKind::SourceSetup);
     }
 }
