@@ -30,6 +30,11 @@ impl Site {
 
     /// The same, with these settings of the relay.
     pub(crate) async fn configured(url: &str, ack: &str, relay: &str) -> Option<Self> {
+        Self::with_copy(url, ack, relay, "copy: { chunk_bytes: 1MiB }").await
+    }
+
+    /// The same, with these settings of copies.
+    pub(crate) async fn with_copy(url: &str, ack: &str, relay: &str, copy: &str) -> Option<Self> {
         let reader = Reader::find_or_skip().await?;
         let dir = tempfile::tempdir().unwrap();
         let config = dir.path().join("etl.yaml");
@@ -41,7 +46,7 @@ impl Site {
   data_dir: {data_dir:?}
   ack: {ack}
   batch: {{ max_age: 100ms }}
-  copy: {{ chunk_bytes: 1MiB }}
+  {copy}
 relay: {relay}
 source:
   postgres:
@@ -73,6 +78,10 @@ destination:
 
     pub(crate) fn data_dir(&self) -> PathBuf {
         self.dir.path().join("data")
+    }
+
+    pub(crate) fn config(&self) -> String {
+        self.beside("etl.yaml").display().to_string()
     }
 
     /// A file for whatever is said to the program.

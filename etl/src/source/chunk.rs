@@ -13,8 +13,9 @@ const PAGE_BYTES: u64 = 8192;
 /// costs nothing beside it.
 const AIM: Duration = Duration::from_millis(250);
 
-/// How large the first chunks are, while nobody knows how fast the table is read.
-const FIRST_BYTES: u64 = 4 << 20;
+/// How large the first chunks are, while nobody knows how fast the table is read: small, so that a run that is soon
+/// killed has done something.
+const FIRST_BYTES: u64 = 1 << 20;
 
 /// A range of pages of one leaf.
 #[derive(Debug, Clone, PartialEq, Eq)]
