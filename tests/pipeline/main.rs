@@ -9,6 +9,7 @@ mod down;
 mod idle;
 mod large_rows;
 mod relay_full;
+mod reshaped;
 mod rules;
 mod running;
 mod shapes;

@@ -1,5 +1,6 @@
 //! How do events reach the destination? The loop of one cursor: read, assemble, write, acknowledge.
 
+mod changed;
 mod given_up;
 
 use std::collections::VecDeque;
@@ -9,6 +10,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+pub(super) use self::changed::{Changed, LeftChanged};
+use self::changed::{Rest, Waiting};
 pub(super) use self::given_up::GiveUp;
 use self::given_up::GivenUp;
 use super::apply_state::{ApplyState, Decision, Join, Taken};
@@ -135,6 +138,8 @@ pub(super) struct Applier {
     requests: mpsc::Receiver<MainRequest>,
     leaves: Vec<LeaveRequest>,
     given_up: Option<GivenUp>,
+    /// What is left of a block in which a table was found to look different.
+    stopped: Option<Waiting>,
     /// Tables that were to join, and whether they have arrived.
     arrivals: mpsc::Receiver<(TableId, bool)>,
     arrive: mpsc::Sender<(TableId, bool)>,
@@ -174,6 +179,7 @@ impl Applier {
             requests,
             leaves: Vec::new(),
             given_up: None,
+            stopped: None,
             arrivals,
             arrive,
             stop: run.stop.subscribe(),
@@ -273,6 +279,10 @@ impl Applier {
     /// One decision and what it leads to; `false` once there is nothing left to do.
     pub(super) async fn step(&mut self) -> EtlResult<bool> {
         self.publish();
+        if self.stopped.is_some() && self.cursor != CursorId::Main {
+            self.settle().await?;
+            return Ok(self.stopped.is_none());
+        }
         self.state.press(self.is_pressed());
         let done = match self.state.decide(clock::monotonic()) {
             Decision::Finish => return Ok(false),
@@ -322,7 +332,7 @@ impl Applier {
             () = woken(self.wake.as_mut()), if !is_draining => Input::Time,
             () = memory.pressed(Part::Stream), if can_give => Input::Time,
             () = memory.pressed(part), if can_give => Input::Time,
-            read = self.reader.next(), if read => Input::Read(read),
+            read = self.reader.next(), if read && self.stopped.is_none() => Input::Read(read),
         }
     }
 
@@ -341,6 +351,9 @@ impl Applier {
             }
             Input::Request(MainRequest::GiveUp(request)) => self.give_up(request).await,
             Input::Arrived(table, has_arrived) => {
+                if !has_arrived {
+                    self.assembler.unfollow(table);
+                }
                 self.state.arrived(table, has_arrived);
                 Ok(())
             }
@@ -355,12 +368,7 @@ impl Applier {
 
     fn read(&mut self, read: Read) -> EtlResult<()> {
         match read {
-            Read::Block { bytes, offset, in_stream } => {
-                let assembly = self.assembler.read(&bytes, offset, in_stream.as_deref())?;
-                let notes = notes_of(&assembly, bytes.len());
-                self.notes.join(self.run.board.memory.charge(part_of(self.cursor), notes));
-                self.state.add(assembly, clock::monotonic());
-            }
+            Read::Block { bytes, offset, in_stream } => self.block(Rest { bytes, offset, in_stream })?,
             Read::Rewound => {
                 self.state.rewind();
                 self.assembler.rewind(self.state.handed_out());
@@ -466,6 +474,7 @@ impl Applier {
         if write.gives_up {
             self.has_given_up()?;
         }
+        self.go_on()?;
         let took = clock::monotonic().saturating_duration_since(write.begun);
         self.run.board.batch_written(self.cursor, write.upto, write.events, write.oldest, took);
         if let Some(boundary) = write.boundary {
@@ -523,6 +532,7 @@ impl Applier {
         if self.given_up.is_none() {
             self.read_from(start_after(self.durable))?;
         }
+        self.stopped = None;
         self.assembler.restart(self.durable);
         self.state.restart(self.durable);
         drop(self.notes.split(usize::MAX));

@@ -166,6 +166,7 @@ impl ApplyState {
             self.joins.iter_mut().filter(|join| join.table == table).for_each(|join| join.has_arrived = true);
         } else {
             self.joins.retain(|join| join.table != table);
+            self.filling.drop_table(table);
         }
     }
 
@@ -306,6 +307,7 @@ mod tests {
             bytes: events,
             boundary: Some((events, boundary(commit))),
             position: Some(after(commit)),
+            stopped: None,
         }
     }
 

@@ -204,7 +204,13 @@ mod tests {
 
     fn assembly(count: u32, end: Option<(usize, u64)>, position: Position) -> Assembly {
         let end = end.map(|(events, commit)| (events, boundary(commit)));
-        Assembly { events: events(count), bytes: 10 * count as usize, boundary: end, position: Some(position) }
+        Assembly {
+            events: events(count),
+            bytes: 10 * count as usize,
+            boundary: end,
+            position: Some(position),
+            stopped: None,
+        }
     }
 
     #[test]

@@ -25,7 +25,7 @@ use crate::source::{Chunk, Chunks, PublishedTable, RowReader, Rows, Snapshot, Sn
 /// What the workers of one snapshot have in common.
 pub(super) struct Job {
     run: Arc<Run>,
-    table: PublishedTable,
+    table: Arc<PublishedTable>,
     snapshot: SnapshotId,
     token: CopyChunk,
     budget: CopyBudget,
@@ -49,7 +49,7 @@ pub(super) enum Read {
 impl Job {
     pub(super) fn new(
         order: &CopyOrder<'_>,
-        table: &PublishedTable,
+        table: &Arc<PublishedTable>,
         snapshot: &Snapshot,
         token: CopyChunk,
         left: Chunks,
@@ -57,7 +57,7 @@ impl Job {
     ) -> Self {
         Self {
             run: Arc::clone(order.run),
-            table: table.clone(),
+            table: Arc::clone(table),
             snapshot: SnapshotId { id: snapshot.id.clone(), leaves: snapshot.leaves.clone() },
             token,
             budget: order.budget.clone(),
@@ -162,7 +162,7 @@ impl Worker {
     async fn read(&mut self, connection: &mut Connection, chunk: Chunk) -> EtlResult<()> {
         let job = Arc::clone(&self.job);
         let selection = job.run.selection(job.table.schema.id)?;
-        let mut reader = RowReader::open(connection, &job.table, selection, Rows::Of(&chunk)).await?;
+        let mut reader = RowReader::open(connection, &job.table, &selection, Rows::Of(&chunk)).await?;
         let (mut piece, mut count) = (0, 0);
         let (mut rows, mut bytes) = (Vec::new(), 0);
         let mut reading = Duration::ZERO;
@@ -183,8 +183,9 @@ impl Worker {
                 }
             };
             let Some(more) = more else { break };
-            reading += clock::monotonic().saturating_duration_since(begun);
+            // With what the caps make of it: a chunk that takes longer is more to lose, and an older snapshot.
             job.run.pace.spend(more.rows.len(), more.bytes).await;
+            reading += clock::monotonic().saturating_duration_since(begun);
             bytes += more.bytes;
             count += more.rows.len() as u64;
             if rows.is_empty() {

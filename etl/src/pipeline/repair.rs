@@ -7,7 +7,7 @@ use super::run::Run;
 use super::table_copy::{copy_options, first_index};
 use crate::data::{Change, Event, OldRow, Op, RawValue, TableRow};
 use crate::destination::{CopyChunk, Destination};
-use crate::error::EtlResult;
+use crate::error::{ErrorKind, EtlError, EtlResult};
 use crate::lsn::{Lsn, Position};
 use crate::memory::Part;
 use crate::postgres::Session;
@@ -59,17 +59,23 @@ fn key_of(row: &TableRow, before: Option<&TableRow>) -> EtlResult<RepairKey> {
 /// meet them newer. `snapshots` counts this one, for the tokens.
 ///
 /// A row that the source does not have any more is deleted by an event that is yet to come.
+///
+/// # Errors
+/// [`SchemaChanged`](ErrorKind::SchemaChanged) for a table that looks different now.
 pub(super) async fn read_again(run: &Arc<Run>, id: TableId, snapshots: u32, keys: &[RepairKey]) -> EtlResult<Lsn> {
     let table = run.table(id)?;
     let selection = run.selection(id)?;
-    let options = copy_options(run, table);
+    let options = copy_options(run, &table);
     let session = Session::connect(&options).await?;
     let position = Position::new(run.relay.head().end, 0);
     let shows = |who| run.board.table(id, |status| status.waits_for = who);
-    wait_for_writers(session.client(), table, shows).await?;
+    wait_for_writers(session.client(), &table, shows).await?;
     let Snapshot { mut connection, filter, read_at, leaves, .. } =
-        Snapshot::take(&options, table, session.client()).await?;
+        Snapshot::take(&options, &table, session.client()).await?;
     connection.within(&run.board.memory, Part::Copies);
+    if let Some(what) = run.change_of(&session, &table).await? {
+        return Err(EtlError::new(ErrorKind::SchemaChanged, "the table looks different now").with("change", what));
+    }
     let token = CopyChunk {
         generation: run.states.get(id).generation,
         index: first_index(snapshots),
@@ -81,7 +87,7 @@ pub(super) async fn read_again(run: &Arc<Run>, id: TableId, snapshots: u32, keys
     let mut found = 0;
     for leaf in &leaves {
         for keys in keys.chunks(KEYS) {
-            let mut reader = RowReader::open(&mut connection, table, selection, Rows::With(&leaf.leaf, keys)).await?;
+            let mut reader = RowReader::open(&mut connection, &table, &selection, Rows::With(&leaf.leaf, keys)).await?;
             while let Some(more) = reader.next().await? {
                 found += more.rows.len();
                 let token = CopyChunk { index: token.index | piece, ..token };

@@ -5,16 +5,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{mpsc, watch};
 
-use super::apply::{Leave, MainRequest};
+use super::apply::{Changed, Leave, LeftChanged, MainRequest};
 use super::backlog::Notes;
 use super::board::Board;
 use super::control::Stop;
 use super::data_dir::DataDir;
 use super::pace::Pace;
 use super::progress::Progress;
+use super::published::{Published, PublishedTables};
 use super::settings::{Ack, Settings};
 use crate::destination::{AnyDestination, Destination};
-use crate::error::{ErrorKind, EtlError, EtlResult};
+use crate::error::EtlResult;
 use crate::lsn::{Lsn, Position};
 use crate::relay::Relay;
 use crate::schema::TableId;
@@ -36,8 +37,9 @@ pub(super) struct Run {
     pub(super) stop: Arc<watch::Sender<Stop>>,
     /// The main cursor's ear.
     pub(super) requests: mpsc::Sender<MainRequest>,
-    pub(super) tables: HashMap<TableId, PublishedTable>,
-    pub(super) selections: Arc<HashMap<TableId, Arc<Selection>>>,
+    pub(super) published: PublishedTables,
+    /// Where tables are told of that have changed.
+    pub(super) changed: mpsc::UnboundedSender<LeftChanged>,
     pub(super) states: States,
     /// Tables that share the main cursor but may still need their snapshots, and what those have seen at most.
     pub(super) settling: Mutex<Vec<(TableId, Lsn)>>,
@@ -124,6 +126,11 @@ impl Run {
         self.set_phase(table, phase).await
     }
 
+    /// Says that a table has changed at the source, and what becomes of it.
+    pub(super) fn show_changed(&self, Changed { table, what }: &Changed) {
+        tracing::warn!(table = %self.name(*table), what, "the table changed at the source: it is copied as it is now");
+    }
+
     /// What the relay holds for a table of the main cursor is dropped: stored before anything else is done, it is
     /// copied anew by this run or the next.
     pub(super) async fn table_given_up(&self, table: TableId) -> EtlResult<()> {
@@ -158,26 +165,24 @@ impl Run {
 
     /// Whether the stream can be read in binary (`SOURCE.md` R15).
     pub(super) fn is_binary(&self) -> bool {
-        self.selections.values().flat_map(|selection| &selection.wire.columns).all(|column| column.kind.has_binary())
+        let has_binary =
+            |published: &Published| published.selection.wire.columns.iter().all(|column| column.kind.has_binary());
+        self.published.all().iter().all(has_binary)
     }
 
     /// The table with this oid.
-    pub(super) fn table(&self, table: TableId) -> EtlResult<&PublishedTable> {
-        self.tables
-            .get(&table)
-            .ok_or_else(|| EtlError::new(ErrorKind::Internal, "the table is not published").with("table", table))
+    pub(super) fn table(&self, table: TableId) -> EtlResult<Arc<PublishedTable>> {
+        self.published.get(table).map(|published| published.table)
     }
 
     /// What of the table is passed on.
-    pub(super) fn selection(&self, table: TableId) -> EtlResult<&Arc<Selection>> {
-        self.selections
-            .get(&table)
-            .ok_or_else(|| EtlError::new(ErrorKind::Internal, "the table has no schema").with("table", table))
+    pub(super) fn selection(&self, table: TableId) -> EtlResult<Arc<Selection>> {
+        self.published.get(table).map(|published| published.selection)
     }
 
     /// The table's name, for messages.
     pub(super) fn name(&self, table: TableId) -> String {
-        self.tables.get(&table).map_or_else(|| table.to_string(), |table| table.schema.name.to_string())
+        self.published.name(table)
     }
 }
 

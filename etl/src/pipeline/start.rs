@@ -6,16 +6,18 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use super::apply::{Applier, start_after};
+use super::apply::{Applier, LeftChanged, start_after};
 use super::backlog;
 use super::board::{Board, Target};
 use super::builder::Pipeline;
 use super::control::{PipelineHandle, Stop};
 use super::data_dir::DataDir;
+use super::describe::describe_all;
 use super::memory_budget::{relay_tail, relieve};
 use super::pace::Pace;
 use super::prepared;
 use super::progress::{Progress, confirm};
+use super::published::{Published, PublishedTables};
 use super::receive::receive;
 use super::report::report;
 use super::run::{Run, States};
@@ -30,14 +32,13 @@ use crate::lsn::{Lsn, Position};
 use crate::postgres::{Connection, Session, query_error};
 use crate::relay::{Reader, Relay, RelayWriter};
 use crate::retry::{RetryPolicy, retry};
-use crate::schema::{TableId, TableSchema};
+use crate::schema::TableId;
 use crate::source::{
     Assembler, Follow, PublishedTable, SystemIdentity, check_history, check_start, check_two_phase, ensure_publication,
     ensure_slot, heartbeat, published_tables,
 };
 use crate::store::CursorId;
 use crate::store::{Phase, SharedStore, TableState};
-use crate::transform::{Selection, Transform};
 
 /// Connects, checks, decides, and spawns the run.
 pub(super) async fn start(mut pipeline: Pipeline) -> EtlResult<RunningPipeline> {
@@ -50,7 +51,7 @@ pub(super) async fn start(mut pipeline: Pipeline) -> EtlResult<RunningPipeline> 
     let source = Source::connect(&pipeline, &store, &slot).await?;
     let mut states = keep_states(&store, &source.tables).await?;
     let missed = prepared::mark(&store, &mut states).await?;
-    let selections = keep_selections(&store, &pipeline.source.transform, &source.tables, &mut states).await?;
+    let published = describe_all(&store, &pipeline.source.transform, source.tables, &mut states).await?;
     let main = main_position(&store, &pipeline.destination, &states).await?;
 
     let confirmed = store.progress().await?.confirmed.unwrap_or_default();
@@ -62,12 +63,13 @@ pub(super) async fn start(mut pipeline: Pipeline) -> EtlResult<RunningPipeline> 
     let notes = backlog::Notes::open(&store, pipeline.settings.ack).await?;
     let board = Arc::new(Board::new(&pipeline.id, &slot, &pipeline.settings));
     board.update(|status| {
-        status.tables = table_statuses(&source.tables, &states);
+        status.tables = table_statuses(&published, &states);
         status.durable = Some(main).filter(|main| *main > Position::ZERO);
     });
     let stop = Arc::new(watch::Sender::new(Stop::No));
     let (requests, main_ear) = mpsc::channel(16);
     let (orders, wishes) = mpsc::channel(16);
+    let (changed, left_changed) = mpsc::unbounded_channel();
     board.update(|status| status.confirmed = confirmed);
     board.reached(behind.unwrap_or(confirmed));
     let pace = Pace::new(&pipeline.settings.copy);
@@ -82,8 +84,8 @@ pub(super) async fn start(mut pipeline: Pipeline) -> EtlResult<RunningPipeline> 
         board: Arc::clone(&board),
         stop: Arc::clone(&stop),
         requests,
-        tables: source.tables.into_iter().map(|table| (table.schema.id, table)).collect(),
-        selections: Arc::new(selections),
+        published: PublishedTables::new(published),
+        changed,
         states: States::new(states),
         settling: Mutex::default(),
         notes: tokio::sync::Mutex::new(notes),
@@ -95,9 +97,9 @@ pub(super) async fn start(mut pipeline: Pipeline) -> EtlResult<RunningPipeline> 
     // What was confirmed may come again, but is durable, unless the relay has it alone.
     let durable = main.max(Position::new(behind.unwrap_or(confirmed), 0));
     let follows = shared_tables(&run, &plan, durable);
-    let assembler = Assembler::new(Arc::clone(&run.selections), follows);
+    let assembler = Assembler::new(follows);
     let applier = Applier::open(&run, CursorId::Main, main, assembler, main_ear)?;
-    let task = tokio::spawn(supervise(run, applier, writer, Work { plan, holds, wishes }));
+    let task = tokio::spawn(supervise(run, applier, writer, Work { plan, holds, wishes, left_changed }));
     Ok(RunningPipeline { handle, task })
 }
 
@@ -137,61 +139,6 @@ impl Source {
         check_start(stored, found.confirmed, identity.flushed.max(found.confirmed))?;
         Ok(Self { publication, tables, begins: found.confirmed })
     }
-}
-
-/// Chooses what is passed on, and stores the schemas of new tables; that of one that is not copied from the beginning
-/// must not have changed.
-async fn keep_selections(
-    store: &SharedStore,
-    transform: &Transform,
-    tables: &[PublishedTable],
-    states: &mut HashMap<TableId, TableState>,
-) -> EtlResult<HashMap<TableId, Arc<Selection>>> {
-    let mut selections = HashMap::new();
-    let chosen = transform.select_all(tables.iter().map(|table| &table.schema))?;
-    for (table, selection) in tables.iter().zip(chosen) {
-        let id = table.schema.id;
-        let phase = states.get(&id).map(|state| &state.phase);
-        let is_copied = matches!(phase, None | Some(Phase::Pending | Phase::Copying { .. }));
-        let schema = match store.schema_at(id, Position::after(Lsn(u64::MAX))).await? {
-            Some(known) if is_same(&known, &selection.schema) => known,
-            Some(known) if !is_copied => {
-                return Err(EtlError::new(ErrorKind::SchemaChanged, "a table's schema changed while nobody watched")
-                    .with("table", known.source_name())
-                    .with("changes", describe(&known, &selection.schema))
-                    .hint(format!(
-                        "Changes at the source, and of `columns` and `rename`, are not followed yet: \
-                         `etl tables resync {}` copies it anew",
-                        known.source_name()
-                    )));
-            }
-            known => {
-                if let (Some(_), Some(state)) = (known, states.get_mut(&id)) {
-                    // What was copied in the old shape is of no use.
-                    let pending = TableState { phase: Phase::Pending, ..state.clone() };
-                    let revision = store.set_table_state(id, Some(state.revision), pending.clone()).await?;
-                    *state = TableState { revision, ..pending };
-                }
-                store.put_schema(Arc::clone(&selection.schema)).await?;
-                Arc::clone(&selection.schema)
-            }
-        };
-        if !table.generated.is_empty() {
-            let (table, columns) = (&table.schema.name, table.generated.join(", "));
-            tracing::warn!(%table, columns, "generated columns are left out: the stream does not carry them");
-        }
-        selections.insert(id, Arc::new(selection.with_schema(schema)));
-    }
-    Ok(selections)
-}
-
-fn is_same(known: &TableSchema, found: &TableSchema) -> bool {
-    crate::schema::changes(known, found).is_empty() && known.identity == found.identity
-}
-
-fn describe(known: &TableSchema, found: &TableSchema) -> String {
-    let changes: Vec<String> = crate::schema::changes(known, found).iter().map(ToString::to_string).collect();
-    if changes.is_empty() { "replica identity".to_owned() } else { changes.join("; ") }
 }
 
 /// The stored states of the published tables; a table that left the publication is removed.
@@ -329,7 +276,7 @@ async fn open_relay(
 fn shared_tables(run: &Run, plan: &Plan, durable: Position) -> Vec<(TableId, Follow)> {
     let shared = plan.iter().filter_map(|(id, begin)| match begin {
         Begin::Share { after, snapshot } => {
-            let selection = Arc::clone(run.selections.get(id)?);
+            let selection = run.selection(*id).ok()?;
             let after = if snapshot.is_none() { durable } else { *after };
             Some((*id, Follow { selection, after, seen: snapshot.clone() }))
         }
@@ -338,20 +285,12 @@ fn shared_tables(run: &Run, plan: &Plan, durable: Position) -> Vec<(TableId, Fol
     shared.collect()
 }
 
-fn table_statuses(tables: &[PublishedTable], states: &HashMap<TableId, TableState>) -> Vec<TableStatus> {
+fn table_statuses(tables: &[Published], states: &HashMap<TableId, TableState>) -> Vec<TableStatus> {
     let mut statuses: Vec<TableStatus> = tables
         .iter()
-        .map(|table| TableStatus {
-            id: table.schema.id,
-            name: table.schema.name.clone(),
-            phase: states.get(&table.schema.id).map_or("pending", |state| state.phase.name()),
-            rows_copied: 0,
-            rows_estimated: table.rows_estimated,
-            durable: None,
-            lag_bytes: None,
-            lag_seconds: None,
-            waits_for: None,
-            error: None,
+        .map(|published| {
+            let phase = states.get(&published.table.schema.id).map_or("pending", |state| state.phase.name());
+            TableStatus::of(&published.table, phase)
         })
         .collect();
     statuses.sort_by(|a, b| a.name.cmp(&b.name));
@@ -363,16 +302,17 @@ struct Work {
     plan: Plan,
     holds: Holds,
     wishes: mpsc::Receiver<Order>,
+    left_changed: mpsc::UnboundedReceiver<LeftChanged>,
 }
 
 /// Runs all parts until one fails or all are told to stop; the first error ends them all.
 async fn supervise(run: Arc<Run>, mut main: Applier, writer: RelayWriter, work: Work) -> EtlResult<Finished> {
-    let Work { mut plan, mut holds, wishes } = work;
+    let Work { mut plan, mut holds, wishes, left_changed } = work;
     let (over, is_over) = watch::channel(false);
     let mut writers = JoinSet::new();
     let mut keepers = JoinSet::new();
-    let mut tables = Tables::new(&run, wishes);
-    for id in run.tables.keys().copied() {
+    let mut tables = Tables::new(&run, wishes, left_changed);
+    for id in run.published.ids() {
         let begin = plan.remove(&id).unwrap_or(Begin::Copy { generation: 1 });
         match begin {
             Begin::Share { after, .. } if after > Position::ZERO => main.joins_after(id, after.commit),

@@ -9,6 +9,7 @@ use crate::data::decode::write_timestamptz;
 use crate::error::EtlError;
 use crate::lsn::{Lsn, Position};
 use crate::schema::{TableId, TableName};
+use crate::source::PublishedTable;
 use crate::source::SlotStatus;
 
 /// The state of a running pipeline at one moment. In JSON an LSN is its text, a time is RFC 3339.
@@ -108,6 +109,24 @@ pub struct TableStatus {
     pub waits_for: Option<String>,
     /// What last went wrong with it.
     pub error: Option<ErrorStatus>,
+}
+
+impl TableStatus {
+    /// A table in this phase, of which nothing is known yet.
+    pub(super) fn of(table: &PublishedTable, phase: &'static str) -> Self {
+        Self {
+            id: table.schema.id,
+            name: table.schema.name.clone(),
+            phase,
+            rows_copied: 0,
+            rows_estimated: table.rows_estimated,
+            durable: None,
+            lag_bytes: None,
+            lag_seconds: None,
+            waits_for: None,
+            error: None,
+        }
+    }
 }
 
 /// An error as a status page shows it.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tracing::Instrument;
 
-use super::apply::{Applier, JoinRequest, Left, MainRequest};
+use super::apply::{Applier, Changed, JoinRequest, Left, MainRequest};
 use super::memory_budget::CopyBudget;
 use super::repair::read_again;
 use super::run::Run;
@@ -60,6 +60,13 @@ pub(super) enum Rest {
     CatchingUp { left: Left, snapshot: SnapshotFilter, mixed: Option<Mixed> },
 }
 
+/// How catching up ended.
+enum CaughtUp {
+    Brought(Brought),
+    /// The table looks different now; nothing is being written.
+    Changed,
+}
+
 /// Where catching up begins.
 struct CatchUp {
     from: Position,
@@ -76,26 +83,40 @@ impl Table {
     ///
     /// # Errors
     /// What trying again does not help against.
-    pub(super) async fn bring(mut self, begin: Begin) -> EtlResult<Brought> {
-        let catch_up = match begin {
-            Begin::Share { .. } | Begin::Wait | Begin::Rest => return Ok(Brought::Joined),
-            Begin::CatchUp { from, cursor, snapshot, mixed } => {
-                tracing::info!(table = %self.run.name(self.id), %from, "the table goes on catching up from the relay");
-                CatchUp { from, cursor, snapshot, mixed, hold: self.hold.take() }
+    pub(super) async fn bring(mut self, mut begin: Begin) -> EtlResult<Brought> {
+        loop {
+            let catch_up = match begin {
+                Begin::Share { .. } | Begin::Wait | Begin::Rest => return Ok(Brought::Joined),
+                Begin::CatchUp { from, cursor, snapshot, mixed } => {
+                    tracing::info!(table = %self.run.name(self.id), %from, "the table goes on catching up from the relay");
+                    CatchUp { from, cursor, snapshot, mixed, hold: self.hold.take() }
+                }
+                Begin::Copy { .. } | Begin::Resume => match self.copy().await? {
+                    Some(catch_up) => catch_up,
+                    None => return Ok(Brought::Rests(self.rest())),
+                },
+            };
+            match self.catch_up(catch_up).await? {
+                CaughtUp::Brought(brought) => return Ok(brought),
+                CaughtUp::Changed => {
+                    self.run.set_phase(self.id, Phase::Pending).await?;
+                    begin = Begin::Copy { generation: self.run.states.get(self.id).generation + 1 };
+                }
             }
-            Begin::Copy { .. } | Begin::Resume => match self.copy().await? {
-                Some(catch_up) => catch_up,
-                None => return Ok(Brought::Rests(self.rest())),
-            },
-        };
-        self.catch_up(catch_up).await
+        }
     }
 
     /// What is left to do of a copy.
     fn rest(&mut self) -> Rest {
         match (self.run.states.get(self.id).phase, self.hold.take()) {
             (Phase::Copying { cursor, so_far: Some(so_far) }, Some(hold)) => Rest::Copying { cursor, so_far, hold },
-            _ => Rest::Pending,
+            (_, hold) => {
+                // It is copied anew, whatever happens: nobody needs what is kept.
+                if let Some(hold) = hold {
+                    hold.leave();
+                }
+                Rest::Pending
+            }
         }
     }
 
@@ -109,9 +130,12 @@ impl Table {
                 Err(error) => error.with("table", self.run.name(self.id)),
             };
             self.run.board.table_failed(self.id, &error);
-            if error.retry_class() != RetryClass::Transient {
-                return Err(error);
-            }
+            let error = match error.retry_class() {
+                RetryClass::Transient => error,
+                _ if self.run.is_published(self.id).await? => return Err(error),
+                // Dropped: whoever watches the publication calls this back.
+                _ => unpublished().because(error),
+            };
             if self.run.board.rows_copied_of(self.id) > rows {
                 waits.reset();
             }
@@ -149,7 +173,7 @@ impl Table {
                 }
                 Copied::Rests => return Ok(None),
                 Copied::Rewritten => {
-                    tracing::warn!(table = %run.name(self.id), "the table was rewritten: it is copied from the beginning");
+                    tracing::warn!(table = %run.name(self.id), "the table was changed: it is copied from the beginning");
                     run.set_phase(self.id, Phase::Pending).await?;
                 }
             }
@@ -166,6 +190,9 @@ impl Table {
             before.leave();
         }
         let cursor = Position::new(run.relay.head().end, 0);
+        if !run.describe_again(self.id, cursor).await? {
+            return Err(unpublished());
+        }
         let generation = run.states.get(self.id).generation + 1;
         run.store.forget_cursor(CursorId::Table(self.id)).await?;
         let phase = Phase::Copying { cursor, so_far: None };
@@ -192,11 +219,11 @@ impl Table {
         Ok(())
     }
 
-    async fn catch_up(&self, CatchUp { from, cursor, snapshot, mut mixed, hold }: CatchUp) -> EtlResult<Brought> {
+    async fn catch_up(&self, CatchUp { from, cursor, snapshot, mut mixed, hold }: CatchUp) -> EtlResult<CaughtUp> {
         let run = &self.run;
         let selection = run.selection(self.id)?;
-        let follow = Follow { selection: Arc::clone(selection), after: from, seen: Some(snapshot.clone()) };
-        let assembler = Assembler::new(Arc::clone(&run.selections), [(self.id, follow.clone())]);
+        let follow = Follow { selection, after: from, seen: Some(snapshot.clone()) };
+        let assembler = Assembler::new([(self.id, follow.clone())]);
         let (_nobody, requests) = mpsc::channel(1);
         let mut applier = Applier::open(run, CursorId::Table(self.id), from, assembler, requests)?;
         if let Some(hold) = hold {
@@ -210,19 +237,28 @@ impl Table {
                 None => applier.behind() <= NEAR_BYTES,
             };
             if *self.leave.borrow() {
-                return Ok(Brought::Rests(Rest::CatchingUp { left: applier.rest().await?, snapshot, mixed }));
+                let rest = Rest::CatchingUp { left: applier.rest().await?, snapshot, mixed };
+                return Ok(CaughtUp::Brought(Brought::Rests(rest)));
             }
             match mixed {
                 Some(before) if is_settled => {
                     applier.settle().await?;
                     let catching_up = |mixed| Phase::CatchingUp { cursor, snapshot: snapshot.clone(), mixed };
-                    mixed = self.repair(before, catching_up).await?;
+                    mixed = match self.repair(before, catching_up).await {
+                        Err(error) if error.kind() == ErrorKind::SchemaChanged => {
+                            let what = error.context("change").unwrap_or_default().to_owned();
+                            run.show_changed(&Changed { table: self.id, what });
+                            applier.leave();
+                            return Ok(CaughtUp::Changed);
+                        }
+                        repaired => repaired?,
+                    };
                     applier.set_mixed(mixed);
                 }
                 None if is_settled => break,
                 _ => {
                     if !applier.step().await? {
-                        return Ok(Brought::Ended);
+                        return Ok(self.ended(applier));
                     }
                 }
             }
@@ -231,26 +267,34 @@ impl Table {
     }
 
     /// Shares the main cursor from where both have begun to read.
-    async fn join(&self, mut applier: Applier, follow: Follow) -> EtlResult<Brought> {
+    async fn join(&self, mut applier: Applier, follow: Follow) -> EtlResult<CaughtUp> {
         let run = &self.run;
         applier.wake_when(None);
         let (answer, answered) = oneshot::channel();
         let (arrive, arrived) = oneshot::channel();
         let request = JoinRequest { table: self.id, begun: applier.begun(), follow, answer, arrived };
         if run.requests.send(MainRequest::Join(request)).await.is_err() {
-            return Ok(Brought::Ended);
+            return Ok(CaughtUp::Brought(Brought::Ended));
         }
-        let Ok(commit) = answered.await else { return Ok(Brought::Ended) };
+        let Ok(commit) = answered.await else { return Ok(CaughtUp::Brought(Brought::Ended)) };
         applier.finish_at(commit);
         applier.work().await?;
         if !applier.has_finished() {
-            return Ok(Brought::Ended);
+            return Ok(self.ended(applier));
         }
         failpoint::visit("catch_up.joined").await?;
         // The main cursor is gone when the pipeline ends.
         let _ = arrive.send(());
         applier.leave();
-        Ok(Brought::Joined)
+        Ok(CaughtUp::Brought(Brought::Joined))
+    }
+
+    /// The cursor reads no further: the pipeline ends, or the table has changed.
+    fn ended(&self, applier: Applier) -> CaughtUp {
+        let Some(changed) = applier.changed() else { return CaughtUp::Brought(Brought::Ended) };
+        self.run.show_changed(changed);
+        applier.leave();
+        CaughtUp::Changed
     }
 
     /// Reads again what is owed, if anything, and stores what is known then.
@@ -275,6 +319,7 @@ impl Table {
                 run.store.remove_repairs(self.id, keys).await?;
                 Ok(mixed)
             }
+            Err(error) if error.kind() == ErrorKind::SchemaChanged => Err(error),
             Err(error) => {
                 RetryPolicy::default().waits().after(error.with("table", run.name(self.id))).await?;
                 Ok(Some(begun))
@@ -288,6 +333,10 @@ pub(super) async fn told(mut leave: watch::Receiver<bool>) {
     if leave.wait_for(|leave| *leave).await.is_err() {
         std::future::pending().await
     }
+}
+
+fn unpublished() -> EtlError {
+    EtlError::new(ErrorKind::SourceUnavailable, "the table is not published any more")
 }
 
 fn cancelled() -> EtlError {

@@ -47,7 +47,7 @@ pub(super) enum Copied {
     Whole(SnapshotFilter, Option<Mixed>),
     /// The table is to rest.
     Rests,
-    /// The table was rewritten between two snapshots: what was copied is of no use.
+    /// The table was changed or rewritten since it was looked at: what was copied is of no use.
     Rewritten,
 }
 
@@ -63,7 +63,7 @@ impl CopyOrder<'_> {
     /// Of source, destination and store. What is in the ledger needs no other copy.
     pub(super) async fn copy(&self) -> EtlResult<Copied> {
         let (run, id) = (self.run, self.id);
-        let table = run.table(id)?.clone();
+        let table = run.table(id)?;
         // Nothing is locked while there is no memory to read with.
         let _seat = tokio::select! {
             seat = self.budget.admit() => seat?,
@@ -82,7 +82,7 @@ impl CopyOrder<'_> {
                 Some(_) => Position::new(run.relay.head().end, 0),
             };
             let Some(snapshot) = self.snapshot(&session, &options, &table).await? else { return Ok(Copied::Rests) };
-            if !ledger.is_about(&snapshot.leaves).await {
+            if !ledger.is_about(&snapshot.leaves).await || run.change_of(&session, &table).await?.is_some() {
                 return Ok(Copied::Rewritten);
             }
             let now = one_more(so_far.take(), &snapshot.filter);

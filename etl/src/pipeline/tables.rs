@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
 
-use super::apply::{Leave, LeaveRequest, Left, MainRequest};
+use super::apply::{Leave, LeaveRequest, Left, LeftChanged, MainRequest};
 use super::control::Stop;
 use super::memory_budget::CopyBudget;
 use super::run::Run;
@@ -42,6 +42,8 @@ pub(super) struct Order {
 /// What the task wakes up for.
 enum News {
     Order(Order),
+    /// A table looks different, and leaves the main cursor.
+    Changed(LeftChanged),
     /// The relay is at its limit, and this cursor holds the most of it.
     Stuck(CursorId),
     Tick,
@@ -54,6 +56,7 @@ pub(super) struct Tables {
     /// How many tables are copied at a time.
     turns: Arc<Semaphore>,
     orders: mpsc::Receiver<Order>,
+    changed: mpsc::UnboundedReceiver<LeftChanged>,
     tasks: JoinSet<(TableId, EtlResult<Brought>)>,
     /// Tells each of them to let its table rest.
     at_work: HashMap<TableId, watch::Sender<bool>>,
@@ -62,13 +65,18 @@ pub(super) struct Tables {
 }
 
 impl Tables {
-    pub(super) fn new(run: &Arc<Run>, orders: mpsc::Receiver<Order>) -> Self {
+    pub(super) fn new(
+        run: &Arc<Run>,
+        orders: mpsc::Receiver<Order>,
+        changed: mpsc::UnboundedReceiver<LeftChanged>,
+    ) -> Self {
         let copy = &run.settings.copy;
         let workers = copy.tables_in_parallel * copy.connections_per_table;
         Self {
             budget: CopyBudget::new(&run.board.memory, workers),
             turns: Arc::new(Semaphore::new(copy.tables_in_parallel)),
             orders,
+            changed,
             tasks: JoinSet::new(),
             at_work: HashMap::new(),
             held: HashMap::new(),
@@ -112,6 +120,7 @@ impl Tables {
                     self.ended(ended)?;
                     continue;
                 }
+                Some(changed) = self.changed.recv() => News::Changed(changed),
                 order = next_order(&mut self.orders) => News::Order(order),
                 slowest = &mut stuck => News::Stuck(slowest),
                 () = crate::retry::pause(TICK), if !self.held.is_empty() => News::Tick,
@@ -124,6 +133,12 @@ impl Tables {
                     };
                     // Whoever asked may be gone.
                     let _ = order.answer.send(done);
+                }
+                News::Changed(changed) => {
+                    tokio::select! {
+                        done = Box::pin(self.copy_changed(changed)) => done?,
+                        _ = ends.wait_for(|stop| *stop != Stop::No) => {}
+                    }
                 }
                 News::Stuck(slowest) => {
                     tokio::select! {
@@ -241,6 +256,16 @@ impl Tables {
         if let Some(hold) = hold {
             hold.leave();
         }
+        Ok(())
+    }
+
+    /// Copies a table as it is now, once it has left the main cursor.
+    async fn copy_changed(&mut self, LeftChanged { changed, left }: LeftChanged) -> EtlResult<()> {
+        // Nothing is said where the relay was given up meanwhile: the table is copied then too.
+        let Ok(Ok(left)) = left.await else { return Ok(()) };
+        self.run.show_changed(&changed);
+        self.copy(changed.table).await?;
+        left.hold.leave();
         Ok(())
     }
 

@@ -10,11 +10,12 @@ use crate::clock::Timestamp;
 use crate::data::{Change, Event, OldRow, Op, RowBuffer, RowSpans, TableRow};
 use crate::error::{ErrorKind, EtlError, EtlResult};
 use crate::lsn::{Lsn, Position};
-use crate::postgres::pgoutput::{self, Begin, Message, NotedChange, NotedOld, Relation, RelationColumn, Streamed};
+use crate::postgres::pgoutput::{self, Begin, Message, NotedChange, NotedOld, Relation, Streamed};
 use crate::postgres::pgoutput::{note_change, note_kept_change, note_kept_streamed_change, note_streamed_change};
 use crate::postgres::{ReplicationFrame, replication_frames};
 use crate::relay::Aborted;
-use crate::schema::{Column, ReplicaIdentity, TableId, TableSchema};
+use crate::schema::TableId;
+use crate::source::shape::difference;
 use crate::source::snapshot::Visibility;
 use crate::store::SnapshotFilter;
 use crate::transform::Selection;
@@ -41,6 +42,20 @@ pub(crate) struct Assembly {
     pub(crate) boundary: Option<(usize, Boundary)>,
     /// The position of the last event.
     pub(crate) position: Option<Position>,
+    /// Where it stopped before the end of the block.
+    pub(crate) stopped: Option<Stopped>,
+}
+
+/// A row that does not look as its table is known to (R10). The rest of the block is read once the table is followed no
+/// more, or followed as it is now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Stopped {
+    /// Where the row's frame begins in the block.
+    pub(crate) at: usize,
+    /// The row's table.
+    pub(crate) table: TableId,
+    /// What is different.
+    pub(crate) what: String,
 }
 
 /// How a cursor follows a table.
@@ -69,9 +84,9 @@ struct Transaction {
 /// Turns blocks into events for one cursor.
 #[derive(Debug)]
 pub(crate) struct Assembler {
-    /// All published tables, for ordinals and to compare relations with.
-    selections: Arc<HashMap<TableId, Arc<Selection>>>,
     follows: HashMap<TableId, Follow>,
+    /// Followed tables whose rows look different now, and how.
+    changed: HashMap<TableId, String>,
     transaction: Option<Transaction>,
     /// The last commit that was begun; everything up to its end was or will be handed out.
     begun: Lsn,
@@ -94,6 +109,21 @@ struct InBlock<'a> {
     in_stream: bool,
 }
 
+/// What a message means beyond its rows.
+enum Met {
+    Content,
+    /// The end of a transaction.
+    End {
+        position: Position,
+        end: Lsn,
+    },
+    /// The cursor wants the row, and it does not look as it should; it is not counted yet.
+    Changed {
+        table: TableId,
+        what: String,
+    },
+}
+
 struct Place {
     table_id: TableId,
     position: Position,
@@ -102,13 +132,10 @@ struct Place {
 
 impl Assembler {
     /// An assembler that follows these tables.
-    pub(crate) fn new(
-        selections: Arc<HashMap<TableId, Arc<Selection>>>,
-        follows: impl IntoIterator<Item = (TableId, Follow)>,
-    ) -> Self {
+    pub(crate) fn new(follows: impl IntoIterator<Item = (TableId, Follow)>) -> Self {
         Self {
-            selections,
             follows: follows.into_iter().collect(),
+            changed: HashMap::new(),
             transaction: None,
             begun: Lsn::ZERO,
             ended: Lsn::ZERO,
@@ -123,6 +150,7 @@ impl Assembler {
 
     /// Follows a table no more; returns how it was followed.
     pub(crate) fn unfollow(&mut self, table: TableId) -> Option<Follow> {
+        self.changed.remove(&table);
         self.follows.remove(&table)
     }
 
@@ -163,12 +191,13 @@ impl Assembler {
         self.begun = self.ended;
     }
 
-    /// Reads a block of whole frames that begins at this offset of the relay. With `in_stream` its messages name their
+    /// Reads a block of whole frames, or what is left of one, that begins at this offset of the relay. With `in_stream` its messages name their
     /// (sub)transactions; what names one of these is void (`SOURCE.md` R12).
     pub(crate) fn read(&mut self, block: &Bytes, offset: u64, in_stream: Option<&Aborted>) -> EtlResult<Assembly> {
         let mut spans = RowSpans::new();
         let mut drafts = Vec::new();
         let mut assembly = Assembly::default();
+        let mut at = 0;
         for frame in replication_frames(block) {
             let (frame, after) = frame?;
             match frame {
@@ -180,13 +209,20 @@ impl Assembler {
                 ReplicationFrame::KeepAlive { .. } => {}
                 ReplicationFrame::Data { payload, .. } => {
                     let place = InBlock { block, at: payload, in_stream: in_stream.is_some() };
-                    let ended = self.message(place, in_stream, &mut spans, &mut drafts)?;
-                    if let Some((position, end)) = ended {
-                        let boundary = Boundary { position, end, offset: offset + after as u64 };
-                        assembly.boundary = Some((drafts.len(), boundary));
+                    match self.message(place, in_stream, &mut spans, &mut drafts)? {
+                        Met::Content => {}
+                        Met::End { position, end } => {
+                            let boundary = Boundary { position, end, offset: offset + after as u64 };
+                            assembly.boundary = Some((drafts.len(), boundary));
+                        }
+                        Met::Changed { table, what } => {
+                            assembly.stopped = Some(Stopped { at, table, what });
+                            break;
+                        }
                     }
                 }
             }
+            at = after;
         }
         if !drafts.is_empty() {
             assembly.bytes = block.len();
@@ -207,26 +243,34 @@ impl Assembler {
 }
 
 impl Assembler {
-    /// Reads one message; returns the boundary's position and end where a transaction ends.
+    /// Reads one message.
     fn message(
         &mut self,
         place: InBlock<'_>,
         in_stream: Option<&Aborted>,
         spans: &mut RowSpans,
         drafts: &mut Vec<Draft>,
-    ) -> EtlResult<Option<(Position, Lsn)>> {
+    ) -> EtlResult<Met> {
         let bytes = place.block.get(place.at.clone()).unwrap_or_default();
         let message = match in_stream {
             None => pgoutput::parse(bytes)?,
             Some(aborted) => {
                 let Streamed { xid, message } = pgoutput::parse_streamed(bytes)?;
                 if xid.is_some_and(|xid| aborted.contains(xid)) {
-                    return Ok(None);
+                    if let Message::Relation(relation) = message {
+                        self.void_relation(&relation);
+                    }
+                    return Ok(Met::Content);
                 }
                 message
             }
         };
         match message {
+            Message::Insert { relation } | Message::Update { relation } | Message::Delete { relation }
+                if let Some(what) = self.change_of(TableId(relation))? =>
+            {
+                return Ok(Met::Changed { table: TableId(relation), what });
+            }
             Message::Insert { relation } | Message::Delete { relation } => {
                 let ordinal = self.count(1)?;
                 self.row(TableId(relation), ordinal, place, spans, drafts)?;
@@ -243,9 +287,9 @@ impl Assembler {
                 if transaction.is_begun {
                     drafts.push(Draft::Ready(Event::Commit { end: commit.end, at: transaction.at }));
                 }
-                return Ok(Some((self.within_limit(transaction.commit), commit.end)));
+                return Ok(Met::End { position: self.within_limit(transaction.commit), end: commit.end });
             }
-            Message::Relation(relation) => self.relation(&relation)?,
+            Message::Relation(relation) => self.relation(&relation),
             Message::Truncate(truncate) => self.truncate(truncate.relations.iter(), drafts)?,
             // Types are read from the catalog; origins and messages are not asked for.
             Message::Origin(_) | Message::Type(_) | Message::Message(_) => {}
@@ -254,7 +298,7 @@ impl Assembler {
                     .with("message", other.name()));
             }
         }
-        Ok(None)
+        Ok(Met::Content)
     }
 
     /// Counts changes of the transaction (R4); returns the first one's ordinal.
@@ -265,7 +309,7 @@ impl Assembler {
         Ok(first)
     }
 
-    /// R4: an update that changes the key takes two ordinals, whoever looks at it.
+    /// R4: an update that may change the key takes two ordinals, whoever looks at it: one with an old image.
     fn update(
         &mut self,
         table: TableId,
@@ -276,11 +320,7 @@ impl Assembler {
         // After the tag and the oid: `K` where the key changed, `O` before a full old image, else `N`.
         let form = place.at.start + if place.in_stream { 9 } else { 5 };
         let changes = match place.block.get(form) {
-            Some(b'K') => 2,
-            Some(b'O') => match self.selections.get(&table) {
-                Some(selection) if selection.wire.has_key() => 1 + u64::from(full_key_changed(selection, &place)?),
-                _ => 1,
-            },
+            Some(b'K' | b'O') => 2,
             _ => 1,
         };
         let ordinal = self.count(changes)?;
@@ -300,6 +340,13 @@ impl Assembler {
         self.begin(drafts)?;
         drafts.push(Draft::Row { place, noted });
         Ok(())
+    }
+
+    /// How the rows of a table have changed, if the cursor wants the next one.
+    fn change_of(&self, table: TableId) -> EtlResult<Option<String>> {
+        let Some(what) = self.changed.get(&table) else { return Ok(None) };
+        let next = self.transaction.as_ref().ok_or_else(stray)?.ordinal + 1;
+        Ok(self.place(table, next)?.map(|_| what.clone()))
     }
 
     /// Where a change stands, if the cursor wants it.
@@ -342,24 +389,23 @@ impl Assembler {
         Ok(())
     }
 
-    /// A relation must be the one that is stored; following changes is the work of `SOURCE.md` R10.
-    fn relation(&self, relation: &Relation<'_>) -> EtlResult<()> {
-        let Some(schema) = self.selections.get(&TableId(relation.oid)).map(|selection| &selection.wire) else {
-            tracing::warn!(
-                table = format!("{}.{}", relation.namespace, relation.name),
-                "the table joined the publication; it is copied after the next start"
-            );
-            return Ok(());
+    /// What the rows that follow look like (R10).
+    fn relation(&mut self, relation: &Relation<'_>) {
+        let id = TableId(relation.oid);
+        let Some(follow) = self.follows.get(&id) else { return };
+        match difference(&follow.selection.wire, relation) {
+            Some(what) => self.changed.insert(id, what),
+            None => self.changed.remove(&id),
         };
-        match difference(schema, relation) {
-            None => Ok(()),
-            Some(what) => Err(EtlError::new(ErrorKind::SchemaChanged, "a table's schema changed at the source")
-                .with("table", &schema.name)
-                .with("change", what)
-                .hint(format!(
-                    "Changing schemas are not followed yet: `etl tables resync {}` copies it anew",
-                    schema.name
-                ))),
+    }
+
+    /// A transaction tells a table's shape once, and this one may have told it in what was rolled back: later rows may
+    /// look like this or not.
+    fn void_relation(&mut self, relation: &Relation<'_>) {
+        let id = TableId(relation.oid);
+        let Some(follow) = self.follows.get(&id) else { return };
+        if let Some(what) = difference(&follow.selection.wire, relation) {
+            self.changed.insert(id, what);
         }
     }
 
@@ -367,29 +413,6 @@ impl Assembler {
     fn within_limit(&self, commit: Lsn) -> Position {
         Position::after(self.limit.map_or(commit, |limit| commit.min(limit)))
     }
-}
-
-/// What differs between the stored schema and a relation, in the order in which rows carry columns.
-fn difference(schema: &TableSchema, relation: &Relation<'_>) -> Option<String> {
-    if (&*schema.name.schema, &*schema.name.name) != (relation.namespace, relation.name) {
-        return Some(format!("it is called {}.{} now", relation.namespace, relation.name));
-    }
-    if schema.identity != relation.identity {
-        return Some("its replica identity".to_owned());
-    }
-    if schema.columns.len() != relation.columns.len() {
-        return Some(format!("it has {} columns instead of {}", relation.columns.len(), schema.columns.len()));
-    }
-    let differs = |(place, (known, found)): (usize, (&Column, &RelationColumn<'_>))| {
-        // Under FULL every column has the key flag (R8).
-        let is_key = schema.key.iter().any(|key| usize::from(*key) == place);
-        let flag = if schema.identity == ReplicaIdentity::Full { true } else { is_key };
-        let is_same = &*known.name == found.name
-            && (known.type_oid, known.modifier) == (found.type_oid, found.modifier)
-            && flag == found.in_identity;
-        (!is_same).then(|| format!("column {}", known.name))
-    };
-    schema.columns.iter().zip(&relation.columns).enumerate().find_map(differs)
 }
 
 /// Notes the rows of a message, without the columns that are left out.
@@ -401,17 +424,6 @@ fn note(selection: &Selection, within: InBlock<'_>, spans: &mut RowSpans) -> Etl
         (None, true) => note_streamed_change(block, at, schema, spans),
         (Some(kept), true) => note_kept_streamed_change(block, at, schema, kept, spans),
     }
-}
-
-/// Whether a full old image and the new one differ in the key; the same bytes are the same on every replay.
-fn full_key_changed(selection: &Selection, within: &InBlock<'_>) -> EtlResult<bool> {
-    let mut spans = RowSpans::new();
-    let message = within.block.slice(within.at.clone());
-    let noted = note(selection, InBlock { block: &message, at: 0..message.len(), ..*within }, &mut spans)?;
-    let NotedChange::Update { old: Some(NotedOld::Full(old)), new } = noted else { return Ok(false) };
-    let buffer = spans.finish(message);
-    let (old, new) = (TableRow::new(Arc::clone(&buffer), old), TableRow::new(buffer, new));
-    Ok(selection.schema.key.iter().any(|column| old.raw(usize::from(*column)) != new.raw(usize::from(*column))))
 }
 
 impl Draft {
@@ -469,7 +481,7 @@ mod tests {
 
     #[test]
     fn a_transaction_that_was_cut_off_is_not_passed_by_a_keepalive() {
-        let mut assembler = Assembler::new(Arc::default(), []);
+        let mut assembler = Assembler::new([]);
         let mut block = BytesMut::new();
         message(&begin(10), &mut block);
         message(&commit(10), &mut block);
@@ -499,16 +511,15 @@ mod tests {
     fn r12_what_a_rolled_back_subtransaction_did_is_void_and_not_counted() {
         let schema = crate::data::mutation::table(9, &[crate::schema::Kind::Text]);
         let selection = Arc::new(Selection { wire: Arc::clone(&schema), schema: Arc::clone(&schema), kept: None });
-        let selections = Arc::new(HashMap::from([(schema.id, Arc::clone(&selection))]));
         let follow = Follow { selection, after: Position::ZERO, seen: None };
         let insert = b"I\0\0\0\x09N\0\x01t\0\0\0\x01x";
         let renamed = b"R\0\0\0\x09public\0renamed\0d\0\0";
         let truncate = b"T\0\0\0\x01\0\0\0\0\x09";
-        let mut assembler = Assembler::new(selections, [(schema.id, follow)]);
+        let mut assembler = Assembler::new([(schema.id, follow)]);
         let mut block = BytesMut::new();
         message(&begin(10), &mut block);
         assembler.read(&block.split().freeze(), 0, None).unwrap();
-        for (xid, content) in [(1, &insert[..]), (5, insert), (5, renamed), (6, truncate), (7, insert)] {
+        for (xid, content) in [(1, &insert[..]), (5, insert), (6, truncate), (7, insert)] {
             message(&in_chunk(xid, content), &mut block);
         }
         let assembly = assembler.read(&block.split().freeze(), 0, Some(&Aborted::new(vec![6, 5]))).unwrap();
@@ -517,8 +528,13 @@ mod tests {
             _ => None,
         });
         assert_eq!(places.collect::<Vec<_>>(), [1, 2].map(|ordinal| Position::new(Lsn(10), ordinal)));
-        message(&in_chunk(7, renamed), &mut block);
-        let error = assembler.read(&block.freeze(), 0, Some(&Aborted::default())).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::SchemaChanged, "what is not void counts");
+        // A shape is told once, be it in what is rolled back: nobody knows what rows after it look like.
+        for aborted in [Aborted::default(), Aborted::new(vec![5])] {
+            message(&in_chunk(5, renamed), &mut block);
+            let before = block.len();
+            message(&in_chunk(7, insert), &mut block);
+            let stopped = assembler.read(&block.split().freeze(), 0, Some(&aborted)).unwrap().stopped.unwrap();
+            assert_eq!((stopped.at, stopped.table), (before, schema.id));
+        }
     }
 }

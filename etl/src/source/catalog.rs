@@ -8,7 +8,7 @@ use super::types::Types;
 use crate::error::{ErrorKind, EtlError, EtlResult};
 use crate::lsn::Position;
 use crate::postgres::query_error;
-use crate::schema::{Column, ReplicaIdentity, TableId, TableName, TableSchema};
+use crate::schema::{Column, ReplicaIdentity, TableId, TableName, TableSchema, changes};
 
 /// A published table.
 #[derive(Debug, Clone)]
@@ -25,6 +25,27 @@ pub(crate) struct PublishedTable {
     pub(crate) generated: Vec<String>,
 }
 
+impl PublishedTable {
+    /// What makes rows of one description unlike those of the other, if anything does: its shape, what is published of
+    /// it, or where its rows are.
+    pub(crate) fn difference(&self, now: &Self) -> Option<String> {
+        let shapes: Vec<String> = changes(&self.schema, &now.schema).iter().map(ToString::to_string).collect();
+        if !shapes.is_empty() {
+            return Some(shapes.join("; "));
+        }
+        let what = if self.schema.identity != now.schema.identity {
+            "replica identity"
+        } else if self.row_filter != now.row_filter {
+            "row filter"
+        } else if self.leaves != now.leaves {
+            "partitions"
+        } else {
+            return None;
+        };
+        Some(what.to_owned())
+    }
+}
+
 /// A table that holds rows itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Leaf {
@@ -38,7 +59,7 @@ SELECT c.oid, n.nspname, c.relname, c.relkind::text, c.relreplident::text, p.att
   FROM pg_catalog.pg_publication_tables p
   JOIN pg_catalog.pg_namespace n ON n.nspname = p.schemaname
   JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename
- WHERE p.pubname = $1 ORDER BY c.oid";
+ WHERE p.pubname = $1 AND ($2::oid IS NULL OR c.oid = $2) ORDER BY c.oid";
 
 /// Version 14 has neither column lists nor row filters.
 const TABLES_14: &str = "
@@ -46,7 +67,7 @@ SELECT c.oid, n.nspname, c.relname, c.relkind::text, c.relreplident::text, NULL:
   FROM pg_catalog.pg_publication_tables p
   JOIN pg_catalog.pg_namespace n ON n.nspname = p.schemaname
   JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename
- WHERE p.pubname = $1 ORDER BY c.oid";
+ WHERE p.pubname = $1 AND ($2::oid IS NULL OR c.oid = $2) ORDER BY c.oid";
 
 /// Of tables that are yet to be published, by schema and name.
 const NAMED: &str = "
@@ -82,8 +103,27 @@ pub(crate) async fn published_tables(
     publication: &str,
     server_version: u32,
 ) -> EtlResult<Vec<PublishedTable>> {
+    described_by(client, publication, server_version, None).await
+}
+
+/// One table of a publication; `None` where it is not published.
+pub(crate) async fn published_table(
+    client: &Client,
+    publication: &str,
+    server_version: u32,
+    id: TableId,
+) -> EtlResult<Option<PublishedTable>> {
+    described_by(client, publication, server_version, Some(id.0)).await.map(|tables| tables.into_iter().next())
+}
+
+async fn described_by(
+    client: &Client,
+    publication: &str,
+    server_version: u32,
+    id: Option<u32>,
+) -> EtlResult<Vec<PublishedTable>> {
     let tables = if server_version >= 150_000 { TABLES_15 } else { TABLES_14 };
-    let rows = client.query(tables, &[&publication]).await.map_err(|e| query_error("read the publication", e))?;
+    let rows = client.query(tables, &[&publication, &id]).await.map_err(|e| query_error("read the publication", e))?;
     described(client, &rows, server_version).await
 }
 

@@ -9,6 +9,7 @@ mod copy;
 mod heartbeat;
 mod identity;
 mod publication;
+mod shape;
 mod shutdown_probe;
 mod slot;
 mod slot_status;
@@ -20,8 +21,8 @@ pub use check::{Finding, Severity, check};
 pub use config::SourceConfig;
 pub use slot_status::SlotStatus;
 
-pub(crate) use assembler::{Assembler, Assembly, Boundary, Follow};
-pub(crate) use catalog::{PublishedTable, published_tables};
+pub(crate) use assembler::{Assembler, Assembly, Boundary, Follow, Stopped};
+pub(crate) use catalog::{PublishedTable, published_table, published_tables};
 pub(crate) use chunk::{Chunk, Chunks};
 pub(crate) use copy::{RowReader, Rows};
 pub(crate) use heartbeat::heartbeat;

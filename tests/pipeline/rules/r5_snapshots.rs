@@ -45,7 +45,7 @@ async fn half_copied(database: &Database, client: &Client) -> World {
 /// What is stored of the only table.
 async fn stored(world: &World) -> (u64, Phase) {
     let states = world.store.table_states().await.unwrap();
-    (states[0].1.generation, states[0].1.phase.clone())
+    states.into_iter().next().map_or((0, Phase::Pending), |(_, state)| (state.generation, state.phase))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -46,6 +46,7 @@ impl Applier {
             self.assembler.unfollow(*table);
         }
         let end = self.run.relay.head().end;
+        self.stopped = None;
         self.reader.let_go();
         self.state.give_up(&tables, end);
         self.given_up = Some(GivenUp { tables, end, answer });

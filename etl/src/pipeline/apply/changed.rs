@@ -1,0 +1,97 @@
+//! What when a table's rows look different from here on? It leaves the cursor, alone, and is copied as it is now.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use super::{Applier, Leave, LeaveRequest, Left, notes_of, part_of};
+use crate::clock;
+use crate::error::EtlResult;
+use crate::relay::Aborted;
+use crate::schema::TableId;
+use crate::source::Stopped;
+use crate::store::CursorId;
+
+/// A block, or what is left of one.
+#[derive(Debug)]
+pub(super) struct Rest {
+    pub(super) bytes: Bytes,
+    /// Where it begins in the relay.
+    pub(super) offset: u64,
+    pub(super) in_stream: Option<Arc<Aborted>>,
+}
+
+/// A table whose rows do not look as they are known to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::pipeline) struct Changed {
+    pub(in crate::pipeline) table: TableId,
+    /// What is different.
+    pub(in crate::pipeline) what: String,
+}
+
+/// A table that leaves the main cursor because it has changed.
+#[derive(Debug)]
+pub(in crate::pipeline) struct LeftChanged {
+    pub(in crate::pipeline) changed: Changed,
+    /// Told once it has left, durably: no earlier write to it can come any more.
+    pub(in crate::pipeline) left: oneshot::Receiver<EtlResult<Left>>,
+}
+
+/// What is left, and who has changed.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    rest: Rest,
+    changed: Changed,
+}
+
+impl Applier {
+    /// Reads a block as far as all tables look as they are known to.
+    pub(super) fn block(&mut self, rest: Rest) -> EtlResult<()> {
+        let mut assembly = self.assembler.read(&rest.bytes, rest.offset, rest.in_stream.as_deref())?;
+        let stopped = assembly.stopped.take();
+        let notes = notes_of(&assembly, rest.bytes.len());
+        self.notes.join(self.run.board.memory.charge(part_of(self.cursor), notes));
+        self.state.add(assembly, clock::monotonic());
+        if let Some(Stopped { at, table, what }) = stopped {
+            let rest = Rest { bytes: rest.bytes.slice(at..), offset: rest.offset + at as u64, ..rest };
+            let changed = Changed { table, what };
+            if self.cursor == CursorId::Main {
+                self.part_with(changed.clone());
+            }
+            self.stopped = Some(Waiting { rest, changed });
+        }
+        Ok(())
+    }
+
+    /// Nothing after the change becomes durable before it is stored that the table is to be copied: what is read up to
+    /// here is written, and the table leaves by that.
+    fn part_with(&mut self, changed: Changed) {
+        let table = changed.table;
+        if self.leaves.iter().any(|leave| leave.table == table) {
+            return;
+        }
+        let (answer, left) = oneshot::channel();
+        self.leaves.push(LeaveRequest { table, why: Leave::Resync, answer });
+        self.state.leave(table);
+        // The task of the tables is gone when the pipeline ends.
+        let _ = self.run.changed.send(LeftChanged { changed, left });
+    }
+
+    /// Reads on once the table that had changed is gone.
+    pub(super) fn go_on(&mut self) -> EtlResult<()> {
+        match self.stopped.take() {
+            Some(waiting) if self.assembler.followed().any(|table| table == waiting.changed.table) => {
+                self.stopped = Some(waiting);
+                Ok(())
+            }
+            Some(waiting) => self.block(waiting.rest),
+            None => Ok(()),
+        }
+    }
+
+    /// The cursor's table, if it looks different from where the cursor stands.
+    pub(in crate::pipeline) fn changed(&self) -> Option<&Changed> {
+        self.stopped.as_ref().map(|waiting| &waiting.changed)
+    }
+}

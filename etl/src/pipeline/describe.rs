@@ -1,0 +1,126 @@
+//! What do the tables look like, and what has changed since that was stored? Asked at the start, and before each copy.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::published::Published;
+use super::run::Run;
+use crate::error::EtlResult;
+use crate::lsn::{Lsn, Position};
+use crate::postgres::Session;
+use crate::schema::{TableId, TableSchema, changes};
+use crate::source::{PublishedTable, published_table};
+use crate::store::{Phase, SharedStore, TableState};
+use crate::transform::Transform;
+
+/// After everything.
+pub(super) const END: Position = Position::after(Lsn(u64::MAX));
+
+/// Chooses what is passed on, and stores the schemas of new tables. A table that changed while nobody watched is copied
+/// again: what happened in between may have come in either shape.
+pub(super) async fn describe_all(
+    store: &SharedStore,
+    transform: &Transform,
+    tables: Vec<PublishedTable>,
+    states: &mut HashMap<TableId, TableState>,
+) -> EtlResult<Vec<Published>> {
+    let mut described = Vec::with_capacity(tables.len());
+    let chosen = transform.select_all(tables.iter().map(|table| &table.schema))?;
+    for (table, selection) in tables.into_iter().zip(chosen) {
+        let id = table.schema.id;
+        let schema = match store.schema_at(id, END).await? {
+            Some(known) if is_same(&known, &selection.schema) => known,
+            known => {
+                let since = known.as_ref().map_or(Position::ZERO, |known| known.since);
+                if let (Some(known), Some(state)) = (known, states.get_mut(&id)) {
+                    let changes = describe(&known, &selection.schema);
+                    tracing::warn!(table = %known.source_name(), changes, "the table changed meanwhile: it is copied again");
+                    *state = copied_again(store, id, state.clone()).await?;
+                }
+                let schema = Arc::new(TableSchema { since, ..TableSchema::clone(&selection.schema) });
+                store.put_schema(Arc::clone(&schema)).await?;
+                schema
+            }
+        };
+        warn_of_generated(&table);
+        let selection = Arc::new(selection.with_schema(schema));
+        described.push(Published { table: Arc::new(table), selection });
+    }
+    Ok(described)
+}
+
+/// What was copied in the old shape is of no use. A table that somebody paused stays so.
+async fn copied_again(store: &SharedStore, id: TableId, state: TableState) -> EtlResult<TableState> {
+    let phase = match state.phase {
+        Phase::Paused { .. } => Phase::Paused { cursor: None, snapshot: None, mixed: None, so_far: None },
+        _ => Phase::Pending,
+    };
+    let state = TableState { phase, ..state };
+    let revision = store.set_table_state(id, Some(state.revision), state.clone()).await?;
+    Ok(TableState { revision, ..state })
+}
+
+fn warn_of_generated(table: &PublishedTable) {
+    if !table.generated.is_empty() {
+        let (table, columns) = (&table.schema.name, table.generated.join(", "));
+        tracing::warn!(%table, columns, "generated columns are left out: the stream does not carry them");
+    }
+}
+
+fn is_same(known: &TableSchema, found: &TableSchema) -> bool {
+    changes(known, found).is_empty() && known.identity == found.identity
+}
+
+fn describe(known: &TableSchema, found: &TableSchema) -> String {
+    let changes: Vec<String> = changes(known, found).iter().map(ToString::to_string).collect();
+    if changes.is_empty() { "replica identity".to_owned() } else { changes.join("; ") }
+}
+
+impl Run {
+    /// Looks at the table again. What is copied from here on is what the source says now; `false` where the table is
+    /// not published any more.
+    pub(super) async fn describe_again(&self, id: TableId, since: Position) -> EtlResult<bool> {
+        let session = Session::connect(&self.source.connect.for_purpose("tables")).await?;
+        match published_table(session.client(), &self.publication, session.server_version(), id).await? {
+            Some(table) => self.describe(table, since).await.map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// How the table looks different from what is known of it, if it does. Asked once it is locked for a snapshot: it
+    /// looks like this for every row that the snapshot does not see and that comes before the next RELATION (R10).
+    pub(super) async fn change_of(&self, session: &Session, known: &PublishedTable) -> EtlResult<Option<String>> {
+        let (client, version, id) = (session.client(), session.server_version(), known.schema.id);
+        let now = published_table(client, &self.publication, version, id).await?;
+        Ok(now.map_or_else(|| Some("it is not published any more".to_owned()), |now| known.difference(&now)))
+    }
+
+    /// Whether the table is published now.
+    pub(super) async fn is_published(&self, id: TableId) -> EtlResult<bool> {
+        let session = Session::connect(&self.source.connect.for_purpose("tables")).await?;
+        let found = published_table(session.client(), &self.publication, session.server_version(), id).await?;
+        Ok(found.is_some())
+    }
+
+    /// A table looks like this, for rows from this position on.
+    pub(super) async fn describe(&self, table: PublishedTable, since: Position) -> EtlResult<()> {
+        let id = table.schema.id;
+        let selection = self.source.transform.select(&table.schema)?;
+        let schema = match self.store.schema_at(id, END).await? {
+            Some(known) if is_same(&known, &selection.schema) => known,
+            known => {
+                let since = known.as_ref().map_or(since, |known| since.max(known.since));
+                if let Some(known) = known {
+                    let changes = describe(&known, &selection.schema);
+                    tracing::info!(table = %table.schema.name, changes, "the table has another shape");
+                }
+                let schema = Arc::new(TableSchema { since, ..TableSchema::clone(&selection.schema) });
+                self.store.put_schema(Arc::clone(&schema)).await?;
+                warn_of_generated(&table);
+                schema
+            }
+        };
+        self.published.put(Published { table: Arc::new(table), selection: Arc::new(selection.with_schema(schema)) });
+        Ok(())
+    }
+}

@@ -1,0 +1,144 @@
+//! Does a table that is altered arrive as it is then, whenever that happens, while the others go on?
+
+use etl::pipeline::RunningPipeline;
+use etl::store::SharedStore;
+use harness::postgres::database;
+use tokio_postgres::Client;
+
+use crate::running::{World, caught_up, stop};
+
+const BOTH: &[&str] = &["t", "other"];
+
+const TABLES: &str = "
+CREATE TABLE t (id int PRIMARY KEY, a text, b text, n int);
+CREATE TABLE other (id int PRIMARY KEY);
+INSERT INTO t SELECT g, 'a' || g, 'b' || g, g FROM generate_series(1, 50) g;
+CREATE PUBLICATION p FOR TABLE t, other";
+
+/// What is done to a table, with a write after each that has another shape to tell.
+const ALTERED: &[(&str, &str)] = &[
+    ("ALTER TABLE t ADD COLUMN c1 text", "INSERT INTO t (id, c1) VALUES (101, 'new')"),
+    ("ALTER TABLE t ADD COLUMN c2 int DEFAULT 7", "INSERT INTO t (id) VALUES (102)"),
+    ("ALTER TABLE t ADD COLUMN c3 float8 DEFAULT random()", "UPDATE t SET a = 'x' WHERE id = 3"),
+    ("ALTER TABLE t DROP COLUMN n", "UPDATE t SET a = 'y' WHERE id = 4"),
+    ("ALTER TABLE t RENAME COLUMN a TO z", "UPDATE t SET z = 'z' WHERE id = 5"),
+    (
+        "ALTER TABLE t RENAME z TO tmp; ALTER TABLE t RENAME b TO z; ALTER TABLE t RENAME tmp TO b",
+        "UPDATE t SET z = 'swapped' WHERE id = 6",
+    ),
+    ("ALTER TABLE t DROP COLUMN c1; ALTER TABLE t ADD COLUMN c1 text", "INSERT INTO t (id, c1) VALUES (103, 'again')"),
+    ("ALTER TABLE t ALTER COLUMN c2 TYPE bigint", "UPDATE t SET c2 = 1::bigint << 40 WHERE id = 7"),
+    ("ALTER TABLE t ALTER COLUMN b TYPE varchar(500)", "UPDATE t SET b = 'w' WHERE id = 8"),
+    (
+        "UPDATE t SET b = coalesce(b, ''); ALTER TABLE t ALTER COLUMN b SET NOT NULL",
+        "UPDATE t SET b = 'v' WHERE id = 9",
+    ),
+    ("ALTER TABLE t ALTER COLUMN b DROP NOT NULL", "UPDATE t SET b = NULL WHERE id = 10"),
+    (
+        "ALTER TABLE t DROP CONSTRAINT t_pkey; ALTER TABLE t ADD COLUMN k serial PRIMARY KEY",
+        "UPDATE t SET id = 11 WHERE id = 12",
+    ),
+    ("ALTER TABLE t REPLICA IDENTITY FULL", "UPDATE t SET id = -k, k = -k WHERE k = 13"),
+    ("ALTER TABLE t REPLICA IDENTITY DEFAULT", "DELETE FROM t WHERE k = 14"),
+    ("TRUNCATE t", "INSERT INTO t (id) VALUES (1)"),
+];
+
+async fn altered(world: &World, client: &Client) {
+    world.assert_equal(client, BOTH).await;
+    assert_eq!(columns(&world.store, client).await, source_columns(client).await);
+}
+
+/// The stored columns of the table.
+async fn columns(store: &SharedStore, client: &Client) -> Vec<String> {
+    let id = client.query_one("SELECT 't'::regclass::oid", &[]).await.unwrap().get(0);
+    let end = etl::Position::after(etl::Lsn(u64::MAX));
+    let schema = store.schema_at(etl::schema::TableId(id), end).await.unwrap().unwrap();
+    schema.columns.iter().map(|column| format!("{} {}", column.name, column.type_name)).collect()
+}
+
+async fn source_columns(client: &Client) -> Vec<String> {
+    let query = "SELECT attname || ' ' || format_type(atttypid, atttypmod) FROM pg_attribute
+                  WHERE attrelid = 't'::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum";
+    client.query(query, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
+}
+
+async fn busy(client: &Client, number: usize) {
+    client.execute("INSERT INTO other VALUES ($1)", &[&(number as i32)]).await.unwrap();
+}
+
+async fn begun(world: &World, client: &Client) -> RunningPipeline {
+    client.batch_execute(TABLES).await.unwrap();
+    let running = world.start().await;
+    caught_up(&running).await;
+    running
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r10_each_alteration_with_a_write_after_it_arrives_in_a_live_stream() {
+    let Some(database) = database().await else { return };
+    let client = database.client().await;
+    let world = World::new(database.name(), &database.url());
+    let running = begun(&world, &client).await;
+    for (number, (alteration, write)) in ALTERED.iter().enumerate() {
+        client.batch_execute(alteration).await.unwrap();
+        client.batch_execute(write).await.unwrap();
+        busy(&client, number).await;
+        caught_up(&running).await;
+        world.assert_equal(&client, BOTH).await;
+    }
+    altered(&world, &client).await;
+    stop(running).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r10_alterations_follow_one_another_faster_than_they_are_followed() {
+    let Some(database) = database().await else { return };
+    let client = database.client().await;
+    let world = World::new(database.name(), &database.url());
+    let running = begun(&world, &client).await;
+    for (number, (alteration, write)) in ALTERED.iter().enumerate() {
+        client.batch_execute(alteration).await.unwrap();
+        client.batch_execute(write).await.unwrap();
+        busy(&client, number).await;
+    }
+    caught_up(&running).await;
+    altered(&world, &client).await;
+    stop(running).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r10_alterations_in_one_transaction_with_writes_between_arrive() {
+    let Some(database) = database().await else { return };
+    let client = database.client().await;
+    let world = World::new(database.name(), &database.url());
+    let running = begun(&world, &client).await;
+    client.batch_execute("BEGIN; INSERT INTO t (id) VALUES (100)").await.unwrap();
+    for (number, (alteration, write)) in ALTERED.iter().enumerate() {
+        client.batch_execute(alteration).await.unwrap();
+        client.batch_execute(write).await.unwrap();
+        busy(&client, number).await;
+    }
+    client.batch_execute("COMMIT").await.unwrap();
+    caught_up(&running).await;
+    altered(&world, &client).await;
+    stop(running).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r10_alterations_while_nobody_watches_arrive_after_the_next_start() {
+    let Some(database) = database().await else { return };
+    let client = database.client().await;
+    let world = World::new(database.name(), &database.url());
+    stop(begun(&world, &client).await).await;
+    for (number, (alteration, write)) in ALTERED.iter().enumerate() {
+        client.batch_execute(alteration).await.unwrap();
+        client.batch_execute(write).await.unwrap();
+        busy(&client, number).await;
+        if number % 3 == 2 {
+            let running = world.start().await;
+            caught_up(&running).await;
+            altered(&world, &client).await;
+            stop(running).await;
+        }
+    }
+}
