@@ -12,6 +12,7 @@ Examples:
   etl -c shop.yaml run --until-caught-up     end once everything that is there now is there too
   etl status --watch                         how the running pipeline is doing
   etl tables resync public.orders            copy a table anew
+  etl gc                                     what dead pipelines have left at the source
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or config, 3 stopped with tables in quarantine.";
 
@@ -47,6 +48,9 @@ pub(crate) enum Verb {
         after_help = "Examples:\n  etl tables list\n  etl tables pause public.orders\n  etl tables resync orders customers"
     )]
     Tables(Tables),
+    /// List the slots, publications and states that pipelines have left, and remove those that no pipeline can use.
+    #[command(after_help = "Examples:\n  etl gc\n  etl gc --yes\n  etl gc --yes etl_old_shop")]
+    Gc(Gc),
     /// Show it all on a throwaway Postgres and a DuckDB file, and compare the two in the end.
     #[command(after_help = "Examples:\n  etl demo\n  etl demo --rows 5000000 --seconds 20\n  etl demo --keep ./demo")]
     Demo(Demo),
@@ -71,6 +75,10 @@ pub(crate) struct Run {
     /// End once everything that the source holds at the start is durable in the destination.
     #[arg(long)]
     pub(crate) until_caught_up: bool,
+    /// Where the source does not go on where it was left (a lost or recreated slot, a restored backup, a promoted standby,
+    /// another database), copy the tables again that this concerns, instead of refusing to start.
+    #[arg(long)]
+    pub(crate) resync_affected: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -113,6 +121,19 @@ pub(crate) struct Named {
     /// `schema.table`, or the name alone where only one schema has it.
     #[arg(required = true, value_name = "TABLE")]
     pub(crate) tables: Vec<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Gc {
+    /// Remove what is dead, and what is asleep and named. What is live stays.
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// One JSON array on standard output.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Only these: names of slots or publications, or ids of pipelines.
+    #[arg(value_name = "NAME")]
+    pub(crate) names: Vec<String>,
 }
 
 #[derive(Debug, clap::Args)]

@@ -6,6 +6,7 @@ mod control_socket;
 #[cfg(feature = "duckdb")]
 mod demo;
 mod failure;
+mod gc;
 mod http;
 mod init;
 mod progress;
@@ -52,6 +53,7 @@ fn perform(args: Args) -> Result<ExitCode, Failure> {
         Verb::Check(check) => runtime.block_on(check::check(&args.config, &check)),
         Verb::Run(run) => runtime.block_on(run::run(&args.config, &run)),
         Verb::Status(status) => runtime.block_on(status::status(&args.config, &status)),
+        Verb::Gc(gc) => runtime.block_on(gc::gc(&args.config, &gc)),
         Verb::Tables(tables) => runtime.block_on(tables::tables(&args.config, &tables)),
         #[cfg(feature = "duckdb")]
         Verb::Demo(demo) => runtime.block_on(demo::demo(&demo)),

@@ -29,7 +29,7 @@ pub(crate) async fn run(config: &Path, args: &Run) -> Result<ExitCode, Failure> 
     }
     let data_dir = config.pipeline.data_dir.clone();
     let mut signals = Signals::new()?;
-    let started = async { config.connect().await?.start().await };
+    let started = async { config.connect().await?.resync_affected(args.resync_affected).start().await };
     let running = tokio::select! {
         running = started => running?,
         () = signals.next() => return Err(Failure::Other("stopped before the pipeline had started".to_owned())),

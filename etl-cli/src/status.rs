@@ -67,10 +67,11 @@ fn page(status: &Value) -> Vec<String> {
             text("/durable")
         ),
         format!(
-            "source    slot {}, {} of WAL kept ({})",
+            "source    slot {}, {} of WAL kept ({}{})",
             text("/slot"),
             bytes("/source/retained_bytes"),
-            text("/source/wal_status")
+            text("/source/wal_status"),
+            spared(status)
         ),
         format!(
             "relay     {} in memory, {} on disk of {}",
@@ -92,6 +93,14 @@ fn page(status: &Value) -> Vec<String> {
     lines.push(String::new());
     lines.extend(table_lines(status));
     lines
+}
+
+/// What is done because of the WAL that the source keeps.
+fn spared(status: &Value) -> String {
+    match status.pointer("/wal_guard").and_then(Value::as_str) {
+        None | Some("calm") => String::new(),
+        Some(level) => format!("; {}", level.replace('_', " ")),
+    }
 }
 
 /// The tables, one a line, below a line that names the columns.
@@ -135,6 +144,7 @@ mod tests {
         let status = json!({
             "id": "shop", "slot": "etl_shop", "started_at": "2026-01-01T00:00:00Z", "streaming": true, "received": "0/20",
             "confirmed": "0/10", "durable": null, "lag_bytes": 2048, "lag_seconds": 1.25, "changes_written": 1234,
+            "wal_guard": "copies_paused",
             "source": { "retained_bytes": 3_145_728, "wal_status": "reserved" },
             "relay": { "memory_bytes": 1, "disk_bytes": 0, "max_bytes": 1024 },
             "memory": { "limit_bytes": 1024, "batch_bytes": 0, "copy_bytes": 0 },
@@ -150,7 +160,7 @@ mod tests {
             "1.2 s, 2.00 KiB",
             "1,234 changes",
             "durable -",
-            "3.00 MiB of WAL kept (reserved)",
+            "3.00 MiB of WAL kept (reserved; copies paused)",
             "error     2026-01-01T00:00:01Z: gone",
             "public.t      copying",
             "session 7",

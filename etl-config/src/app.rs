@@ -7,6 +7,7 @@ use std::time::Duration;
 use etl::pipeline::{Ack, BatchSettings, CopySettings, Settings};
 use etl::postgres::{ChannelBinding, KeepaliveOptions, TargetSession, TlsOptions};
 use etl::relay::RelaySettings;
+use etl::source::WalGuard;
 use etl::{ByteSize, Secret};
 use etl_destinations::registry::DestinationConfig;
 use etl_destinations::table_rules::RuleSettings;
@@ -123,6 +124,11 @@ pub struct PostgresConfig {
     /// in the database, for whoever watches the slot. Its position follows without, too. Default: never.
     #[serde(with = "etl::duration::optional")]
     pub heartbeat: Option<Duration>,
+    /// Whether standbys get a copy of the slot, so that the stream goes on after a failover; from version 17 on. Default:
+    /// a slot that is there stays as it is.
+    pub failover: Option<bool>,
+    /// How much WAL the source may keep for the slot, and what happens then.
+    pub wal_guard: WalGuard,
     /// What the environment says where nothing else does.
     #[serde(skip)]
     pub(crate) libpq: Libpq,

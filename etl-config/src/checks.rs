@@ -103,6 +103,10 @@ impl<'t> Checks<'t> {
         if let Some(tls) = &source.tls {
             self.tls("source.postgres.tls", tls);
         }
+        if let Some((key, why)) = source.wal_guard.problem() {
+            let hint = "Thresholds rise: warn_at, slow_at, pause_at, limit";
+            self.found_value(&format!("source.postgres.wal_guard.{key}"), why, hint);
+        }
     }
 
     fn tls(&mut self, path: &str, tls: &TlsOptions) {

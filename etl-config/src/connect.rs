@@ -142,6 +142,8 @@ impl PostgresConfig {
         source.two_phase = self.two_phase;
         source.streaming = self.streaming.unwrap_or(source.streaming);
         source.heartbeat = self.heartbeat;
+        source.failover = self.failover;
+        source.wal_guard.clone_from(&self.wal_guard);
         Ok(source)
     }
 

@@ -4,6 +4,7 @@ mod app;
 mod checks;
 mod connect;
 mod environment;
+mod leftovers;
 mod libpq;
 mod load;
 mod problems;

@@ -309,6 +309,11 @@ impl<W: TableWriter> Destination for TableDestination<W> {
         retry(self.retry, || self.write(Some(&batch), &events)).await
     }
 
+    async fn go_back(&self, to: Position) -> EtlResult<()> {
+        self.stored().clear();
+        retry(self.retry, || self.writer.go_back(to)).await
+    }
+
     async fn durable_position(&self, cursor: CursorId) -> EtlResult<Option<Position>> {
         self.writer.durable_position(cursor).await
     }

@@ -62,6 +62,11 @@ pub trait TableWriter: Send + Sync + 'static {
         async { Ok(()) }
     }
 
+    /// Positions that an atomic writer has stored beyond this one become this one, before anything is written.
+    fn go_back(&self, _to: Position) -> impl Future<Output = EtlResult<()>> + Send {
+        async { Ok(()) }
+    }
+
     /// The position that an atomic writer stored with its data; `None` where it stores none.
     fn durable_position(&self, _cursor: CursorId) -> impl Future<Output = EtlResult<Option<Position>>> + Send {
         async { Ok(None) }

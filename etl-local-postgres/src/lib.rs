@@ -18,6 +18,7 @@ mod install;
 mod places;
 mod server;
 mod session;
+mod standby;
 
 pub use builder::Builder;
 #[cfg(feature = "containers")]

@@ -111,6 +111,14 @@ impl LocalPostgres {
         self.authority.as_deref()
     }
 
+    pub(crate) fn account(&self) -> Account {
+        self.account
+    }
+
+    pub(crate) fn binaries(&self) -> &Binaries {
+        &self.binaries
+    }
+
     /// A Postgres program such as `pgbench` or `pg_recvlogical`, set up by its environment to meet this server over
     /// its socket; `None` where the machine has none.
     #[must_use]
@@ -269,25 +277,56 @@ impl Drop for LocalPostgres {
 
 /// Makes a cluster and starts a server on it.
 pub(crate) async fn launch(choice: Builder, binaries: Binaries, account: Account) -> Result<LocalPostgres, Error> {
-    let root = places::server_root(account)?;
-    let guard = Guard::over(&root, account, choice.keep)?;
+    let place = Place::make(account, choice.keep)?;
+    cluster::make(&place.root, &binaries, account, choice.own_identity).await?;
+    let fsync = if choice.fsync { "on" } else { "off" };
+    let socket_dir = place.root.display().to_string();
+    let own = [("fsync", fsync), ("unix_socket_directories", &socket_dir)];
+    cluster::configure(&place.data(), account, cluster::settings().chain(own))?;
+    let method = if choice.password.is_some() { "scram-sha-256" } else { "trust" };
+    cluster::authenticate(&place.data(), account, method)?;
+    start_at(choice, binaries, account, place).await
+}
+
+/// The directory of a server, and who removes it in the end.
+pub(crate) struct Place {
+    root: PathBuf,
+    guard: Guard,
+}
+
+impl Place {
+    pub(crate) fn make(account: Account, keep: bool) -> Result<Self, Error> {
+        let root = places::server_root(account)?;
+        let guard = Guard::over(&root, account, keep)?;
+        Ok(Self { root, guard })
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(crate) fn data(&self) -> PathBuf {
+        self.root.join("data")
+    }
+}
+
+/// Starts a server on a cluster that is there.
+pub(crate) async fn start_at(
+    choice: Builder,
+    binaries: Binaries,
+    account: Account,
+    place: Place,
+) -> Result<LocalPostgres, Error> {
     let mut server = LocalPostgres {
         account,
-        data: root.join("data"),
-        root,
+        data: place.data(),
+        root: place.root,
         port: 0,
         password: choice.password.clone(),
         authority: None,
-        running: Mutex::new(Running { server: None, guard }),
+        running: Mutex::new(Running { server: None, guard: place.guard }),
         binaries,
     };
-    cluster::make(&server.root, &server.binaries, account, choice.own_identity).await?;
-    let fsync = if choice.fsync { "on" } else { "off" };
-    let socket_dir = server.root.display().to_string();
-    let own = [("fsync", fsync), ("unix_socket_directories", &socket_dir)];
-    cluster::configure(&server.data, account, cluster::settings().chain(own))?;
-    let method = if choice.password.is_some() { "scram-sha-256" } else { "trust" };
-    cluster::authenticate(&server.data, account, method)?;
     if choice.tls {
         let authority = certificate::make(&server.root, account).await?;
         let [certificate, key] = ["server.crt", "server.key"].map(|name| server.root.join(name).display().to_string());

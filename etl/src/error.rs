@@ -40,6 +40,8 @@ pub enum ErrorKind {
     SourceSetup,
     /// The source is not the one that was read before, or went back in time.
     SourceIdentity,
+    /// The source keeps more WAL for the slot than it may.
+    WalRetained,
     /// TLS could not be set up as configured.
     Tls,
     /// The server sent bytes that do not follow the protocol.
@@ -97,6 +99,7 @@ impl ErrorKind {
         Self::SourcePermission,
         Self::SourceSetup,
         Self::SourceIdentity,
+        Self::WalRetained,
         Self::Tls,
         Self::Protocol,
         Self::SourceQuery,
@@ -126,6 +129,7 @@ impl ErrorKind {
             Self::SourcePermission => "source_permission",
             Self::SourceSetup => "source_setup",
             Self::SourceIdentity => "source_identity",
+            Self::WalRetained => "wal_retained",
             Self::Tls => "tls",
             Self::Protocol => "protocol",
             Self::SourceQuery => "source_query",
@@ -167,6 +171,7 @@ impl ErrorKind {
             | Self::SourcePermission
             | Self::SourceSetup
             | Self::SourceIdentity
+            | Self::WalRetained
             | Self::Tls
             | Self::SourceQuery
             | Self::Value

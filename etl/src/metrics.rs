@@ -68,6 +68,8 @@ metrics! {
         "WAL that the source keeps for the slot";
     SLOT_SAFE_BYTES = "etl_slot_safe_bytes", Gauge, Bytes, [],
         "WAL that may still be written before the slot is lost; absent where max_slot_wal_keep_size is unlimited";
+    WAL_GUARD_LEVEL = "etl_wal_guard_level", Gauge, Count, [],
+        "Because of the WAL that the source keeps: 0 nothing, 1 it is said, 2 copies are slowed down, 3 copies wait, 4 the limit is reached";
     RELAY_MEMORY_BYTES = "etl_relay_memory_bytes", Gauge, Bytes, [],
         "The relay's bytes in memory";
     RELAY_DISK_BYTES = "etl_relay_disk_bytes", Gauge, Bytes, [],
@@ -119,6 +121,7 @@ pub(crate) struct PipelineMetrics {
     pub(crate) lag_bytes: Gauge,
     pub(crate) lag_seconds: Gauge,
     pub(crate) slot_retained_bytes: Gauge,
+    pub(crate) wal_guard_level: Gauge,
     pub(crate) relay_memory_bytes: Gauge,
     pub(crate) relay_disk_bytes: Gauge,
     pub(crate) batch_memory_bytes: Gauge,
@@ -150,6 +153,7 @@ impl PipelineMetrics {
             lag_bytes: to_gauge(LAG_BYTES),
             lag_seconds: to_gauge(LAG_SECONDS),
             slot_retained_bytes: to_gauge(SLOT_RETAINED_BYTES),
+            wal_guard_level: to_gauge(WAL_GUARD_LEVEL),
             relay_memory_bytes: to_gauge(RELAY_MEMORY_BYTES),
             relay_disk_bytes: to_gauge(RELAY_DISK_BYTES),
             batch_memory_bytes: to_gauge(BATCH_MEMORY_BYTES),

@@ -31,6 +31,7 @@ enum Fault {
     DeletesTwice,
     StoresNoPosition,
     ForgetsMoves,
+    NeverGoesBack,
     LetsTheLastCallWin,
     AcknowledgesEarly,
     LeavesOutTheChangedShape,
@@ -57,6 +58,7 @@ const FAULTS: &[(Fault, &[&str])] = &[
     (DropsEqualRows, &["rows_without_a_key_are_kept_as_they_are", "an_old_row_hits_exactly_one_equal_row"]),
     (DeletesTwice, &["an_old_row_hits_exactly_one_equal_row"]),
     (StoresNoPosition, &["positions_and_moves_are_stored_with_the_data", "rows_without_a_key_are_kept_as_they_are"]),
+    (NeverGoesBack, &["positions_and_moves_are_stored_with_the_data"]),
     (ForgetsMoves, &["positions_and_moves_are_stored_with_the_data"]),
     (LetsTheLastCallWin, &["an_older_event_changes_and_reads_nothing_newer"]),
     (AcknowledgesEarly, &["what_is_delivered_again_changes_nothing"]),
@@ -223,6 +225,10 @@ impl Destination for Way {
             }
             _ => self.0.inner.write_batch(batch, events).await,
         }
+    }
+
+    async fn go_back(&self, to: Position) -> EtlResult<()> {
+        if self.0.fault == NeverGoesBack { Ok(()) } else { self.0.inner.go_back(to).await }
     }
 
     async fn durable_position(&self, cursor: CursorId) -> EtlResult<Option<Position>> {

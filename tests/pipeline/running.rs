@@ -7,7 +7,7 @@ use std::time::Duration;
 use etl::destination::{Destination, MemoryDestination, TextRow};
 use etl::pipeline::{BatchSettings, CopySettings, Pipeline, RunningPipeline, Settings};
 use etl::schema::TableId;
-use etl::source::SourceConfig;
+use etl::source::{SourceConfig, WalGuard};
 use etl::store::{MemoryStore, SharedStore};
 use etl::transform::Transform;
 use etl::{ByteSize, ErrorKind, Lsn};
@@ -28,6 +28,10 @@ pub(crate) struct World {
     pub(crate) two_phase: bool,
     pub(crate) decoding_memory: Option<ByteSize>,
     pub(crate) heartbeat: Option<Duration>,
+    pub(crate) failover: Option<bool>,
+    pub(crate) wal_guard: WalGuard,
+    /// In place of the publication `p`.
+    pub(crate) tables: Vec<String>,
     dir: tempfile::TempDir,
 }
 
@@ -55,6 +59,9 @@ impl World {
             two_phase: false,
             decoding_memory: None,
             heartbeat: None,
+            failover: None,
+            wal_guard: WalGuard::default(),
+            tables: Vec::new(),
             dir: tempfile::tempdir().unwrap(),
         }
     }
@@ -64,11 +71,15 @@ impl World {
     }
 
     fn pipeline_into(&self, destination: impl Destination) -> Pipeline {
-        let source = SourceConfig::from_url(&self.url).unwrap().publication("p").streaming(self.streaming);
+        let source = SourceConfig::from_url(&self.url).unwrap().streaming(self.streaming);
         let mut source = source.transform(self.transform.clone());
         source.decoding_memory = self.decoding_memory;
         source.heartbeat = self.heartbeat;
         source.two_phase = self.two_phase;
+        source.publication = self.tables.is_empty().then(|| "p".to_owned());
+        source.tables.clone_from(&self.tables);
+        source.failover = self.failover;
+        source.wal_guard.clone_from(&self.wal_guard);
         Pipeline::builder(&self.id, source)
             .settings(self.settings.clone())
             .data_dir(self.dir.path())

@@ -165,6 +165,10 @@ impl Destination for Watched {
         self.memory.write_batch(batch, events).await
     }
 
+    async fn go_back(&self, to: Position) -> EtlResult<()> {
+        self.memory.go_back(to).await
+    }
+
     async fn durable_position(&self, cursor: CursorId) -> EtlResult<Option<Position>> {
         if self.atomic { self.memory.durable_position(cursor).await } else { Ok(None) }
     }

@@ -2,6 +2,7 @@
 
 mod choices;
 mod demo;
+mod gc;
 mod in_use;
 mod refusals;
 mod scene;

@@ -69,6 +69,15 @@ pub(super) fn advance(connection: &Connection, owner: &str, batch: &Batch, store
     Ok(())
 }
 
+/// No position is beyond this one any more.
+pub(super) fn go_back(connection: &Connection, owner: &str, to: Position) -> EtlResult<()> {
+    let sql = "UPDATE _etl.cursors SET commit_lsn = ?, ordinal = ? \
+                WHERE owner = ? AND (commit_lsn > ? OR (commit_lsn = ? AND ordinal > ?))";
+    let (commit, ordinal) = (to.commit.0, to.ordinal);
+    let done = connection.execute(sql, params![commit, ordinal, owner, commit, commit, ordinal]);
+    done.or_duckdb("go back to an earlier position").map(drop)
+}
+
 /// Refuses a unit that was made for another position than the stored one.
 pub(super) fn expect_position(
     connection: &Connection,

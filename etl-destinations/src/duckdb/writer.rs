@@ -256,6 +256,10 @@ impl TableWriter for DuckDb {
         self.open_file().await.map(drop)
     }
 
+    async fn go_back(&self, to: Position) -> EtlResult<()> {
+        self.run(false, move |connection, owner| ledger::go_back(connection, owner, to)).await
+    }
+
     async fn durable_position(&self, cursor: CursorId) -> EtlResult<Option<Position>> {
         self.run(false, move |connection, owner| ledger::position(connection, owner, cursor)).await
     }

@@ -132,6 +132,19 @@ impl Directory {
         self.state.position(cursor).filter(|_| self.is_own())
     }
 
+    /// No position is beyond this one any more.
+    pub(super) fn go_back(&mut self, to: Position) -> EtlResult<()> {
+        if !self.is_own() {
+            return Ok(());
+        }
+        let beyond = self.state.entry().cursors.into_iter().filter(|(_, at)| at.is_some_and(|at| at > to));
+        let entry = Entry { cursors: beyond.map(|(cursor, _)| (cursor, Some(to))).collect(), ..Entry::default() };
+        if entry.cursors.is_empty() {
+            return Ok(());
+        }
+        self.commit(Pending { entry, tables: HashMap::new(), finished: Vec::new() })
+    }
+
     /// Writes a unit; `encoded` has the bytes of each step.
     pub(super) fn write(&mut self, unit: &WriteUnit, encoded: &[Vec<u8>]) -> EtlResult<()> {
         self.publish()?;

@@ -194,6 +194,11 @@ impl TableWriter for Files {
         blocking(move || open.directory().finish(true)).await
     }
 
+    async fn go_back(&self, to: Position) -> EtlResult<()> {
+        let open = Arc::clone(self.opened().await?);
+        blocking(move || open.directory().go_back(to)).await
+    }
+
     async fn durable_position(&self, cursor: CursorId) -> EtlResult<Option<Position>> {
         let open = Arc::clone(self.opened().await?);
         blocking(move || Ok(open.directory().position(cursor))).await

@@ -93,6 +93,7 @@ forward! {
     shutdown() -> ();
     write_copy_chunk(table_id: TableId, chunk: CopyChunk, table_rows: Vec<TableRow>) -> ();
     write_batch(batch: Batch, events: Vec<Event>) -> ();
+    go_back(to: Position) -> ();
     durable_position(cursor: CursorId) -> Option<Position>;
 }
 

@@ -333,6 +333,17 @@ impl Destination for MemoryDestination {
         Ok(())
     }
 
+    async fn go_back(&self, to: Position) -> EtlResult<()> {
+        let mut content = self.content();
+        content.main = content.main.map(|main| main.min(to));
+        for table in content.tables.values_mut() {
+            if let Cursor::Own(position) = &mut table.cursor {
+                *position = to.min(*position);
+            }
+        }
+        Ok(())
+    }
+
     async fn durable_position(&self, cursor: CursorId) -> EtlResult<Option<Position>> {
         Ok(self.content().position(cursor))
     }

@@ -98,6 +98,10 @@ impl Destination for Metered {
         self.measured("write_batch", self.inner.write_batch(batch, events)).instrument(span).await
     }
 
+    async fn go_back(&self, to: Position) -> EtlResult<()> {
+        self.measured("go_back", self.inner.go_back(to)).await
+    }
+
     async fn durable_position(&self, cursor: CursorId) -> EtlResult<Option<Position>> {
         self.measured("durable_position", self.inner.durable_position(cursor)).await
     }

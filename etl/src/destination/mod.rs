@@ -100,6 +100,12 @@ pub trait Destination: Send + Sync + 'static {
         self.write_events(events)
     }
 
+    /// Positions that are stored beyond this one become this one: the source has another history since. Called before
+    /// anything is written; tables that have something from beyond are copied again. Needed where positions are stored.
+    fn go_back(&self, _to: Position) -> impl Future<Output = EtlResult<()>> + Send {
+        async { Ok(()) }
+    }
+
     /// The position that an atomic destination stored with its data; `None` where it stores none.
     fn durable_position(&self, _cursor: CursorId) -> impl Future<Output = EtlResult<Option<Position>>> + Send {
         async { Ok(None) }

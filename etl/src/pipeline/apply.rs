@@ -398,6 +398,7 @@ impl Applier {
             (CursorId::Table(table), Some(mixed)) => Some((table, keys_of(&events, mixed)?)),
             _ => None,
         };
+        self.run.touched.writes(&events);
         let (count, oldest) = (events.len(), events.iter().find_map(committed_at));
         let task = tokio::spawn(async move {
             // Before they are written: no restart forgets them.

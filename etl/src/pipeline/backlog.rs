@@ -58,6 +58,11 @@ pub(super) async fn reached_before(store: &SharedStore) -> EtlResult<Option<Lsn>
     Ok(behind.map(|noted| noted.reached))
 }
 
+/// There is nothing that the relay has alone.
+pub(super) async fn forget(store: &SharedStore, confirmed: Lsn) -> EtlResult<()> {
+    store.set_fact(REACHED, format!("{confirmed} {confirmed}")).await
+}
+
 /// The relay with the backlog is lost: every table that shares the main cursor is copied again (`SOURCE.md` R18).
 /// Stored before anything else is done, so that nobody takes them for whole.
 pub(super) async fn is_lost(
@@ -71,5 +76,5 @@ pub(super) async fn is_lost(
         let revision = store.set_table_state(*table, Some(revision), pending.clone()).await?;
         *state = TableState { revision, ..pending };
     }
-    store.set_fact(REACHED, format!("{confirmed} {confirmed}")).await
+    forget(store, confirmed).await
 }

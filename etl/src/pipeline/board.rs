@@ -16,7 +16,7 @@ use crate::memory::MemoryBudget;
 use crate::metrics::{PipelineMetrics, to_float};
 use crate::relay::RelayStatus;
 use crate::schema::TableId;
-use crate::source::SlotStatus;
+use crate::source::{GuardLevel, SlotStatus};
 use crate::store::CursorId;
 
 /// Where the parts of a run write what they do, and a status page reads it.
@@ -89,6 +89,7 @@ impl Board {
             id: id.to_owned(),
             slot: slot.to_owned(),
             started_at: clock::now(),
+            wal_guard: GuardLevel::Calm.name(),
             relay: RelayUse { max_bytes: settings.relay.max_bytes.0, ..RelayUse::default() },
             memory: MemoryUse { limit_bytes: settings.memory_limit.0, ..MemoryUse::default() },
             ..PipelineStatus::default()
@@ -225,6 +226,12 @@ impl Board {
         if matches!(*self.target.borrow(), Target::Known(_)) {
             self.changes.send_modify(|version| *version += 1);
         }
+    }
+
+    /// How much the source is spared.
+    pub(super) fn guard(&self, level: GuardLevel) {
+        self.metrics.wal_guard_level.set(f64::from(level as u8));
+        self.update(|status| status.wal_guard = level.name());
     }
 
     /// What the source says about the slot.

@@ -22,6 +22,7 @@ pub struct PipelineBuilder {
     data_dir: Option<PathBuf>,
     store: Option<Store>,
     destination: Option<AnyDestination>,
+    resync_affected: bool,
 }
 
 /// A store that does not print.
@@ -42,6 +43,7 @@ pub struct Pipeline {
     pub(super) data_dir: PathBuf,
     store: Option<Store>,
     pub(super) destination: AnyDestination,
+    pub(super) resync_affected: bool,
 }
 
 impl Pipeline {
@@ -54,6 +56,7 @@ impl Pipeline {
             data_dir: None,
             store: None,
             destination: None,
+            resync_affected: false,
         }
     }
 
@@ -63,6 +66,13 @@ impl Pipeline {
     /// Everything that is wrong with source, destination or data directory and that can be found at the start.
     pub async fn start(self) -> EtlResult<RunningPipeline> {
         Box::pin(start::start(self)).await
+    }
+
+    /// The same, and whether it copies again by itself what a break at the source concerns
+    /// ([`PipelineBuilder::resync_affected`]).
+    #[must_use]
+    pub fn resync_affected(self, is_allowed: bool) -> Self {
+        Self { resync_affected: is_allowed, ..self }
     }
 
     /// The replication slot that the pipeline uses.
@@ -109,6 +119,14 @@ impl PipelineBuilder {
         self
     }
 
+    /// Where the source does not go on where it was left (a lost slot, a restored backup, a promoted standby, another
+    /// database), copies the tables again that this concerns, instead of refusing to start. Default: refuses.
+    #[must_use]
+    pub fn resync_affected(mut self, is_allowed: bool) -> Self {
+        self.resync_affected = is_allowed;
+        self
+    }
+
     /// The pipeline, checked.
     ///
     /// # Errors
@@ -151,6 +169,7 @@ impl PipelineBuilder {
                 data_dir,
                 store: self.store,
                 destination,
+                resync_affected: self.resync_affected,
             }),
             _ => Err(EtlError::new(ErrorKind::Config, problems.join("; "))),
         }

@@ -12,6 +12,7 @@ use tracing::Instrument;
 use super::copy_ledger::CopyLedger;
 use super::memory_budget::CopyBudget;
 use super::run::Run;
+use super::table::told;
 use super::table_copy::{CopyOrder, PIECE_BITS, copy_options};
 use crate::clock;
 use crate::data::TableRow;
@@ -184,7 +185,11 @@ impl Worker {
             };
             let Some(more) = more else { break };
             // With what the caps make of it: a chunk that takes longer is more to lose, and an older snapshot.
-            job.run.pace.spend(more.rows.len(), more.bytes).await;
+            tokio::select! {
+                () = job.run.pace.spend(more.rows.len(), more.bytes) => {}
+                // Whoever waits for it to rest does not wait for the source too.
+                () = told(job.leave.clone()) => {}
+            }
             reading += clock::monotonic().saturating_duration_since(begun);
             bytes += more.bytes;
             count += more.rows.len() as u64;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::control::Stop;
+use super::report::note_touched;
 use super::run::Run;
 use super::settings::Ack;
 use crate::error::EtlResult;
@@ -94,7 +95,8 @@ impl Progress {
 pub(super) async fn confirm(run: Arc<Run>, over: watch::Receiver<bool>) -> EtlResult<()> {
     confirm_until(&run, over).await?;
     // What was reached since is no reason to copy anything again where the relay is lost.
-    run.note_reached().await
+    run.note_reached().await?;
+    note_touched(&run).await
 }
 
 /// What the confirming task wakes up for.

@@ -1,6 +1,7 @@
 //! How do changes come in? One replication connection after another, into the relay.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -23,7 +24,7 @@ use crate::postgres::{Reporter, StreamReader};
 use crate::relay::{RelayWriter, Transaction};
 use crate::retry::{RetryPolicy, Waits};
 use crate::source::{
-    Marked, StreamRequest, Suspicion, frames_around, marks, open_stream, reader_replied, until_shutdown,
+    Marked, Opened, Suspicion, frames_around, marks, open_stream, reader_replied, set_diverged, until_shutdown,
 };
 
 /// How long a slot that another connection holds is waited for before the stream has begun.
@@ -44,8 +45,18 @@ pub(super) async fn receive(run: Arc<Run>, relay: RelayWriter, over: watch::Rece
     let mut holder = Holder { since: clock::monotonic(), replied: None };
     let suspicion = watch::Sender::new(Suspicion::new(clock::monotonic()));
     let is_binary = run.is_binary();
-    let mut receiver =
-        Receiver { run, relay, over, suspicion, is_binary, has_streamed: false, intake: Intake::default() };
+    let mut receiver = Receiver {
+        run,
+        relay,
+        over,
+        suspicion,
+        is_binary,
+        has_streamed: false,
+        intake: Intake::default(),
+        begun: Lsn::ZERO,
+        must_come: None,
+        has_come: AtomicBool::new(false),
+    };
     loop {
         let error = match Box::pin(receiver.connection(&mut waits)).await {
             Ok(()) => return Ok(()),
@@ -106,6 +117,11 @@ struct Receiver {
     has_streamed: bool,
     /// What the last block left open.
     intake: Intake,
+    /// Where the slot began to send.
+    begun: Lsn,
+    /// What it has to send again, if its history is still the same (`SOURCE.md` R9).
+    must_come: Option<Transaction>,
+    has_come: AtomicBool,
 }
 
 /// The task that talks to the server; it goes when the connection does.
@@ -121,21 +137,13 @@ impl Receiver {
     /// One connection, until it is lost or the pipeline ends.
     async fn connection(&mut self, waits: &mut Waits) -> EtlResult<()> {
         let run = Arc::clone(&self.run);
-        let request = StreamRequest {
-            options: &run.source.connect,
-            slot: &run.slot,
-            publication: &run.publication,
-            is_binary: self.is_binary,
-            is_streaming: run.source.streaming,
-            is_two_phase: run.source.two_phase,
-            decoding_memory: run.source.decoding_memory(),
-            memory: &run.board.memory,
-        };
-        let (stream, confirmed) =
+        let request = run.stream_request(self.is_binary);
+        let Opened { stream, confirmed, must_come } =
             open_stream(request, &run.store).instrument(tracing::debug_span!("open_stream", slot = run.slot)).await?;
         waits.reset();
         self.relay.begin_at(confirmed);
         self.intake = Intake::default();
+        (self.begun, self.must_come, self.has_come) = (confirmed, must_come, AtomicBool::new(false));
         self.has_streamed = true;
         run.board.streaming(true);
         let reporter = Reporter::new(confirmed);
@@ -217,7 +225,17 @@ impl Receiver {
             reporter.reply();
         }
         let mut intake = std::mem::take(&mut self.intake);
-        let parts = intake.sort(found, block.len(), |commit, xid, at| self.is_known(commit, xid, at))?;
+        let parts = intake.sort(found, block.len(), |commit, xid, at| self.is_known(commit, xid, at));
+        let is_past = |last: Transaction| intake.received() > last.commit;
+        let parts = match parts {
+            Ok(_) if self.missing().is_some_and(is_past) => Err(self.diverged(intake.received())),
+            parts => parts,
+        };
+        if parts.as_ref().is_err_and(|error| error.kind() == ErrorKind::SourceIdentity) {
+            // The next start knows which tables that costs.
+            set_diverged(&self.run.store, Some(self.begun)).await?;
+        }
+        let parts = parts?;
         self.intake = intake;
         reporter.received(self.intake.received());
         self.set_deaf(true);
@@ -279,19 +297,34 @@ impl Receiver {
 
     /// R9: whether the relay has this transaction. One at the same place that is another is a divergence.
     fn is_known(&self, commit: Lsn, xid: u32, at: clock::Timestamp) -> EtlResult<bool> {
+        match self.missing() {
+            Some(last) if (commit, xid, at) == (last.commit, last.xid, last.at) => {
+                self.has_come.store(true, Ordering::Relaxed);
+            }
+            Some(last) if commit >= last.commit => return Err(self.diverged(commit)),
+            _ => {}
+        }
         let head = self.run.relay.head();
         if head.last.is_none_or(|last| commit > last.commit) {
             return Ok(false);
         }
         match self.relay.has(commit) {
-            Some(Transaction { xid: known, at: when, .. }) if (known, when) != (xid, at) => {
-                Err(EtlError::new(ErrorKind::SourceIdentity, "the source sends another transaction in place of one")
-                    .with("commit", commit)
-                    .hint("The source lost what it had committed: copy everything again with a new data_dir"))
-            }
+            Some(Transaction { xid: known, at: when, .. }) if (known, when) != (xid, at) => Err(self.diverged(commit)),
             // Every reader has released the ones that are gone, so they are durable.
             _ => Ok(true),
         }
+    }
+
+    /// What the slot has to send again, and has not.
+    fn missing(&self) -> Option<Transaction> {
+        self.must_come.filter(|_| !self.has_come.load(Ordering::Relaxed))
+    }
+
+    fn diverged(&self, at: Lsn) -> EtlError {
+        EtlError::new(ErrorKind::SourceIdentity, "the source sends other transactions than before")
+            .with("at", at)
+            .with("since", self.begun)
+            .hint("It lost what it had committed, or a backup was restored: the next start names the tables to copy again")
     }
 }
 

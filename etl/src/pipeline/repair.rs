@@ -71,7 +71,7 @@ pub(super) async fn read_again(run: &Arc<Run>, id: TableId, snapshots: u32, keys
     let shows = |who| run.board.table(id, |status| status.waits_for = who);
     wait_for_writers(session.client(), &table, shows).await?;
     let Snapshot { mut connection, filter, read_at, leaves, .. } =
-        Snapshot::take(&options, &table, session.client()).await?;
+        Snapshot::take(&options, &table, session.client(), shows).await?;
     connection.within(&run.board.memory, Part::Copies);
     if let Some(what) = run.change_of(&session, &table).await? {
         return Err(EtlError::new(ErrorKind::SchemaChanged, "the table looks different now").with("change", what));

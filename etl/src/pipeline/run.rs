@@ -19,7 +19,7 @@ use crate::error::EtlResult;
 use crate::lsn::{Lsn, Position};
 use crate::relay::Relay;
 use crate::schema::TableId;
-use crate::source::{PublishedTable, SourceConfig};
+use crate::source::{PublishedTable, SourceConfig, StreamRequest, Touched};
 use crate::store::CursorId;
 use crate::store::{Phase, SharedStore, SnapshotFilter, TableState};
 use crate::transform::Selection;
@@ -45,6 +45,8 @@ pub(super) struct Run {
     pub(super) settling: Mutex<Vec<(TableId, Lsn)>>,
     /// What is noted of how far the main cursor is.
     pub(super) notes: tokio::sync::Mutex<Notes>,
+    /// Up to where each table has something.
+    pub(super) touched: Touched,
     pub(super) publication: String,
     pub(super) slot: String,
     /// Held for as long as anything runs.
@@ -84,6 +86,8 @@ impl Run {
     }
 
     async fn table_is_ready(&self, table: TableId) -> EtlResult<()> {
+        // Stored first: from here on it is known what the table has.
+        self.touched.is_copied(&self.store, table, self.progress.reached_now()).await?;
         self.set_phase(table, Phase::Ready).await?;
         self.store.forget_cursor(CursorId::Table(table)).await?;
         self.own_cursor_closed();
@@ -161,6 +165,20 @@ impl Run {
         self.states.put(table, TableState { revision, ..state });
         self.board.table(table, |status| status.phase = name);
         Ok(())
+    }
+
+    /// What is to be streamed.
+    pub(super) fn stream_request(&self, is_binary: bool) -> StreamRequest<'_> {
+        StreamRequest {
+            options: &self.source.connect,
+            slot: &self.slot,
+            publication: &self.publication,
+            is_binary,
+            is_streaming: self.source.streaming,
+            is_two_phase: self.source.two_phase,
+            decoding_memory: self.source.decoding_memory(),
+            memory: &self.board.memory,
+        }
     }
 
     /// Whether the stream can be read in binary (`SOURCE.md` R15).

@@ -10,9 +10,11 @@ use super::apply::{Applier, LeftChanged, start_after};
 use super::backlog;
 use super::board::{Board, Target};
 use super::builder::Pipeline;
+use super::continuity::Continuity;
 use super::control::{PipelineHandle, Stop};
 use super::data_dir::DataDir;
 use super::describe::describe_all;
+use super::guard::give_up_slot;
 use super::memory_budget::{relay_tail, relieve};
 use super::pace::Pace;
 use super::prepared;
@@ -34,8 +36,8 @@ use crate::relay::{Reader, Relay, RelayWriter};
 use crate::retry::{RetryPolicy, retry};
 use crate::schema::TableId;
 use crate::source::{
-    Assembler, Follow, PublishedTable, SystemIdentity, check_history, check_start, check_two_phase, ensure_publication,
-    ensure_slot, heartbeat, published_tables,
+    Assembler, FLUSHED, Follow, PublishedTable, Touched, can_read_standby, check_two_phase, ensure_publication,
+    heartbeat, is_standby, published_tables,
 };
 use crate::store::CursorId;
 use crate::store::{Phase, SharedStore, TableState};
@@ -48,7 +50,7 @@ pub(super) async fn start(mut pipeline: Pipeline) -> EtlResult<RunningPipeline> 
     connect.application_name = connect.for_purpose(&pipeline.id).application_name;
     pipeline.destination.startup().await?;
     let slot = pipeline.slot();
-    let source = Source::connect(&pipeline, &store, &slot).await?;
+    let source = Source::connect(&pipeline, &store, &data_dir, &slot).await?;
     let mut states = keep_states(&store, &source.tables).await?;
     let missed = prepared::mark(&store, &mut states).await?;
     let published = describe_all(&store, &pipeline.source.transform, source.tables, &mut states).await?;
@@ -60,6 +62,7 @@ pub(super) async fn start(mut pipeline: Pipeline) -> EtlResult<RunningPipeline> 
     let opened = open_relay(&pipeline, &store, &data_dir, found).await?;
     let Opened { relay, writer, plan, holds, behind } = opened;
     relay.require_durable(pipeline.settings.ack == Ack::Relay);
+    let touched = Touched::read(&store, main.commit).await?;
     let notes = backlog::Notes::open(&store, pipeline.settings.ack).await?;
     let board = Arc::new(Board::new(&pipeline.id, &slot, &pipeline.settings));
     board.update(|status| {
@@ -72,7 +75,7 @@ pub(super) async fn start(mut pipeline: Pipeline) -> EtlResult<RunningPipeline> 
     let (changed, left_changed) = mpsc::unbounded_channel();
     board.update(|status| status.confirmed = confirmed);
     board.reached(behind.unwrap_or(confirmed));
-    let pace = Pace::new(&pipeline.settings.copy);
+    let pace = Pace::new(&pipeline.settings.copy, &pipeline.source.wal_guard);
     let run = Arc::new(Run {
         source: pipeline.source,
         settings: pipeline.settings,
@@ -89,6 +92,7 @@ pub(super) async fn start(mut pipeline: Pipeline) -> EtlResult<RunningPipeline> 
         states: States::new(states),
         settling: Mutex::default(),
         notes: tokio::sync::Mutex::new(notes),
+        touched,
         publication: source.publication,
         slot,
         _data_dir: data_dir,
@@ -112,7 +116,7 @@ struct Source {
 }
 
 impl Source {
-    async fn connect(pipeline: &Pipeline, store: &SharedStore, slot: &str) -> EtlResult<Self> {
+    async fn connect(pipeline: &Pipeline, store: &SharedStore, data_dir: &DataDir, slot: &str) -> EtlResult<Self> {
         let options = pipeline.source.connect.for_purpose("start");
         let session = Session::connect(&options).await?;
         let client = session.client();
@@ -128,16 +132,23 @@ impl Source {
             .with("wal_level", level)
             .hint("ALTER SYSTEM SET wal_level = 'logical'; then restart the server"));
         }
+        if is_standby(client).await? {
+            can_read_standby(&pipeline.source, server_version)?;
+        }
         let publication = ensure_publication(client, &pipeline.source, &pipeline.id).await?;
         let tables = published_tables(client, &publication, server_version).await?;
         let mut replication = Connection::connect_replication(&options).await?;
-        let identity = SystemIdentity::read(&mut replication).await?;
-        check_history(&mut replication, store, &identity).await?;
-        let found = ensure_slot(client, &mut replication, store, slot).await?;
-        let stored = store.progress().await?.confirmed.unwrap_or(found.confirmed);
-        // A slot that was created just now confirms what the server flushed a moment later.
-        check_start(stored, found.confirmed, identity.flushed.max(found.confirmed))?;
-        Ok(Self { publication, tables, begins: found.confirmed })
+        let continuity = Continuity {
+            pipeline,
+            store,
+            session: &session,
+            replication: &mut replication,
+            slot,
+            publication: &publication,
+            relay: data_dir.relay(),
+        };
+        let begins = continuity.settle().await?;
+        Ok(Self { publication, tables, begins })
     }
 }
 
@@ -335,8 +346,9 @@ async fn supervise(run: Arc<Run>, mut main: Applier, writer: RelayWriter, work: 
     while let Some(ended) = keepers.join_next().await {
         failed = failed.and(flatten(ended));
     }
+    let given_up = give_up_slot(&run, &failed).await;
     let shut = run.destination.shutdown().await;
-    failed.and(shut).map(|()| Finished::default())
+    failed.and(given_up).and(shut).map(|()| Finished::default())
 }
 
 type Ended = Result<EtlResult<()>, tokio::task::JoinError>;
@@ -398,7 +410,7 @@ async fn answer_targets(run: Arc<Run>, mut over: watch::Receiver<bool>) -> EtlRe
 
 async fn flushed(run: &Run) -> EtlResult<Lsn> {
     let session = Session::connect(&run.source.connect.for_purpose("status")).await?;
-    let query = "SELECT pg_catalog.pg_current_wal_flush_lsn()::text";
-    let row = session.client().query_one(query, &[]).await.map_err(|e| query_error("ask for the WAL's end", e))?;
+    let query = format!("SELECT ({FLUSHED})::text");
+    let row = session.client().query_one(&query, &[]).await.map_err(|e| query_error("ask for the WAL's end", e))?;
     row.get::<_, String>(0).parse()
 }

@@ -43,6 +43,9 @@ pub struct PipelineStatus {
     pub changes_written: u64,
     /// What the source says about the slot; absent until it was asked.
     pub source: Option<SlotStatus>,
+    /// What is done because of the WAL that the source keeps: `calm`, `warned`, `copies_slowed`, `copies_paused` or
+    /// `limit`.
+    pub wal_guard: &'static str,
     /// What the relay occupies.
     pub relay: RelayUse,
     /// What the engine's buffers hold.

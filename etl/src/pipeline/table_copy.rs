@@ -129,7 +129,7 @@ impl CopyOrder<'_> {
         let shows = |who| self.run.board.table(self.id, |status| status.waits_for = who);
         let snapshot = async {
             wait_for_writers(session.client(), table, shows).await?;
-            Snapshot::take(options, table, session.client()).await
+            Snapshot::take(options, table, session.client(), shows).await
         };
         tokio::select! {
             snapshot = Box::pin(snapshot) => snapshot.map(Some),

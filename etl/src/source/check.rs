@@ -1,7 +1,10 @@
 //! Would a pipeline run on this source? What is wrong and what to do about it, before anything is changed.
 
 use super::catalog::named_tables;
+use super::failover::check_failover;
 use super::publication::{refuse_state, wanted_tables};
+use super::slot::can_failover;
+use super::standby::{can_read_standby, is_standby};
 use super::{PublishedTable, SourceConfig, published_tables};
 use crate::error::{ErrorKind, EtlError, EtlResult};
 use crate::postgres::{Connection, Session, query_error};
@@ -29,11 +32,11 @@ pub struct Finding {
 }
 
 impl Finding {
-    fn error(what: impl Into<String>, hint: impl Into<String>) -> Self {
+    pub(super) fn error(what: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { severity: Severity::Error, what: what.into(), hint: hint.into() }
     }
 
-    fn warning(what: impl Into<String>, hint: impl Into<String>) -> Self {
+    pub(super) fn warning(what: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { severity: Severity::Warning, what: what.into(), hint: hint.into() }
     }
 
@@ -60,6 +63,16 @@ pub async fn check(source: &SourceConfig, slot: &str) -> EtlResult<Vec<Finding>>
         findings.push(Finding::of(&error));
     }
     findings.extend(check_slot(client, slot).await?);
+    let is_standby = is_standby(client).await?;
+    if is_standby {
+        findings.extend(check_standby(client, source, session.server_version()).await?);
+    }
+    if source.failover == Some(true) {
+        match can_failover(session.server_version(), is_standby) {
+            Ok(()) => findings.extend(check_failover(&source.connect, client, slot).await?),
+            Err(error) => findings.push(Finding::of(&error)),
+        }
+    }
     match &source.publication {
         Some(publication) => findings.extend(check_publication(&session, publication, &source.transform).await?),
         None => match wanted_tables(client, &TablePatterns::new(&source.tables)).await {
@@ -71,6 +84,22 @@ pub async fn check(source: &SourceConfig, slot: &str) -> EtlResult<Vec<Finding>>
         },
     }
     Ok(findings)
+}
+
+async fn check_standby(
+    client: &tokio_postgres::Client,
+    source: &SourceConfig,
+    server_version: u32,
+) -> EtlResult<Option<Finding>> {
+    if let Err(error) = can_read_standby(source, server_version) {
+        return Ok(Some(Finding::of(&error)));
+    }
+    let row = client.query_one("SHOW hot_standby_feedback", &[]).await;
+    let row = row.map_err(|e| query_error("ask for hot_standby_feedback", e))?;
+    let hint = "ALTER SYSTEM SET hot_standby_feedback = on; then SELECT pg_reload_conf() on the standby";
+    Ok((row.get::<_, &str>(0) != "on").then(|| {
+        Finding::warning("the primary does not know what this standby still reads: the slot may be invalidated", hint)
+    }))
 }
 
 async fn check_slot(client: &tokio_postgres::Client, slot: &str) -> EtlResult<Option<Finding>> {

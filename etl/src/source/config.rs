@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::WalGuard;
 use crate::byte_size::ByteSize;
 use crate::error::EtlResult;
 use crate::postgres::ConnectOptions;
@@ -21,6 +22,11 @@ pub struct SourceConfig {
     pub tables: Vec<String>,
     /// How often a message is written into its WAL; never without.
     pub heartbeat: Option<Duration>,
+    /// Whether standbys get a copy of the slot, so that the stream goes on after a failover (version 17 and newer).
+    /// Default: a slot that is there stays as it is.
+    pub failover: Option<bool>,
+    /// How much WAL the source may keep for the slot.
+    pub wal_guard: WalGuard,
     /// Which of its columns are passed on, and under which names.
     pub transform: Transform,
     /// Whether large transactions are received while they are in progress, into files. Default: they are.
@@ -45,6 +51,8 @@ impl SourceConfig {
             streaming: true,
             two_phase: false,
             decoding_memory: None,
+            failover: None,
+            wal_guard: WalGuard::default(),
         }
     }
 
@@ -80,6 +88,20 @@ impl SourceConfig {
     /// How much of transactions in progress the server holds (`logical_decoding_work_mem`).
     pub(crate) fn decoding_memory(&self) -> ByteSize {
         self.decoding_memory.unwrap_or(ByteSize::mib(if self.streaming { 64 } else { 256 }))
+    }
+
+    /// Lets standbys have a copy of the slot.
+    #[must_use]
+    pub fn failover(mut self, is_wanted: bool) -> Self {
+        self.failover = Some(is_wanted);
+        self
+    }
+
+    /// Keeps no more WAL at the source than this.
+    #[must_use]
+    pub fn wal_guard(mut self, guard: WalGuard) -> Self {
+        self.wal_guard = guard;
+        self
     }
 
     /// Passes on these columns under these names.

@@ -1,20 +1,34 @@
-//! Is this still the server whose changes were read before? The guards of `SOURCE.md` R9.
+//! Is this still the source whose changes were read before? What is remembered of it, and what is found (`SOURCE.md` R9).
 
+use tokio_postgres::Client;
+
+use super::SourceConfig;
+use super::judgement::{Found, Remembered};
+use super::slot::{find_slot, was_creating};
+use super::touched::last_received;
 use crate::error::{ErrorKind, EtlError, EtlResult};
 use crate::lsn::Lsn;
-use crate::postgres::Connection;
-use crate::store::SharedStore;
+use crate::postgres::{Connection, query_error};
+use crate::store::{CursorId, SharedStore};
 
 const SYSTEM: &str = "source.system";
 const TIMELINE: &str = "source.timeline";
 const DATABASE: &str = "source.database";
+const DATABASE_OID: &str = "source.database.oid";
+const PUBLICATION: &str = "source.publication";
+
+/// Says in the store since when the source has another history, once that was seen.
+const DIVERGED: &str = "source.diverged";
+
+/// Says in the store that tables are being marked to be copied again: the next start goes on with it.
+const RESYNCING: &str = "source.resyncing";
 
 /// What `IDENTIFY_SYSTEM` says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SystemIdentity {
     pub(crate) system: String,
     pub(crate) timeline: u32,
-    /// What the server has flushed.
+    /// What the server has flushed, or replayed.
     pub(crate) flushed: Lsn,
     pub(crate) database: String,
 }
@@ -39,97 +53,110 @@ impl SystemIdentity {
     }
 }
 
-/// Compares the server with the stored one, stores it when it is the first, and looks for a divergence when
-/// the timeline changed.
+/// Which server and which database a source is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Place {
+    /// The server's system identifier.
+    pub system: String,
+    /// The database's name.
+    pub database: String,
+}
+
+/// Asks a source which one it is.
 ///
 /// # Errors
-/// [`SourceIdentity`](ErrorKind::SourceIdentity) when it is another server or its history left ours.
-pub(crate) async fn check_history(
-    replication: &mut Connection,
-    store: &SharedStore,
-    found: &SystemIdentity,
-) -> EtlResult<()> {
-    let differs = |what: &'static str, stored: &str, now: &str| {
-        EtlError::new(ErrorKind::SourceIdentity, format!("the source is another {what} than before"))
-            .with("stored", stored)
-            .with("found", now)
-            .hint("Point the pipeline at the old source, or give it a new id and data_dir to copy everything")
-    };
-    for (fact, what, now) in [(SYSTEM, "server", &found.system), (DATABASE, "database", &found.database)] {
-        match store.fact(fact).await? {
-            Some(stored) if stored != *now => return Err(differs(what, &stored, now)),
-            Some(_) => {}
-            None => store.set_fact(fact, now.clone()).await?,
+/// Where it cannot be asked.
+pub async fn place(source: &SourceConfig) -> EtlResult<Place> {
+    let mut replication = Connection::connect_replication(&source.connect.for_purpose("gc")).await?;
+    let SystemIdentity { system, database, .. } = SystemIdentity::read(&mut replication).await?;
+    Ok(Place { system, database })
+}
+
+const WHERE_AND_WHAT: &str = "
+SELECT (SELECT oid::text FROM pg_catalog.pg_database WHERE datname = current_database()), pg_catalog.pg_is_in_recovery(),
+       (SELECT oid::text FROM pg_catalog.pg_publication WHERE pubname = $1)";
+
+impl Found {
+    /// Looks at the server, the slot and the publication.
+    pub(crate) async fn look(
+        client: &Client,
+        replication: &mut Connection,
+        before: &Remembered,
+        slot: &str,
+        publication: &str,
+    ) -> EtlResult<Self> {
+        let identity = SystemIdentity::read(replication).await?;
+        let row = client.query_one(WHERE_AND_WHAT, &[&publication]).await;
+        let row = row.map_err(|e| query_error("ask which database this is", e))?;
+        let history = match before.timeline {
+            Some(timeline) if timeline != identity.timeline && identity.timeline > 1 => {
+                let rows = replication.query(&format!("TIMELINE_HISTORY {}", identity.timeline)).await?;
+                rows.first().and_then(|row| row.get("content")).unwrap_or_default().to_owned()
+            }
+            _ => String::new(),
+        };
+        Ok(Self {
+            database_oid: row.get(0),
+            is_standby: row.get(1),
+            publication: row.get::<_, Option<String>>(2).map(|oid| format!("{publication} {oid}")),
+            history,
+            slot: find_slot(client, slot).await?,
+            identity,
+        })
+    }
+}
+
+impl Remembered {
+    /// What the store knows. A destination may hold more than the store knows of; what it holds is `held`.
+    pub(crate) async fn read(store: &SharedStore, slot: &str, held: Lsn) -> EtlResult<Self> {
+        let progress = store.progress().await?;
+        let cursors = progress.cursors.iter().map(|(_, position)| position.commit);
+        Ok(Self {
+            system: store.fact(SYSTEM).await?,
+            timeline: store.fact(TIMELINE).await?.and_then(|text| text.parse().ok()),
+            database: store.fact(DATABASE).await?,
+            database_oid: store.fact(DATABASE_OID).await?,
+            publication: store.fact(PUBLICATION).await?,
+            confirmed: progress.confirmed,
+            written: cursors.chain([held]).max().unwrap_or_default(),
+            main: progress.cursor(CursorId::Main).unwrap_or_default().commit.max(held),
+            was_creating: was_creating(store, slot).await?,
+            diverged: store.fact(DIVERGED).await?.filter(|at| !at.is_empty()).map(|at| at.parse()).transpose()?,
+            last: last_received(store).await?,
+        })
+    }
+}
+
+/// Stores what was found, as far as it differs from what is remembered.
+pub(crate) async fn remember(store: &SharedStore, before: &Remembered, found: &Found) -> EtlResult<()> {
+    let identity = &found.identity;
+    let facts = [
+        (SYSTEM, &before.system, Some(identity.system.clone())),
+        (DATABASE, &before.database, Some(identity.database.clone())),
+        (DATABASE_OID, &before.database_oid, found.database_oid.clone()),
+        (TIMELINE, &before.timeline.map(|timeline| timeline.to_string()), Some(identity.timeline.to_string())),
+        (PUBLICATION, &before.publication, found.publication.clone()),
+    ];
+    for (fact, known, now) in facts {
+        if let Some(now) = now.filter(|now| known.as_ref() != Some(now)) {
+            store.set_fact(fact, now).await?;
         }
-    }
-    let stored = store.fact(TIMELINE).await?.and_then(|text| text.parse::<u32>().ok());
-    let position = store.progress().await?.confirmed;
-    if let (Some(before), Some(position)) = (stored, position)
-        && before != found.timeline
-    {
-        let history = replication.query(&format!("TIMELINE_HISTORY {}", found.timeline)).await?;
-        let content = history.first().and_then(|row| row.get("content")).unwrap_or_default();
-        follows(content, before, position)?;
-    }
-    store.set_fact(TIMELINE, found.timeline.to_string()).await
-}
-
-/// The history file lists, a line each, a timeline and the LSN at which it was left.
-fn follows(history: &str, before: u32, position: Lsn) -> EtlResult<()> {
-    let switch = history.lines().find_map(|line| {
-        let mut words = line.split_whitespace();
-        let timeline = words.next()?.parse::<u32>().ok()?;
-        let at = words.next()?.parse::<Lsn>().ok()?;
-        (timeline == before).then_some(at)
-    });
-    match switch {
-        Some(at) if at >= position => Ok(()),
-        _ => Err(EtlError::new(ErrorKind::SourceIdentity, "the source's history left the one that was read")
-            .with("timeline", before)
-            .with("switched at", switch.map_or("unknown".to_owned(), |at| at.to_string()))
-            .with("read up to", position)
-            .hint("Changes were read that the promoted server never had: copy everything again with a new data_dir")),
-    }
-}
-
-/// Whether a stream may start: the stored confirmation, the slot's and the server's flush position agree.
-///
-/// # Errors
-/// [`SourceIdentity`](ErrorKind::SourceIdentity) on a gap and on a server that went back in time.
-pub(crate) fn check_start(stored: Lsn, slot_confirmed: Lsn, flushed: Lsn) -> EtlResult<()> {
-    if slot_confirmed > stored {
-        return Err(EtlError::new(ErrorKind::SourceIdentity, "the slot was moved on by somebody else, or recreated")
-            .with("slot confirms", slot_confirmed)
-            .with("stored", stored)
-            .hint("Changes in between are lost for this pipeline: copy everything again with a new data_dir"));
-    }
-    if stored > flushed {
-        return Err(EtlError::new(ErrorKind::SourceIdentity, "the source went back in time: a restored backup?")
-            .with("stored", stored)
-            .with("server has", flushed)
-            .hint("Copy everything again with a new data_dir, or restore the newer server"));
     }
     Ok(())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Stores since when the source has another history; with nothing that it is dealt with.
+pub(crate) async fn set_diverged(store: &SharedStore, since: Option<Lsn>) -> EtlResult<()> {
+    store.set_fact(DIVERGED, since.map_or_else(String::new, |since| since.to_string())).await
+}
 
-    #[test]
-    fn r9_a_start_needs_no_gap_and_no_future() {
-        assert!(check_start(Lsn(10), Lsn(10), Lsn(10)).is_ok());
-        assert!(check_start(Lsn(12), Lsn(10), Lsn(15)).is_ok());
-        assert!(check_start(Lsn(10), Lsn(11), Lsn(15)).unwrap_err().to_string().contains("moved on"));
-        assert!(check_start(Lsn(16), Lsn(10), Lsn(15)).unwrap_err().to_string().contains("back in time"));
-    }
+/// Whether an earlier start was told to copy tables again, and did not get to the end of that.
+pub(crate) async fn is_resyncing(store: &SharedStore) -> EtlResult<bool> {
+    Ok(store.fact(RESYNCING).await?.is_some_and(|why| !why.is_empty()))
+}
 
-    #[test]
-    fn r9_a_timeline_that_was_left_before_our_position_is_a_divergence() {
-        let history = "1\t0/5000000\tno recovery target specified\n2\t0/9000000\tbefore x\n";
-        assert!(follows(history, 1, Lsn(0x500_0000)).is_ok());
-        assert!(follows(history, 1, Lsn(0x500_0001)).is_err());
-        assert!(follows(history, 2, Lsn(0x800_0000)).is_ok());
-        assert!(follows(history, 3, Lsn(1)).is_err());
-    }
+/// Notes that tables are being marked to be copied again, or with nothing that it is done.
+pub(crate) async fn set_resyncing(store: &SharedStore, why: &str) -> EtlResult<()> {
+    store.set_fact(RESYNCING, why.to_owned()).await
 }

@@ -3,8 +3,9 @@
 use tokio_postgres::Client;
 
 use super::SourceConfig;
+use super::leftovers::KEPT;
 use crate::error::{ErrorKind, EtlError, EtlResult};
-use crate::postgres::{query_error, quote_ident};
+use crate::postgres::{query_error, quote_ident, quote_literal};
 use crate::schema::{TableName, TablePatterns};
 use crate::store::STATE_MARK;
 
@@ -89,6 +90,8 @@ async fn keep_own(client: &Client, patterns: &TablePatterns, name: &str) -> EtlR
         let tables = missing.join(", ");
         statements
             .push(format!("CREATE PUBLICATION {publication} FOR TABLE {tables} WITH (publish_via_partition_root)"));
+        // By this `etl gc` knows it.
+        statements.push(format!("COMMENT ON PUBLICATION {publication} IS {}", quote_literal(KEPT)));
     } else if !missing.is_empty() {
         statements.push(format!("ALTER PUBLICATION {publication} ADD TABLE {}", missing.join(", ")));
     }

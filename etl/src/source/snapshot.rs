@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio_postgres::Client;
 
 use super::catalog::{Leaf, PublishedTable};
+use super::standby::{is_standby, take_snapshot};
 use crate::clock::Timestamp;
 use crate::error::{ErrorKind, EtlError, EtlResult};
 use crate::lsn::Lsn;
@@ -18,7 +19,7 @@ const WRITERS: &str = "
 SELECT DISTINCT l.virtualtransaction, coalesce('pid ' || l.pid, 'prepared transaction ' || x.gid, 'unknown')
   FROM pg_catalog.pg_locks l
   LEFT JOIN pg_catalog.pg_prepared_xacts x ON l.virtualtransaction = '-1/' || x.transaction
- WHERE l.locktype = 'relation' AND l.granted AND l.relation = ANY($1)
+ WHERE l.locktype = 'relation' AND l.granted AND l.relation = ANY($1) AND NOT pg_catalog.pg_is_in_recovery()
    AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
    AND l.mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')";
 
@@ -90,7 +91,16 @@ pub(crate) struct LockedLeaf {
 
 impl Snapshot {
     /// R2: locks, then takes and exports the snapshot. R3: returns once what it sees is flushed.
-    pub(crate) async fn take(options: &ConnectOptions, table: &PublishedTable, client: &Client) -> EtlResult<Self> {
+    /// On a standby that waits for a word of the primary (R6), which is shown.
+    pub(crate) async fn take(
+        options: &ConnectOptions,
+        table: &PublishedTable,
+        client: &Client,
+        shows: impl Fn(Option<String>),
+    ) -> EtlResult<Self> {
+        if is_standby(client).await? {
+            return take_snapshot(options, table, shows).await;
+        }
         let mut connection = Connection::connect(options).await?;
         begin_locked(&mut connection, table).await?;
         let query = "SELECT pg_catalog.pg_export_snapshot() AS id, pg_catalog.pg_current_snapshot()::text AS seen,
@@ -153,7 +163,7 @@ pub(crate) struct SnapshotId {
 }
 
 /// R2: the lock is the first statement of the transaction, so that no rewrite fits between it and the snapshot.
-async fn begin_locked(connection: &mut Connection, table: &PublishedTable) -> EtlResult<()> {
+pub(super) async fn begin_locked(connection: &mut Connection, table: &PublishedTable) -> EtlResult<()> {
     connection.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
     let names = table.leaves.iter().map(|leaf| &leaf.name).chain([&table.schema.name]);
     let only: Vec<String> = names.map(|name| format!("ONLY {}", qualified(name))).collect();
@@ -161,7 +171,7 @@ async fn begin_locked(connection: &mut Connection, table: &PublishedTable) -> Et
     Ok(())
 }
 
-async fn locked_leaves(connection: &mut Connection, leaves: &[Leaf]) -> EtlResult<Vec<LockedLeaf>> {
+pub(super) async fn locked_leaves(connection: &mut Connection, leaves: &[Leaf]) -> EtlResult<Vec<LockedLeaf>> {
     let mut locked = Vec::with_capacity(leaves.len());
     for leaf in leaves {
         // Functions, never pg_class: the catalog inside the snapshot may be older than the lock.

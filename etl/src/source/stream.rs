@@ -4,8 +4,9 @@ use std::ops::Range;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::identity::{SystemIdentity, check_history, check_start};
-use super::slot::ensure_slot;
+use super::identity::remember;
+use super::judgement::{Found, Judgement, Remembered, judge, must_come};
+use super::touched::affected;
 use crate::byte_size::ByteSize;
 use crate::clock::Timestamp;
 use crate::error::{ErrorKind, EtlError, EtlResult};
@@ -18,8 +19,9 @@ use crate::postgres::{
     ConnectOptions, Connection, ReplicationFrame, ReplicationStream, Session, quote_ident, quote_literal,
     replication_frames,
 };
-use crate::relay::Prepare;
+use crate::relay::{Prepare, Transaction};
 use crate::store::SharedStore;
+use tokio_postgres::Client;
 
 /// What is to be streamed.
 #[derive(Debug, Clone, Copy)]
@@ -39,21 +41,23 @@ pub(crate) struct StreamRequest<'a> {
     pub(crate) memory: &'a MemoryBudget,
 }
 
+/// A stream that has begun.
+pub(crate) struct Opened {
+    pub(crate) stream: ReplicationStream,
+    /// What the slot confirms.
+    pub(crate) confirmed: Lsn,
+    /// What it has to send again, if the history is the same.
+    pub(crate) must_come: Option<Transaction>,
+}
+
 /// Connects, checks that the server's history is ours (R9), and starts at the slot's own position. Returns the
 /// stream and what the slot confirms.
-pub(crate) async fn open_stream(
-    request: StreamRequest<'_>,
-    store: &SharedStore,
-) -> EtlResult<(ReplicationStream, Lsn)> {
+pub(crate) async fn open_stream(request: StreamRequest<'_>, store: &SharedStore) -> EtlResult<Opened> {
     let options = request.options.for_purpose("stream");
     let session = Session::connect(&options).await?;
     let mut connection = Connection::connect_replication(&options).await?;
     connection.within(request.memory, Part::Stream);
-    let identity = SystemIdentity::read(&mut connection).await?;
-    check_history(&mut connection, store, &identity).await?;
-    let slot = ensure_slot(session.client(), &mut connection, store, request.slot).await?;
-    let stored = store.progress().await?.confirmed.unwrap_or(slot.confirmed);
-    check_start(stored, slot.confirmed, identity.flushed.max(slot.confirmed))?;
+    let (confirmed, must_come) = go_on(&request, store, session.client(), &mut connection).await?;
     let binary = if request.is_binary { ", binary 'true'" } else { "" };
     // In kB, and not less than the server allows.
     let memory = (request.decoding_memory.0 >> 10).clamp(64, i32::MAX as u64);
@@ -65,7 +69,38 @@ pub(crate) async fn open_stream(
         quote_literal(&quote_ident(request.publication)),
     );
     let stream = connection.start_replication(&start).await?;
-    Ok((stream, slot.confirmed))
+    Ok(Opened { stream, confirmed, must_come })
+}
+
+/// Looks again whether the source is the one that was read before, beside a stream that goes on.
+pub(crate) async fn look_again(request: StreamRequest<'_>, store: &SharedStore) -> EtlResult<()> {
+    let options = request.options.for_purpose("probe");
+    let session = Session::connect(&options).await?;
+    let mut connection = Connection::connect_replication(&options).await?;
+    go_on(&request, store, session.client(), &mut connection).await.map(drop)
+}
+
+/// The source is the one that was read before, and the slot is where it was left.
+async fn go_on(
+    request: &StreamRequest<'_>,
+    store: &SharedStore,
+    client: &Client,
+    connection: &mut Connection,
+) -> EtlResult<(Lsn, Option<Transaction>)> {
+    let before = Remembered::read(store, request.slot, Lsn::ZERO).await?;
+    let found = Found::look(client, connection, &before, request.slot, request.publication).await?;
+    match judge(&before, &found) {
+        Judgement::GoOn(confirmed) => {
+            remember(store, &before, &found).await?;
+            Ok((confirmed, must_come(&before, &found, confirmed)))
+        }
+        Judgement::Broken(broken) => {
+            let affected = affected(store, broken.extent, before.main).await?;
+            Err(broken.into_error(&affected))
+        }
+        Judgement::Refused(error) => Err(error),
+        Judgement::CreateSlot { .. } => Err(EtlError::new(ErrorKind::Internal, "the stream has no slot")),
+    }
 }
 
 /// The newest protocol that helps, and what is asked of it.

@@ -51,6 +51,8 @@ pub async fn positions_never_go_back(store: &dyn Store) {
     assert_eq!(progress.cursor(CursorId::Main), Some(high));
     assert_eq!(progress.cursor(CursorId::Table(TABLE)), Some(low));
     assert_eq!(progress.confirmed, Some(Lsn(u64::MAX - 1)));
+    store.set_back(Lsn(7)).await.unwrap();
+    assert_eq!(store.progress().await.unwrap().confirmed, Some(Lsn(7)), "unless it is told to");
     store.forget_cursor(CursorId::Table(TABLE)).await.unwrap();
     assert_eq!(store.progress().await.unwrap().cursor(CursorId::Table(TABLE)), None);
 }

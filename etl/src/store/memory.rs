@@ -82,6 +82,11 @@ impl StateStore for MemoryStore {
         ready(Ok(()))
     }
 
+    fn set_back(&self, confirmed: Lsn) -> BoxFuture<'_, EtlResult<()>> {
+        self.content().confirmed = Some(confirmed);
+        ready(Ok(()))
+    }
+
     fn progress(&self) -> BoxFuture<'_, EtlResult<Progress>> {
         let content = self.content();
         let cursors = content.cursors.iter().map(|(cursor, position)| (*cursor, *position)).collect();

@@ -17,8 +17,8 @@ use std::sync::Arc;
 pub use copy::{CopiedLeaf, CopySoFar, CopyStore, Mixed, RepairKey};
 pub use cursor::CursorId;
 pub use memory::MemoryStore;
-pub use postgres::PostgresStore;
 pub(crate) use postgres::STATE_MARK;
+pub use postgres::{PostgresStore, StoredPipeline};
 use serde::{Deserialize, Serialize};
 pub use sqlite::SqliteStore;
 
@@ -176,6 +176,9 @@ pub trait StateStore: Send + Sync {
 
     /// Stores what the slot may be told, before it is told; an older LSN changes nothing.
     fn confirm(&self, end: Lsn) -> BoxFuture<'_, EtlResult<()>>;
+
+    /// Stores what the slot was told where that is less than what is stored: the source has another history since.
+    fn set_back(&self, confirmed: Lsn) -> BoxFuture<'_, EtlResult<()>>;
 
     /// All stored positions.
     fn progress(&self) -> BoxFuture<'_, EtlResult<Progress>>;

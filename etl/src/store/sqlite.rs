@@ -216,6 +216,13 @@ impl StateStore for SqliteStore {
         })
     }
 
+    fn set_back(&self, confirmed: Lsn) -> BoxFuture<'_, EtlResult<()>> {
+        self.call("store what is confirmed", move |connection| {
+            connection.execute("INSERT OR REPLACE INTO confirmed VALUES (1, ?1)", params![lsn_text(confirmed)])?;
+            Ok(Ok(()))
+        })
+    }
+
     fn progress(&self) -> BoxFuture<'_, EtlResult<Progress>> {
         self.call("read the positions", |connection| {
             let mut query = connection.prepare_cached("SELECT id, position FROM cursor ORDER BY id")?;

@@ -100,6 +100,9 @@ impl StateStore for CutStore {
             self.0.confirm(end).await
         })
     }
+    fn set_back(&self, confirmed: Lsn) -> BoxFuture<'_, EtlResult<()>> {
+        self.0.set_back(confirmed)
+    }
     fn progress(&self) -> BoxFuture<'_, EtlResult<Progress>> {
         self.0.progress()
     }

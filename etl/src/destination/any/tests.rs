@@ -72,6 +72,10 @@ impl Destination for Noted {
         self.note("write_batch", (batch, events));
         Ok(())
     }
+    async fn go_back(&self, to: Position) -> EtlResult<()> {
+        self.note("go_back", to);
+        Ok(())
+    }
     async fn durable_position(&self, cursor: CursorId) -> EtlResult<Option<Position>> {
         self.note("durable_position", cursor);
         Ok(Some(POSITION))
@@ -97,6 +101,7 @@ async fn call_all(destination: &impl Destination) {
     assert!(destination.replaces_copied_rows(&schema()));
     assert_eq!(destination.check_connection().await.unwrap_err().kind(), ErrorKind::DestinationUnavailable);
     destination.startup().await.unwrap();
+    destination.go_back(POSITION).await.unwrap();
     destination.begin_run("r1").await.unwrap();
     destination.truncate_table(TableId(1)).await.unwrap();
     destination.write_table_rows(TableId(2), Vec::new()).await.unwrap();

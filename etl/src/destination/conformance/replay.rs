@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::trial::{CaseResult, NULL, Transaction, Trial, UNCHANGED, items, promised};
 use crate::destination::Destination;
-use crate::lsn::Position;
+use crate::lsn::{Lsn, Position};
 use crate::schema::TableSchema;
 use crate::store::CursorId;
 
@@ -140,7 +140,15 @@ pub(super) async fn positions_and_moves_are_stored_with_the_data(trial: &mut Tri
     let (mut batch, events) = trial.batch(&[Transaction::at(145).insert(&own, &["3", "3", "own again"]).end()]);
     (batch.cursor, batch.from) = (CursorId::Table(own.id), left);
     trial.destination().write_batch(batch, events).await?;
-    trial.expect(&main, &[&["1", "2", "a"], &["5", "6", "e"], &["7", "7", "g"]]).await?;
+
+    // The source has another history since, in which other changes have these positions.
+    trial.at = Position::new(Lsn(135), 0);
+    trial.destination().go_back(trial.at).await?;
+    trial.reopen().await?;
+    expect_position(trial, CursorId::Main, Some(trial.at)).await?;
+    expect_position(trial, CursorId::Table(own.id), Some(trial.at)).await?;
+    trial.deliver(&[Transaction::at(136).insert(&main, &["8", "8", "h"]).end()]).await?;
+    trial.expect(&main, &[&["1", "2", "a"], &["5", "6", "e"], &["7", "7", "g"], &["8", "8", "h"]]).await?;
     trial.expect(&own, &[&["1", "1", "own"], &["2", "2", "main"], &["3", "3", "own again"]]).await
 }
 

@@ -118,6 +118,11 @@ impl Home {
         Ok(version)
     }
 
+    /// Whether the schema is a state store of this version.
+    pub(super) async fn is_there(&self, session: &Session) -> EtlResult<bool> {
+        Ok(self.version(session).await? == MIGRATIONS.len())
+    }
+
     /// Whether the schema is there and its own, or can be made.
     pub(super) async fn check(&self, session: &Session) -> EtlResult<()> {
         let allowed = "SELECT 'yes' WHERE CASE

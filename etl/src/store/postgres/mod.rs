@@ -2,6 +2,7 @@
 
 mod copies;
 mod home;
+mod others;
 mod statements;
 
 use tokio::sync::Mutex;
@@ -10,6 +11,7 @@ use tokio_postgres::types::{ToSql, Type};
 
 use self::home::Home;
 pub(crate) use self::home::MARK as STATE_MARK;
+pub use self::others::StoredPipeline;
 use crate::error::{ErrorKind, EtlError, EtlResult};
 use crate::postgres::{ConnectOptions, Session, query_error};
 use crate::retry::RetryPolicy;

@@ -126,6 +126,13 @@ ON CONFLICT (pipeline, id) DO UPDATE SET commit = excluded.commit, ordinal = exc
         })
     }
 
+    fn set_back(&self, confirmed: Lsn) -> BoxFuture<'_, EtlResult<()>> {
+        Box::pin(async move {
+            let statement = "UPDATE {schema}.pipeline SET confirmed = $2::text::pg_lsn WHERE id = $1";
+            self.texts("store what is confirmed", statement, &[&confirmed.to_string()]).await.map(drop)
+        })
+    }
+
     fn progress(&self) -> BoxFuture<'_, EtlResult<Progress>> {
         Box::pin(async move {
             let query = "SELECT id, commit::text, ordinal::text FROM {schema}.cursor WHERE pipeline = $1";
