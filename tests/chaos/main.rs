@@ -6,6 +6,7 @@ mod faults;
 mod files;
 mod large;
 mod pgbench;
+mod prepared;
 mod schedule;
 mod site;
 mod storm;

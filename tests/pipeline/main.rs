@@ -3,6 +3,7 @@
 mod ack_relay;
 mod catch_up;
 mod choices;
+mod confirmed;
 mod copies;
 mod copy_and_stream;
 mod down;
