@@ -44,7 +44,7 @@ pub fn table(oid: u32, kinds: &[Kind]) -> Arc<TableSchema> {
         kind: kind.clone(),
         nullable: true,
     };
-    Arc::new(TableSchema { source_name: None,
+    Arc::new(TableSchema { last_attnum: 0, source_name: None,
         id: TableId(oid),
         name: TableName::new("public", "t"),
         columns: kinds.iter().map(column).collect(),

@@ -26,7 +26,7 @@ pub(crate) struct Planned {
 
 /// Turns events into steps. What is not beyond `stored` is left out.
 ///
-/// `schemas` holds the schemas of truncated tables that were not met before.
+/// `schemas` holds the schemas of truncated and changed tables that were not met before.
 pub(crate) fn plan(
     events: &[Event],
     stored: Option<Position>,
@@ -38,7 +38,12 @@ pub(crate) fn plan(
     for event in events {
         match event {
             Event::Change(change) if is_new(change.position) => planner.change(change)?,
-            Event::Relation { new, position } if is_new(*position) => drop(planner.open(new)?),
+            Event::Relation { new, position } if is_new(*position) => {
+                if let Some(before) = schemas.get(&new.id) {
+                    planner.open(before)?;
+                }
+                planner.open(new)?;
+            }
             Event::Truncate { tables, positions, at } => {
                 let mut truncated = Vec::new();
                 for (id, position) in tables.iter().zip(positions).filter(|(_, position)| is_new(**position)) {

@@ -97,14 +97,21 @@ impl<W: TableWriter> TableDestination<W> {
         })
     }
 
-    /// The schemas of truncated tables, which come without rows.
-    async fn truncated(&self, events: &[Event]) -> EtlResult<HashMap<TableId, Arc<TableSchema>>> {
+    /// The schemas of tables that were not met yet, where they come without rows: as they were before they are truncated
+    /// or changed.
+    async fn unmet(&self, events: &[Event]) -> EtlResult<HashMap<TableId, Arc<TableSchema>>> {
         let mut schemas = HashMap::new();
         for event in events {
-            let Event::Truncate { tables, positions, .. } = event else { continue };
-            for (table, position) in tables.iter().zip(positions) {
-                if self.tables().get(*table).is_none() && !schemas.contains_key(table) {
-                    schemas.insert(*table, self.schema(*table, *position).await?);
+            let places: Vec<(TableId, Position)> = match event {
+                Event::Truncate { tables, positions, .. } => {
+                    tables.iter().copied().zip(positions.iter().copied()).collect()
+                }
+                Event::Relation { new, position } => vec![(new.id, before(*position))],
+                _ => continue,
+            };
+            for (table, position) in places {
+                if self.tables().get(table).is_none() && !schemas.contains_key(&table) {
+                    schemas.insert(table, self.schema(table, position).await?);
                 }
             }
         }
@@ -127,7 +134,7 @@ impl<W: TableWriter> TableDestination<W> {
     /// Writes what is new in the events.
     async fn write(&self, batch: Option<&Batch>, events: &[Event]) -> EtlResult<()> {
         self.meet(events.iter().flat_map(|event| event.table_ids().iter().copied())).await?;
-        let schemas = self.truncated(events).await?;
+        let schemas = self.unmet(events).await?;
         let parts = if self.writer.alters_first() { parts(batch, events) } else { vec![(batch.cloned(), events)] };
         for (batch, events) in parts {
             self.unless_conflicting(|| self.write_new(batch.as_ref(), events, &schemas)).await?;
@@ -248,15 +255,20 @@ fn parts<'e>(batch: Option<&Batch>, events: &'e [Event]) -> Vec<(Option<Batch>, 
     let relation = |event: &Event| matches!(event, Event::Relation { .. });
     while let Some(changed) = rest.iter().position(|event| matches!(event, Event::Change(_))) {
         let Some(cut) = rest[changed..].iter().position(relation).map(|place| changed + place) else { break };
-        let (before, after) = rest.split_at(cut);
+        let (head, after) = rest.split_at(cut);
         let Some(Event::Relation { position, .. }) = after.first() else { break };
-        let upto = Position::new(position.commit, position.ordinal.saturating_sub(1));
+        let upto = before(*position);
         let part = |batch: &Batch| Batch { from: from.unwrap_or(batch.from), upto, moves: Vec::new(), ..batch.clone() };
-        parts.push((batch.map(part), before));
+        parts.push((batch.map(part), head));
         (rest, from) = (after, Some(upto));
     }
     parts.push((batch.map(|batch| Batch { from: from.unwrap_or(batch.from), ..batch.clone() }), rest));
     parts
+}
+
+/// The position before the next one.
+fn before(position: Position) -> Position {
+    Position::new(position.commit, position.ordinal.saturating_sub(1))
 }
 
 /// Beyond every position.

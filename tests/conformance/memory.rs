@@ -2,7 +2,7 @@
 
 use etl::EtlResult;
 use etl::conformance_tests;
-use etl::destination::conformance::{Abilities, Subject};
+use etl::destination::conformance::Subject;
 use etl::destination::{AnyDestination, MemoryDestination, TextRow};
 use etl::schema::TableSchema;
 use etl::store::{BoxFuture, SharedStore};
@@ -16,10 +16,6 @@ impl Subject for Memory {
 
     fn rows<'a>(&'a self, table: &'a TableSchema) -> BoxFuture<'a, EtlResult<Option<Vec<TextRow>>>> {
         Box::pin(async { Ok(self.0.rows(table.id)) })
-    }
-
-    fn abilities(&self) -> Abilities {
-        Abilities::default().without_schema_changes()
     }
 }
 

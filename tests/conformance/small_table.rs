@@ -23,6 +23,7 @@ pub(crate) fn schema() -> Arc<TableSchema> {
         nullable: place > 0,
     };
     Arc::new(TableSchema {
+        last_attnum: 0,
         source_name: None,
         id: TABLE,
         name: TableName::new("public", "t"),

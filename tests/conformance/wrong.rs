@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use etl::data::{Change, Event, OldRow, Op, RawValue, RowBuilder, TableRow};
-use etl::destination::conformance::{Abilities, CASES, Subject};
+use etl::destination::conformance::{CASES, Subject};
 use etl::destination::{AnyDestination, Batch, Capabilities, CopyChunk, Destination, MemoryDestination, TextRow};
 use etl::schema::{TableId, TableSchema};
 use etl::store::{BoxFuture, CursorId, SharedStore};
@@ -245,10 +245,6 @@ impl Subject for Place {
 
     fn rows<'a>(&'a self, table: &'a TableSchema) -> BoxFuture<'a, EtlResult<Option<Vec<TextRow>>>> {
         Box::pin(async { Ok(self.0.inner.rows(table.id)) })
-    }
-
-    fn abilities(&self) -> Abilities {
-        Abilities::default().without_schema_changes()
     }
 }
 

@@ -58,8 +58,11 @@ async fn columns(store: &SharedStore, client: &Client) -> Vec<String> {
 
 async fn source_columns(client: &Client) -> Vec<String> {
     let query = "SELECT attname || ' ' || format_type(atttypid, atttypmod) FROM pg_attribute
-                  WHERE attrelid = 't'::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum";
-    client.query(query, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
+                  WHERE attrelid = 'public.t'::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum";
+    client.batch_execute("SET search_path = ''").await.unwrap();
+    let columns = client.query(query, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
+    client.batch_execute("RESET search_path").await.unwrap();
+    columns
 }
 
 async fn busy(client: &Client, number: usize) {
@@ -141,4 +144,117 @@ async fn r10_alterations_while_nobody_watches_arrive_after_the_next_start() {
             stop(running).await;
         }
     }
+}
+
+async fn generation(world: &World) -> u64 {
+    let states = world.store.table_states().await.unwrap();
+    states.iter().map(|(_, state)| state.generation).max().unwrap()
+}
+
+/// What can be followed without copying anything again.
+const IN_PLACE: &[(&str, &str)] = &[
+    ("ALTER TABLE t ADD COLUMN c1 text", "INSERT INTO t (id, c1) VALUES (101, 'new')"),
+    ("ALTER TABLE t DROP COLUMN n", "UPDATE t SET a = 'y' WHERE id = 4"),
+    ("ALTER TABLE t RENAME COLUMN a TO z", "UPDATE t SET z = 'z' WHERE id = 5"),
+    (
+        "ALTER TABLE t RENAME z TO tmp; ALTER TABLE t RENAME b TO z; ALTER TABLE t RENAME tmp TO b",
+        "UPDATE t SET z = 'swapped' WHERE id = 6",
+    ),
+    ("ALTER TABLE t ADD COLUMN d1 int, ADD COLUMN d2 numeric(10, 2)", "UPDATE t SET d1 = 1, d2 = 2.5 WHERE id = 7"),
+    ("ALTER TABLE t ALTER COLUMN d2 TYPE numeric(12, 2)", "UPDATE t SET d2 = 1234567890.25 WHERE id = 8"),
+    ("ALTER TABLE t REPLICA IDENTITY FULL", "UPDATE t SET id = 900 WHERE id = 13"),
+    ("ALTER TABLE t REPLICA IDENTITY DEFAULT", "DELETE FROM t WHERE id = 14"),
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r10_what_is_certain_is_followed_in_place() {
+    let Some(database) = database().await else { return };
+    let client = database.client().await;
+    let world = World::new(database.name(), &database.url());
+    let mut running = begun(&world, &client).await;
+    for (number, (alteration, write)) in IN_PLACE.iter().enumerate() {
+        client.batch_execute(alteration).await.unwrap();
+        client.batch_execute(write).await.unwrap();
+        busy(&client, number).await;
+        caught_up(&running).await;
+        altered(&world, &client).await;
+        if number % 3 == 2 {
+            stop(running).await;
+            running = world.start().await;
+            caught_up(&running).await;
+        }
+        assert_eq!(generation(&world).await, 1, "{alteration}: copied again");
+    }
+    // In one transaction, with writes before and after.
+    client
+        .batch_execute(
+            "BEGIN; UPDATE t SET d1 = 5; ALTER TABLE t ADD COLUMN e text; UPDATE t SET e = 'e' WHERE id < 20;
+             INSERT INTO other VALUES (-1); COMMIT; UPDATE t SET e = 'f' WHERE id = 20",
+        )
+        .await
+        .unwrap();
+    caught_up(&running).await;
+    altered(&world, &client).await;
+    assert_eq!(generation(&world).await, 1);
+    stop(running).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r10_a_column_that_came_back_under_its_name_is_another_one() {
+    let Some(database) = database().await else { return };
+    let client = database.client().await;
+    let world = World::new(database.name(), &database.url());
+    let running = begun(&world, &client).await;
+    // By the time the first write is read, the catalog shows a column of that name and type which is not the one.
+    client
+        .batch_execute(
+            "BEGIN; ALTER TABLE t ADD COLUMN c text; UPDATE t SET c = 'first'; ALTER TABLE t DROP COLUMN c;
+             ALTER TABLE t ADD COLUMN c text; UPDATE t SET c = 'second' WHERE id = 1; COMMIT",
+        )
+        .await
+        .unwrap();
+    caught_up(&running).await;
+    altered(&world, &client).await;
+    assert_eq!(generation(&world).await, 2, "copied again");
+    stop(running).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r10_a_failed_write_after_an_alteration_is_made_again_in_the_shapes_that_its_rows_had() {
+    let Some(database) = database().await else { return };
+    let client = database.client().await;
+    let world = World::new(database.name(), &database.url());
+    let running = begun(&world, &client).await;
+    world.destination.fail_batches(2);
+    client
+        .batch_execute(
+            "BEGIN; UPDATE t SET a = 'before' WHERE id = 1; ALTER TABLE t DROP COLUMN n;
+             UPDATE t SET a = 'after' WHERE id = 2; COMMIT",
+        )
+        .await
+        .unwrap();
+    caught_up(&running).await;
+    altered(&world, &client).await;
+    assert_eq!(generation(&world).await, 1);
+    stop(running).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r15_a_type_without_a_binary_form_that_arrives_later_turns_the_stream_to_text() {
+    let Some(database) = database().await else { return };
+    let client = database.client().await;
+    let world = World::new(database.name(), &database.url());
+    let running = begun(&world, &client).await;
+    client
+        .batch_execute(
+            "CREATE TYPE public.pair AS (l int, r text); ALTER TABLE t ADD COLUMN p pair;
+             UPDATE t SET p = (1, 'x y') WHERE id = 1",
+        )
+        .await
+        .unwrap();
+    caught_up(&running).await;
+    client.batch_execute("UPDATE t SET p = (2, 'z') WHERE id = 2; INSERT INTO other VALUES (-1)").await.unwrap();
+    caught_up(&running).await;
+    altered(&world, &client).await;
+    stop(running).await;
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use etl::data::{Change, Event, Op, RawValue, TableRow};
 use etl::destination::{Batch, Capabilities, CopyChunk, Destination, MemoryDestination, TextRow};
 use etl::schema::{TableId, TableSchema};
-use etl::{CursorId, EtlResult, Position};
+use etl::{CursorId, ErrorKind, EtlError, EtlResult, Position};
 use tokio::sync::watch;
 
 /// What a destination is called for.
@@ -47,6 +47,7 @@ pub(crate) struct Watched {
     told: Arc<Mutex<Vec<Told>>>,
     copied: Arc<AtomicUsize>,
     enough: Arc<AtomicUsize>,
+    failing: Arc<AtomicUsize>,
     atomic: bool,
 }
 
@@ -54,7 +55,8 @@ impl Watched {
     pub(crate) fn new(memory: MemoryDestination, atomic: bool) -> Self {
         let (hold, waiting) = (watch::Sender::new(Vec::new()), watch::Sender::new(None));
         let enough = Arc::new(AtomicUsize::new(usize::MAX));
-        Self { memory, hold, waiting, told: Arc::default(), copied: Arc::default(), enough, atomic }
+        let (told, copied, failing) = (Arc::default(), Arc::default(), Arc::default());
+        Self { memory, hold, waiting, told, copied, enough, failing, atomic }
     }
 
     /// From now on, calls for this wait.
@@ -66,6 +68,11 @@ impl Watched {
     pub(crate) fn hold_copy_after(&self, rows: usize) {
         self.enough.store(self.copied() + rows, Ordering::SeqCst);
         self.hold(Call::CopyGoesOn);
+    }
+
+    /// So many batches from now on are refused.
+    pub(crate) fn fail_batches(&self, count: usize) {
+        self.failing.store(count, Ordering::SeqCst);
     }
 
     /// Every call goes on.
@@ -143,7 +150,7 @@ impl Destination for Watched {
     }
 
     fn capabilities(&self) -> Capabilities {
-        if self.atomic { self.memory.capabilities() } else { Capabilities::default() }
+        if self.atomic { self.memory.capabilities() } else { Capabilities::default().with_schema_changes() }
     }
 
     fn replaces_copied_rows(&self, schema: &Arc<TableSchema>) -> bool {
@@ -162,6 +169,10 @@ impl Destination for Watched {
     async fn write_batch(&self, batch: Batch, events: Vec<Event>) -> EtlResult<()> {
         self.note(batch.cursor, &events);
         self.pass(Call::Batch).await;
+        let one_less = |left: usize| left.checked_sub(1);
+        if self.failing.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_ok() {
+            return Err(EtlError::new(ErrorKind::DestinationUnavailable, "the destination is busy"));
+        }
         self.memory.write_batch(batch, events).await
     }
 

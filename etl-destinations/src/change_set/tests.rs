@@ -25,6 +25,7 @@ fn schema(key: &[u16]) -> Arc<TableSchema> {
         nullable: true,
     };
     Arc::new(TableSchema {
+        last_attnum: 0,
         source_name: None,
         id: TableId(1),
         name: TableName::new("public", "t"),

@@ -28,6 +28,7 @@ fn target(kinds: &[(Kind, &str)], metadata: bool) -> Arc<TargetTable> {
         nullable: true,
     };
     let source = Arc::new(TableSchema {
+        last_attnum: 0,
         source_name: None,
         id: TableId(1),
         name: TableName::new("public", "t"),

@@ -210,7 +210,7 @@ impl TableWriter for DuckDb {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::default().with_atomic()
+        Capabilities::default().with_atomic().with_schema_changes()
     }
 
     fn name_rules(&self) -> NameRules {

@@ -145,7 +145,7 @@ impl TableWriter for Files {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::default().with_atomic()
+        Capabilities::default().with_atomic().with_schema_changes()
     }
 
     fn name_rules(&self) -> NameRules {

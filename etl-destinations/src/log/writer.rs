@@ -97,7 +97,7 @@ impl TableWriter for Log {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::default()
+        Capabilities::default().with_schema_changes()
     }
 
     async fn apply(&self, unit: WriteUnit) -> EtlResult<()> {

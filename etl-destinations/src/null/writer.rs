@@ -33,7 +33,7 @@ impl TableWriter for Null {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::default()
+        Capabilities::default().with_schema_changes()
     }
 
     async fn apply(&self, unit: WriteUnit) -> EtlResult<()> {

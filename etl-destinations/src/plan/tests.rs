@@ -21,6 +21,7 @@ fn schema(id: u32, columns: &[(i16, &str)], since: u64) -> Arc<TableSchema> {
         nullable: true,
     };
     Arc::new(TableSchema {
+        last_attnum: 0,
         source_name: None,
         id: TableId(id),
         name: TableName::new("public", format!("t{id}")),

@@ -62,6 +62,7 @@ pub(crate) fn table(oid: u32, kinds: &[Kind]) -> Arc<TableSchema> {
         nullable: true,
     });
     Arc::new(TableSchema {
+        last_attnum: 0,
         source_name: None,
         id: TableId(oid),
         name: TableName::new("public", format!("t{oid}")),

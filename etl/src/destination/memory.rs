@@ -7,7 +7,7 @@ use super::{Batch, Capabilities, CopyChunk, Destination};
 use crate::data::{Change, Event, OldRow, Op, RawValue, TableRow};
 use crate::error::{ErrorKind, EtlError, EtlResult};
 use crate::lsn::Position;
-use crate::schema::{TableId, TableSchema, changes};
+use crate::schema::{Column, SchemaChange, TableId, TableSchema, changes};
 use crate::store::CursorId;
 
 /// The values of a row, as Postgres writes them; `None` is null.
@@ -78,13 +78,33 @@ fn full(row: &TableRow) -> EtlResult<TextRow> {
 
 /// What is done to a table, with all values read: nothing can fail once writing begins.
 enum Write {
-    Put { key: TextRow, row: TextRow },
-    Update { from: TextRow, key: TextRow, sent: Vec<Sent> },
-    Remove { key: TextRow },
-    Append { row: TextRow },
-    TakeOne { old: TextRow },
-    Replace { old: TextRow, new: TextRow },
+    Put {
+        key: TextRow,
+        row: TextRow,
+    },
+    Update {
+        from: TextRow,
+        key: TextRow,
+        sent: Vec<Sent>,
+    },
+    Remove {
+        key: TextRow,
+    },
+    Append {
+        row: TextRow,
+    },
+    TakeOne {
+        old: TextRow,
+    },
+    Replace {
+        old: TextRow,
+        new: TextRow,
+    },
     Truncate,
+    /// Each column's place before, where it had one.
+    Reshape {
+        places: Vec<Option<usize>>,
+    },
 }
 
 /// A value of an update.
@@ -137,6 +157,7 @@ impl Table {
                 self.keyless.push(new);
             }
             Write::Truncate => self.truncate(position),
+            Write::Reshape { places } => self.reshape(&places),
         }
     }
 
@@ -179,6 +200,14 @@ impl Table {
         }
     }
 
+    fn reshape(&mut self, places: &[Option<usize>]) {
+        let rows = self.keyed.values_mut().filter_map(|(_, row)| row.as_mut()).chain(&mut self.keyless);
+        for row in rows {
+            let value = |place: &Option<usize>| place.and_then(|place| row.get(place).cloned().flatten());
+            *row = places.iter().map(value).collect();
+        }
+    }
+
     fn truncate(&mut self, position: Position) {
         for (at, row) in self.keyed.values_mut().filter(|(at, _)| *at <= position) {
             (*at, *row) = (position, None);
@@ -201,18 +230,29 @@ struct Plan {
 }
 
 impl Plan {
-    /// Rows are kept as they came, so all of a table must have one shape.
+    /// Rows from here on have this shape, and those that are there get it. The key stays.
     fn expect_shape(&mut self, content: &Content, shape: &Arc<TableSchema>) -> EtlResult<()> {
         let known = self.shapes.entry(shape.id).or_insert_with(|| {
             let stored = content.tables.get(&shape.id).and_then(|table| table.shape.as_ref());
             Arc::clone(stored.unwrap_or(shape))
         });
-        if Arc::ptr_eq(known, shape) || changes(known, shape).is_empty() {
+        if Arc::ptr_eq(known, shape) {
             return Ok(());
         }
-        Err(EtlError::new(ErrorKind::DestinationUnsupported, "`memory` does not follow schema changes")
-            .with("table", &shape.name)
-            .hint("Copy the table again, or use another destination"))
+        let changes = changes(known, shape);
+        if changes.iter().any(|change| matches!(change, SchemaChange::ChangeKey { .. })) {
+            return Err(EtlError::new(ErrorKind::DestinationUnsupported, "`memory` does not follow a change of key")
+                .with("table", &shape.name)
+                .hint("Copy the table again, or use another destination"));
+        }
+        if !changes.is_empty() {
+            let is_same = |a: &Column, b: &Column| if a.attnum > 0 { a.attnum == b.attnum } else { a.name == b.name };
+            let place = |column| known.columns.iter().position(|before| is_same(before, column));
+            let places = shape.columns.iter().map(place).collect();
+            self.writes.push((shape.id, Position::ZERO, Write::Reshape { places }));
+        }
+        *known = Arc::clone(shape);
+        Ok(())
     }
 
     /// The events after the position.
@@ -300,7 +340,7 @@ impl Destination for MemoryDestination {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::default().with_atomic()
+        Capabilities::default().with_atomic().with_schema_changes()
     }
 
     fn replaces_copied_rows(&self, schema: &Arc<TableSchema>) -> bool {

@@ -120,11 +120,13 @@ pub struct Capabilities {
     pub atomic: bool,
     /// How many `write_batch` calls of one cursor may be under way, at least 1.
     pub writes_in_flight: usize,
+    /// It changes its tables as [`Event::Relation`] says. Where it does not, a changed table is copied again.
+    pub schema_changes: bool,
 }
 
 impl Default for Capabilities {
     fn default() -> Self {
-        Self { atomic: false, writes_in_flight: 1 }
+        Self { atomic: false, writes_in_flight: 1, schema_changes: false }
     }
 }
 
@@ -133,6 +135,13 @@ impl Capabilities {
     #[must_use]
     pub fn with_atomic(mut self) -> Self {
         self.atomic = true;
+        self
+    }
+
+    /// Says that tables are changed as the events say.
+    #[must_use]
+    pub fn with_schema_changes(mut self) -> Self {
+        self.schema_changes = true;
         self
     }
 

@@ -2,18 +2,20 @@
 
 mod changed;
 mod given_up;
+mod request;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 pub(super) use self::changed::{Changed, LeftChanged};
-use self::changed::{Rest, Waiting};
+use self::changed::{Reshaped, Rest, Waiting};
 pub(super) use self::given_up::GiveUp;
 use self::given_up::GivenUp;
+pub(super) use self::request::{JoinRequest, Leave, LeaveRequest, Left, MainRequest};
 use super::apply_state::{ApplyState, Decision, Join, Taken};
 use super::batch::{Sealed, committed_at};
 use super::board::CursorMeter;
@@ -33,54 +35,6 @@ use crate::retry::{RetryPolicy, Waits};
 use crate::schema::TableId;
 use crate::source::{Assembler, Assembly, Boundary, Follow};
 use crate::store::{CursorId, Mixed, SharedStore};
-
-/// A table asks to share the main cursor.
-#[derive(Debug)]
-pub(super) struct JoinRequest {
-    pub(super) table: TableId,
-    /// The last commit that the table's cursor has begun to read.
-    pub(super) begun: Lsn,
-    pub(super) follow: Follow,
-    /// Answers with the commit after which its changes come with the main cursor.
-    pub(super) answer: oneshot::Sender<Lsn>,
-    /// Told once the table has made everything up to there durable.
-    pub(super) arrived: oneshot::Receiver<()>,
-}
-
-/// A table is to leave the main cursor.
-#[derive(Debug)]
-pub(super) struct LeaveRequest {
-    pub(super) table: TableId,
-    pub(super) why: Leave,
-    /// Answers once that is durable.
-    pub(super) answer: oneshot::Sender<EtlResult<Left>>,
-}
-
-/// Why a table leaves the main cursor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Leave {
-    /// It goes on later.
-    Pause,
-    /// It is copied anew.
-    Resync,
-}
-
-/// A table that has left.
-#[derive(Debug)]
-pub(super) struct Left {
-    /// Everything up to here is durable.
-    pub(super) upto: Position,
-    /// Keeps what comes after.
-    pub(super) hold: Reader,
-}
-
-/// What tables ask of the main cursor.
-#[derive(Debug)]
-pub(super) enum MainRequest {
-    Join(JoinRequest),
-    Leave(LeaveRequest),
-    GiveUp(GiveUp),
-}
 
 /// What happened while a cursor waited.
 enum Input {
@@ -140,6 +94,8 @@ pub(super) struct Applier {
     given_up: Option<GivenUp>,
     /// What is left of a block in which a table was found to look different.
     stopped: Option<Waiting>,
+    /// Changes of shape that are not durable yet, and how rows were read before.
+    reshaped: Vec<Reshaped>,
     /// Tables that were to join, and whether they have arrived.
     arrivals: mpsc::Receiver<(TableId, bool)>,
     arrive: mpsc::Sender<(TableId, bool)>,
@@ -180,6 +136,7 @@ impl Applier {
             leaves: Vec::new(),
             given_up: None,
             stopped: None,
+            reshaped: Vec::new(),
             arrivals,
             arrive,
             stop: run.stop.subscribe(),
@@ -338,7 +295,7 @@ impl Applier {
 
     async fn take(&mut self, input: Input) -> EtlResult<()> {
         match input {
-            Input::Read(read) => self.read(read?),
+            Input::Read(read) => self.read(read?).await,
             Input::Written(written) => self.written(written).await,
             Input::Request(MainRequest::Join(join)) => {
                 self.join(join);
@@ -366,9 +323,9 @@ impl Applier {
         }
     }
 
-    fn read(&mut self, read: Read) -> EtlResult<()> {
+    async fn read(&mut self, read: Read) -> EtlResult<()> {
         match read {
-            Read::Block { bytes, offset, in_stream } => self.block(Rest { bytes, offset, in_stream })?,
+            Read::Block { bytes, offset, in_stream } => self.block(Rest { bytes, offset, in_stream }).await?,
             Read::Rewound => {
                 self.state.rewind();
                 self.assembler.rewind(self.state.handed_out());
@@ -475,7 +432,8 @@ impl Applier {
         if write.gives_up {
             self.has_given_up()?;
         }
-        self.go_on()?;
+        self.reshaped.retain(|reshaped| reshaped.position > write.upto);
+        self.go_on().await?;
         let took = clock::monotonic().saturating_duration_since(write.begun);
         self.run.board.batch_written(self.cursor, write.upto, write.events, write.oldest, took);
         if let Some(boundary) = write.boundary {
@@ -534,6 +492,7 @@ impl Applier {
             self.read_from(start_after(self.durable))?;
         }
         self.stopped = None;
+        self.read_as_before();
         self.assembler.restart(self.durable);
         self.state.restart(self.durable);
         drop(self.notes.split(usize::MAX));

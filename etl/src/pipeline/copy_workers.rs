@@ -121,9 +121,15 @@ pub(super) async fn read_all(
     Ok(if is_all { Read::All } else { Read::Stopped })
 }
 
+/// How many times longer than reading it the writing of a chunk may count. What is read and not written is lost when the
+/// run is killed; but what takes long whatever its size is not to be cut to pieces, so that it counts for destinations
+/// with transactions only, which take small writes well.
+const WRITES: u32 = 16;
+
 /// One connection.
 struct Worker {
     job: Arc<Job>,
+    is_transactional: bool,
     /// The piece that is being written.
     writes: JoinSet<EtlResult<()>>,
     /// Chunks of which every piece was sent on its way, and their rows.
@@ -144,7 +150,8 @@ async fn work(job: Arc<Job>, exporter: Option<Connection>) -> EtlResult<Option<C
         }
     };
     connection.within(&job.budget.memory, Part::Copies);
-    let mut worker = Worker { job, writes: JoinSet::new(), sent: Vec::new() };
+    let is_transactional = job.run.destination.capabilities().atomic;
+    let mut worker = Worker { job, is_transactional, writes: JoinSet::new(), sent: Vec::new() };
     while let Some(chunk) = worker.job.next() {
         worker.read(&mut connection, chunk).await?;
     }
@@ -167,6 +174,7 @@ impl Worker {
         let (mut piece, mut count) = (0, 0);
         let (mut rows, mut bytes) = (Vec::new(), 0);
         let mut reading = Duration::ZERO;
+        let cycle = clock::monotonic();
         loop {
             let begun = clock::monotonic();
             let more = {
@@ -206,11 +214,12 @@ impl Worker {
                 }
             }
         }
-        job.left().took(&chunk, reading);
         failpoint::visit("copy.chunk_read").await?;
         if !rows.is_empty() {
             self.write(&chunk, piece, rows, bytes).await?;
         }
+        let cycle = clock::monotonic().saturating_duration_since(cycle);
+        job.left().took(&chunk, if self.is_transactional { reading.max(cycle.min(reading * WRITES)) } else { reading });
         self.sent.push((chunk, count));
         Ok(())
     }

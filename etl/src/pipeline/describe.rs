@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use super::published::Published;
 use super::run::Run;
+use crate::destination::Destination;
 use crate::error::EtlResult;
 use crate::lsn::{Lsn, Position};
 use crate::postgres::Session;
 use crate::schema::{TableId, TableSchema, changes};
-use crate::source::{PublishedTable, published_table};
-use crate::store::{Phase, SharedStore, TableState};
-use crate::transform::Transform;
+use crate::source::{PublishedTable, Shape, difference, follow, published_table};
+use crate::store::{CursorId, Phase, SharedStore, TableState};
+use crate::transform::{Selection, Transform};
 
 /// After everything.
 pub(super) const END: Position = Position::after(Lsn(u64::MAX));
@@ -26,10 +27,14 @@ pub(super) async fn describe_all(
 ) -> EtlResult<Vec<Published>> {
     let mut described = Vec::with_capacity(tables.len());
     let chosen = transform.select_all(tables.iter().map(|table| &table.schema))?;
-    for (table, selection) in tables.into_iter().zip(chosen) {
+    for (mut table, selection) in tables.into_iter().zip(chosen) {
         let id = table.schema.id;
         let schema = match store.schema_at(id, END).await? {
-            Some(known) if is_same(&known, &selection.schema) => known,
+            Some(known) if is_same(&known, &selection.schema) => {
+                // Columns may have come and gone, and the stream has yet to tell.
+                table.schema.last_attnum = known.last_attnum;
+                known
+            }
             known => {
                 let since = known.as_ref().map_or(Position::ZERO, |known| known.since);
                 if let (Some(known), Some(state)) = (known, states.get_mut(&id)) {
@@ -47,6 +52,36 @@ pub(super) async fn describe_all(
         described.push(Published { table: Arc::new(table), selection });
     }
     Ok(described)
+}
+
+/// A table whose last change of shape is not durable is copied again: the rows before it come once more, and how they
+/// were read is not stored.
+pub(super) async fn copy_half_followed(
+    store: &SharedStore,
+    destination: &impl Destination,
+    main: Position,
+    published: &[Published],
+    states: &mut HashMap<TableId, TableState>,
+) -> EtlResult<()> {
+    let progress = store.progress().await?;
+    for table in published {
+        let schema = &table.selection.schema;
+        let Some(state) = states.get_mut(&schema.id) else { continue };
+        let cursor = CursorId::Table(schema.id);
+        let durable = match &state.phase {
+            Phase::Ready => main,
+            Phase::CatchingUp { cursor: begin, .. } => {
+                let own = destination.durable_position(cursor).await?.or_else(|| progress.cursor(cursor));
+                own.unwrap_or_default().max(*begin)
+            }
+            _ => continue,
+        };
+        if schema.since > durable {
+            tracing::warn!(table = %schema.source_name(), "the run ended while the table changed: it is copied again");
+            *state = copied_again(store, schema.id, state.clone()).await?;
+        }
+    }
+    Ok(())
 }
 
 /// What was copied in the old shape is of no use. A table that somebody paused stays so.
@@ -79,10 +114,10 @@ fn describe(known: &TableSchema, found: &TableSchema) -> String {
 impl Run {
     /// Looks at the table again. What is copied from here on is what the source says now; `false` where the table is
     /// not published any more.
-    pub(super) async fn describe_again(&self, id: TableId, since: Position) -> EtlResult<bool> {
+    pub(super) async fn describe_again(&self, id: TableId) -> EtlResult<bool> {
         let session = Session::connect(&self.source.connect.for_purpose("tables")).await?;
         match published_table(session.client(), &self.publication, session.server_version(), id).await? {
-            Some(table) => self.describe(table, since).await.map(|()| true),
+            Some(table) => self.describe(table, None).await.map(|()| true),
             None => Ok(false),
         }
     }
@@ -102,15 +137,54 @@ impl Run {
         Ok(found.is_some())
     }
 
-    /// A table looks like this, for rows from this position on.
-    pub(super) async fn describe(&self, table: PublishedTable, since: Position) -> EtlResult<()> {
+    /// What is passed on of a table whose rows have this shape from this position on, if it is certain which columns
+    /// those are and what older rows have in them (R10).
+    pub(super) async fn follow(
+        &self,
+        id: TableId,
+        shape: &Shape,
+        position: Position,
+    ) -> EtlResult<Option<Arc<Selection>>> {
+        let known = self.published.get(id)?;
+        if known.selection.schema.since == position && difference(&known.selection.wire, shape).is_none() {
+            // It came to this before, and what it led to was not durable.
+            return Ok(Some(known.selection));
+        }
+        if !self.destination.capabilities().schema_changes {
+            return Ok(None);
+        }
+        let session = Session::connect(&self.source.connect.for_purpose("tables")).await?;
+        let version = session.server_version();
+        let Some(now) = published_table(session.client(), &self.publication, version, id).await? else {
+            return Ok(None);
+        };
+        if let Err(why) = follow(&known.table, &now, shape) {
+            tracing::info!(table = %now.schema.name, why, "the table cannot be followed in place");
+            return Ok(None);
+        }
+        match self.source.transform.select(&now.schema) {
+            Ok(selection) if !self.form.is_readable(&selection) => return Ok(None),
+            Ok(_) => self.describe(now, Some(position)).await?,
+            // Whoever copies it says so again, of that table alone.
+            Err(error) => {
+                tracing::warn!(table = %now.schema.name, %error, "the choice does not fit the table any more");
+                return Ok(None);
+            }
+        }
+        Ok(Some(self.selection(id)?))
+    }
+
+    /// A table looks like this, for rows from this position on; without one, for all that are read from now on.
+    pub(super) async fn describe(&self, table: PublishedTable, since: Option<Position>) -> EtlResult<()> {
         let id = table.schema.id;
         let selection = self.source.transform.select(&table.schema)?;
         let schema = match self.store.schema_at(id, END).await? {
-            Some(known) if is_same(&known, &selection.schema) => known,
+            Some(known) if is_same(&known, &selection.schema) && known.last_attnum == selection.schema.last_attnum => {
+                known
+            }
             known => {
-                let since = known.as_ref().map_or(since, |known| since.max(known.since));
-                if let Some(known) = known {
+                let since = since.max(known.as_ref().map(|known| known.since)).unwrap_or_default();
+                if let Some(known) = known.filter(|known| !is_same(known, &selection.schema)) {
                     let changes = describe(&known, &selection.schema);
                     tracing::info!(table = %table.schema.name, changes, "the table has another shape");
                 }

@@ -28,6 +28,7 @@ mod running;
 mod settings;
 mod start;
 mod status;
+mod stream_form;
 mod table;
 mod table_copy;
 mod table_state;

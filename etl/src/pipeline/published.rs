@@ -35,11 +35,6 @@ impl PublishedTables {
         self.read().keys().copied().collect()
     }
 
-    /// All of them.
-    pub(super) fn all(&self) -> Vec<Published> {
-        self.read().values().cloned().collect()
-    }
-
     /// The table with this oid.
     ///
     /// # Errors

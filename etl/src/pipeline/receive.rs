@@ -44,13 +44,11 @@ pub(super) async fn receive(run: Arc<Run>, relay: RelayWriter, over: watch::Rece
     let mut waits = RetryPolicy::default().waits();
     let mut holder = Holder { since: clock::monotonic(), replied: None };
     let suspicion = watch::Sender::new(Suspicion::new(clock::monotonic()));
-    let is_binary = run.is_binary();
     let mut receiver = Receiver {
         run,
         relay,
         over,
         suspicion,
-        is_binary,
         has_streamed: false,
         intake: Intake::default(),
         begun: Lsn::ZERO,
@@ -63,7 +61,7 @@ pub(super) async fn receive(run: Arc<Run>, relay: RelayWriter, over: watch::Rece
             Err(error) => error,
         };
         receiver.run.board.streaming(false);
-        let is_unsendable = receiver.is_binary && error.context("sqlstate") == Some(NO_SUCH_FUNCTION);
+        let is_unsendable = receiver.run.form.is_binary() && error.context("sqlstate") == Some(NO_SUCH_FUNCTION);
         let is_held =
             error.kind() == ErrorKind::SlotBusy && !receiver.has_streamed && holder.keeps_it(&receiver.run).await;
         if is_held || (error.retry_class() != RetryClass::Transient && !is_unsendable) {
@@ -74,7 +72,7 @@ pub(super) async fn receive(run: Arc<Run>, relay: RelayWriter, over: watch::Rece
         if is_unsendable {
             // The walsender dies at the same place again, unless it is asked for text (`SOURCE.md` R15).
             tracing::warn!(%error, "a type has no binary form: the stream goes on as text");
-            receiver.is_binary = false;
+            receiver.run.form.want_text();
             continue;
         }
         let mut stop = receiver.run.stop.subscribe();
@@ -111,8 +109,6 @@ struct Receiver {
     over: watch::Receiver<bool>,
     /// Whether the server may be waiting for us to let it stop (`SOURCE.md` R16).
     suspicion: watch::Sender<Suspicion>,
-    /// Whether the stream is asked for in binary.
-    is_binary: bool,
     /// Whether there was a stream in this run.
     has_streamed: bool,
     /// What the last block left open.
@@ -137,7 +133,8 @@ impl Receiver {
     /// One connection, until it is lost or the pipeline ends.
     async fn connection(&mut self, waits: &mut Waits) -> EtlResult<()> {
         let run = Arc::clone(&self.run);
-        let request = run.stream_request(self.is_binary);
+        let is_binary = run.form.is_binary();
+        let request = run.stream_request(is_binary);
         let Opened { stream, confirmed, must_come } =
             open_stream(request, &run.store).instrument(tracing::debug_span!("open_stream", slot = run.slot)).await?;
         waits.reset();
@@ -145,6 +142,7 @@ impl Receiver {
         self.intake = Intake::default();
         (self.begun, self.must_come, self.has_come) = (confirmed, must_come, AtomicBool::new(false));
         self.has_streamed = true;
+        run.form.opened(is_binary);
         run.board.streaming(true);
         let reporter = Reporter::new(confirmed);
         let feedback = reporter.clone().run(stream.writer, run.progress.confirmed(), self.over.clone());
@@ -155,6 +153,9 @@ impl Receiver {
         let shutdown = until_shutdown(&run.source.connect, &suspicion, received, run.progress.confirmed());
         tokio::select! {
             ended = self.stream(stream.reader, feedback, &reporter) => ended,
+            () = run.form.text_is_wanted(), if is_binary => {
+                Err(EtlError::new(ErrorKind::SourceUnavailable, "the stream goes on as text"))
+            }
             // The connection goes with the stream, and the server's walsender with the connection.
             error = shutdown => Err(error),
         }

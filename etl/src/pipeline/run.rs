@@ -12,8 +12,9 @@ use super::control::Stop;
 use super::data_dir::DataDir;
 use super::pace::Pace;
 use super::progress::Progress;
-use super::published::{Published, PublishedTables};
+use super::published::PublishedTables;
 use super::settings::{Ack, Settings};
+use super::stream_form::StreamForm;
 use crate::destination::{AnyDestination, Destination};
 use crate::error::EtlResult;
 use crate::lsn::{Lsn, Position};
@@ -38,6 +39,7 @@ pub(super) struct Run {
     /// The main cursor's ear.
     pub(super) requests: mpsc::Sender<MainRequest>,
     pub(super) published: PublishedTables,
+    pub(super) form: StreamForm,
     /// Where tables are told of that have changed.
     pub(super) changed: mpsc::UnboundedSender<LeftChanged>,
     pub(super) states: States,
@@ -179,13 +181,6 @@ impl Run {
             decoding_memory: self.source.decoding_memory(),
             memory: &self.board.memory,
         }
-    }
-
-    /// Whether the stream can be read in binary (`SOURCE.md` R15).
-    pub(super) fn is_binary(&self) -> bool {
-        let has_binary =
-            |published: &Published| published.selection.wire.columns.iter().all(|column| column.kind.has_binary());
-        self.published.all().iter().all(has_binary)
     }
 
     /// The table with this oid.

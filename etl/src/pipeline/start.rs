@@ -13,7 +13,7 @@ use super::builder::Pipeline;
 use super::continuity::Continuity;
 use super::control::{PipelineHandle, Stop};
 use super::data_dir::DataDir;
-use super::describe::describe_all;
+use super::describe::{copy_half_followed, describe_all};
 use super::guard::give_up_slot;
 use super::memory_budget::{relay_tail, relieve};
 use super::pace::Pace;
@@ -26,6 +26,7 @@ use super::run::{Run, States};
 use super::running::{Finished, RunningPipeline};
 use super::settings::Ack;
 use super::status::TableStatus;
+use super::stream_form::StreamForm;
 use super::table_state::{Begin, Known, begin, reads_on_from};
 use super::tables::{Order, Tables};
 use crate::destination::{AnyDestination, Destination, Metered};
@@ -55,6 +56,7 @@ pub(super) async fn start(mut pipeline: Pipeline) -> EtlResult<RunningPipeline> 
     let missed = prepared::mark(&store, &mut states).await?;
     let published = describe_all(&store, &pipeline.source.transform, source.tables, &mut states).await?;
     let main = main_position(&store, &pipeline.destination, &states).await?;
+    copy_half_followed(&store, &pipeline.destination, main, &published, &mut states).await?;
 
     let confirmed = store.progress().await?.confirmed.unwrap_or_default();
     let behind = backlog::reached_before(&store).await?;
@@ -87,6 +89,7 @@ pub(super) async fn start(mut pipeline: Pipeline) -> EtlResult<RunningPipeline> 
         board: Arc::clone(&board),
         stop: Arc::clone(&stop),
         requests,
+        form: StreamForm::of(&published),
         published: PublishedTables::new(published),
         changed,
         states: States::new(states),

@@ -183,6 +183,8 @@ impl Table {
     /// R1: the cursor is fixed first, and what comes after it stays in the relay until it is caught up.
     async fn begin_copy(&mut self) -> EtlResult<Position> {
         let run = &self.run;
+        // What comes in a form that nobody can read comes before the cursor.
+        let was_text = run.form.is_text();
         let mut hold = run.relay.reader_of(CursorId::Table(self.id), StartAt::Head)?;
         // When the run ends before the copy does, the next one goes on with what it keeps.
         hold.stay();
@@ -190,9 +192,10 @@ impl Table {
             before.leave();
         }
         let cursor = Position::new(run.relay.head().end, 0);
-        if !run.describe_again(self.id, cursor).await? {
+        if !run.describe_again(self.id).await? {
             return Err(unpublished());
         }
+        run.require_readable(self.id, was_text)?;
         let generation = run.states.get(self.id).generation + 1;
         run.store.forget_cursor(CursorId::Table(self.id)).await?;
         let phase = Phase::Copying { cursor, so_far: None };
@@ -269,6 +272,9 @@ impl Table {
     /// Shares the main cursor from where both have begun to read.
     async fn join(&self, mut applier: Applier, follow: Follow) -> EtlResult<CaughtUp> {
         let run = &self.run;
+        // It may have been followed into another shape since.
+        let selection = applier.selection_of(self.id).unwrap_or(follow.selection);
+        let follow = Follow { selection, ..follow };
         applier.wake_when(None);
         let (answer, answered) = oneshot::channel();
         let (arrive, arrived) = oneshot::channel();

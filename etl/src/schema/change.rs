@@ -117,6 +117,7 @@ mod tests {
 
     fn table(columns: Vec<Column>) -> TableSchema {
         TableSchema {
+            last_attnum: 0,
             source_name: None,
             id: TableId(1),
             name: TableName::new("public", "t"),

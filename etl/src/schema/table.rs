@@ -91,6 +91,9 @@ pub struct TableSchema {
     pub identity: ReplicaIdentity,
     /// The first position with this shape.
     pub since: Position,
+    /// The highest `attnum` that a column of the table ever had (`pg_class.relnatts`); 0 where it is not known.
+    #[serde(default)]
+    pub last_attnum: i16,
 }
 
 impl TableSchema {

@@ -15,7 +15,7 @@ use crate::postgres::pgoutput::{note_change, note_kept_change, note_kept_streame
 use crate::postgres::{ReplicationFrame, replication_frames};
 use crate::relay::Aborted;
 use crate::schema::TableId;
-use crate::source::shape::difference;
+use crate::source::shape::{Shape, difference};
 use crate::source::snapshot::Visibility;
 use crate::store::SnapshotFilter;
 use crate::transform::Selection;
@@ -54,8 +54,18 @@ pub(crate) struct Stopped {
     pub(crate) at: usize,
     /// The row's table.
     pub(crate) table: TableId,
+    /// The row's place.
+    pub(crate) position: Position,
+    pub(crate) change: ShapeChange,
+}
+
+/// How the rows of a table have changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ShapeChange {
     /// What is different.
     pub(crate) what: String,
+    /// What they look like now, where that is certain.
+    pub(crate) shape: Option<Shape>,
 }
 
 /// How a cursor follows a table.
@@ -86,7 +96,7 @@ struct Transaction {
 pub(crate) struct Assembler {
     follows: HashMap<TableId, Follow>,
     /// Followed tables whose rows look different now, and how.
-    changed: HashMap<TableId, String>,
+    changed: HashMap<TableId, ShapeChange>,
     transaction: Option<Transaction>,
     /// The last commit that was begun; everything up to its end was or will be handed out.
     begun: Lsn,
@@ -120,7 +130,8 @@ enum Met {
     /// The cursor wants the row, and it does not look as it should; it is not counted yet.
     Changed {
         table: TableId,
-        what: String,
+        position: Position,
+        change: ShapeChange,
     },
 }
 
@@ -152,6 +163,33 @@ impl Assembler {
     pub(crate) fn unfollow(&mut self, table: TableId) -> Option<Follow> {
         self.changed.remove(&table);
         self.follows.remove(&table)
+    }
+
+    /// How a table is followed.
+    pub(crate) fn follow_of(&self, table: TableId) -> Option<&Follow> {
+        self.follows.get(&table)
+    }
+
+    /// The rows of a table are read in another shape from now on; hands on that they are, and how they were read before.
+    pub(crate) fn reshape(
+        &mut self,
+        table: TableId,
+        selection: Arc<Selection>,
+        position: Position,
+    ) -> EtlResult<(Assembly, Option<Arc<Selection>>)> {
+        let mut drafts = Vec::new();
+        self.begin(&mut drafts)?;
+        drafts.push(Draft::Ready(Event::Relation { new: Arc::clone(&selection.schema), position }));
+        let before = self.read_as(table, selection);
+        let nothing = RowSpans::new().finish(Bytes::new());
+        let events = drafts.into_iter().map(|draft| draft.finish(&nothing)).collect();
+        Ok((Assembly { events, position: self.position(), ..Assembly::default() }, before))
+    }
+
+    /// The rows of a table are read in this shape; returns the one before.
+    pub(crate) fn read_as(&mut self, table: TableId, selection: Arc<Selection>) -> Option<Arc<Selection>> {
+        self.changed.remove(&table);
+        self.follows.get_mut(&table).map(|follow| std::mem::replace(&mut follow.selection, selection))
     }
 
     /// The tables that it follows.
@@ -215,8 +253,8 @@ impl Assembler {
                             let boundary = Boundary { position, end, offset: offset + after as u64 };
                             assembly.boundary = Some((drafts.len(), boundary));
                         }
-                        Met::Changed { table, what } => {
-                            assembly.stopped = Some(Stopped { at, table, what });
+                        Met::Changed { table, position, change } => {
+                            assembly.stopped = Some(Stopped { at, table, position, change });
                             break;
                         }
                     }
@@ -258,7 +296,7 @@ impl Assembler {
                 let Streamed { xid, message } = pgoutput::parse_streamed(bytes)?;
                 if xid.is_some_and(|xid| aborted.contains(xid)) {
                     if let Message::Relation(relation) = message {
-                        self.void_relation(&relation);
+                        self.relation(&relation, true);
                     }
                     return Ok(Met::Content);
                 }
@@ -267,9 +305,9 @@ impl Assembler {
         };
         match message {
             Message::Insert { relation } | Message::Update { relation } | Message::Delete { relation }
-                if let Some(what) = self.change_of(TableId(relation))? =>
+                if let Some((position, change)) = self.change_of(TableId(relation))? =>
             {
-                return Ok(Met::Changed { table: TableId(relation), what });
+                return Ok(Met::Changed { table: TableId(relation), position, change });
             }
             Message::Insert { relation } | Message::Delete { relation } => {
                 let ordinal = self.count(1)?;
@@ -289,7 +327,7 @@ impl Assembler {
                 }
                 return Ok(Met::End { position: self.within_limit(transaction.commit), end: commit.end });
             }
-            Message::Relation(relation) => self.relation(&relation),
+            Message::Relation(relation) => self.relation(&relation, false),
             Message::Truncate(truncate) => self.truncate(truncate.relations.iter(), drafts)?,
             // Types are read from the catalog; origins and messages are not asked for.
             Message::Origin(_) | Message::Type(_) | Message::Message(_) => {}
@@ -343,10 +381,10 @@ impl Assembler {
     }
 
     /// How the rows of a table have changed, if the cursor wants the next one.
-    fn change_of(&self, table: TableId) -> EtlResult<Option<String>> {
-        let Some(what) = self.changed.get(&table) else { return Ok(None) };
+    fn change_of(&self, table: TableId) -> EtlResult<Option<(Position, ShapeChange)>> {
+        let Some(change) = self.changed.get(&table) else { return Ok(None) };
         let next = self.transaction.as_ref().ok_or_else(stray)?.ordinal + 1;
-        Ok(self.place(table, next)?.map(|_| what.clone()))
+        Ok(self.place(table, next)?.map(|(place, _)| (place.position, change.clone())))
     }
 
     /// Where a change stands, if the cursor wants it.
@@ -389,23 +427,20 @@ impl Assembler {
         Ok(())
     }
 
-    /// What the rows that follow look like (R10).
-    fn relation(&mut self, relation: &Relation<'_>) {
+    /// What the rows that follow look like (R10). A transaction tells a shape once, and may have told it in what was
+    /// rolled back: then nobody knows whether later rows look like that.
+    fn relation(&mut self, relation: &Relation<'_>, is_void: bool) {
         let id = TableId(relation.oid);
         let Some(follow) = self.follows.get(&id) else { return };
-        match difference(&follow.selection.wire, relation) {
-            Some(what) => self.changed.insert(id, what),
-            None => self.changed.remove(&id),
-        };
-    }
-
-    /// A transaction tells a table's shape once, and this one may have told it in what was rolled back: later rows may
-    /// look like this or not.
-    fn void_relation(&mut self, relation: &Relation<'_>) {
-        let id = TableId(relation.oid);
-        let Some(follow) = self.follows.get(&id) else { return };
-        if let Some(what) = difference(&follow.selection.wire, relation) {
-            self.changed.insert(id, what);
+        let shape = Shape::of(relation);
+        match difference(&follow.selection.wire, &shape) {
+            Some(what) => {
+                self.changed.insert(id, ShapeChange { what, shape: (!is_void).then_some(shape) });
+            }
+            None if is_void => {}
+            None => {
+                self.changed.remove(&id);
+            }
         }
     }
 

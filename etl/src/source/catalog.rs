@@ -23,6 +23,12 @@ pub(crate) struct PublishedTable {
     pub(crate) rows_estimated: Option<u64>,
     /// The columns that are left out because the stream does not carry them.
     pub(crate) generated: Vec<String>,
+    /// The `attnum` of every column, published or not.
+    pub(crate) attnums: Vec<i16>,
+    /// Of those that were added with a default that older rows have without being written (`attmissingval`).
+    pub(crate) filled: Vec<i16>,
+    /// The files of the leaves, in their order.
+    pub(crate) filenodes: Vec<Option<u32>>,
 }
 
 impl PublishedTable {
@@ -35,6 +41,8 @@ impl PublishedTable {
         }
         let what = if self.schema.identity != now.schema.identity {
             "replica identity"
+        } else if self.schema.last_attnum != now.schema.last_attnum {
+            "columns came and went"
         } else if self.row_filter != now.row_filter {
             "row filter"
         } else if self.leaves != now.leaves {
@@ -55,7 +63,7 @@ pub(crate) struct Leaf {
 
 /// `pg_publication_tables` names a root where the publication publishes through it, else leaves.
 const TABLES_15: &str = "
-SELECT c.oid, n.nspname, c.relname, c.relkind::text, c.relreplident::text, p.attnames::text[], p.rowfilter
+SELECT c.oid, n.nspname, c.relname, c.relkind::text, c.relreplident::text, p.attnames::text[], p.rowfilter, c.relnatts
   FROM pg_catalog.pg_publication_tables p
   JOIN pg_catalog.pg_namespace n ON n.nspname = p.schemaname
   JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename
@@ -63,7 +71,7 @@ SELECT c.oid, n.nspname, c.relname, c.relkind::text, c.relreplident::text, p.att
 
 /// Version 14 has neither column lists nor row filters.
 const TABLES_14: &str = "
-SELECT c.oid, n.nspname, c.relname, c.relkind::text, c.relreplident::text, NULL::text[], NULL::text
+SELECT c.oid, n.nspname, c.relname, c.relkind::text, c.relreplident::text, NULL::text[], NULL::text, c.relnatts
   FROM pg_catalog.pg_publication_tables p
   JOIN pg_catalog.pg_namespace n ON n.nspname = p.schemaname
   JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename
@@ -71,14 +79,15 @@ SELECT c.oid, n.nspname, c.relname, c.relkind::text, c.relreplident::text, NULL:
 
 /// Of tables that are yet to be published, by schema and name.
 const NAMED: &str = "
-SELECT c.oid, n.nspname, c.relname, c.relkind::text, c.relreplident::text, NULL::text[], NULL::text
+SELECT c.oid, n.nspname, c.relname, c.relkind::text, c.relreplident::text, NULL::text[], NULL::text, c.relnatts
   FROM unnest($1::text[], $2::text[]) AS named(schema, name)
   JOIN pg_catalog.pg_namespace n ON n.nspname = named.schema
   JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = named.name ORDER BY c.oid";
 
 const COLUMNS: &str = "
 SELECT a.attrelid, a.attname, a.attnum, a.atttypid, a.atttypmod,
-       pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attgenerated::text
+       pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attgenerated::text,
+       a.atthasmissing
   FROM pg_catalog.pg_attribute a
  WHERE a.attrelid = ANY($1) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attrelid, a.attnum";
 
@@ -90,7 +99,7 @@ SELECT i.indrelid, i.indnkeyatts, i.indkey::int2[]
    AND CASE c.relreplident WHEN 'i' THEN i.indisreplident WHEN 'n' THEN false ELSE i.indisprimary END";
 
 const LEAVES: &str = "
-SELECT r.root, c.oid, n.nspname, c.relname, c.reltuples::float8
+SELECT r.root, c.oid, n.nspname, c.relname, c.reltuples::float8, pg_catalog.pg_relation_filenode(c.oid)
   FROM unnest($1::oid[]) AS r(root)
  CROSS JOIN LATERAL (SELECT relid::oid FROM pg_catalog.pg_partition_tree(r.root) WHERE isleaf
                      UNION SELECT oid FROM pg_catalog.pg_class WHERE oid = r.root AND relkind <> 'p') t(leaf)
@@ -147,8 +156,11 @@ async fn described(client: &Client, rows: &[Row], server_version: u32) -> EtlRes
     rows.iter()
         .map(|row| {
             let id: u32 = row.get(0);
-            let published = published_columns(row, columns.remove(&id).unwrap_or_default(), server_version)?;
-            let (leaves, rows_estimated) = leaves.remove(&id).unwrap_or_default();
+            let attributes = columns.remove(&id).unwrap_or_default();
+            let attnums = attributes.iter().map(|attribute| attribute.column.attnum).collect();
+            let filled = attributes.iter().filter(|it| it.is_filled).map(|it| it.column.attnum).collect();
+            let published = published_columns(row, attributes, server_version)?;
+            let Leaves { leaves, rows_estimated, filenodes } = leaves.remove(&id).unwrap_or_default();
             let schema = schema(row, &published.columns, &keys.remove(&id).unwrap_or_default())?;
             Ok(PublishedTable {
                 schema,
@@ -156,13 +168,20 @@ async fn described(client: &Client, rows: &[Row], server_version: u32) -> EtlRes
                 leaves,
                 rows_estimated,
                 generated: published.generated,
+                attnums,
+                filled,
+                filenodes,
             })
         })
         .collect()
 }
 
-/// A column, and whether it is generated (`s`tored or `v`irtual).
-type Attribute = (Column, String);
+struct Attribute {
+    column: Column,
+    /// `s`tored or `v`irtual, where it is.
+    generated: String,
+    is_filled: bool,
+}
 
 async fn columns(client: &Client, oids: &[u32]) -> EtlResult<HashMap<u32, Vec<Attribute>>> {
     let rows = client.query(COLUMNS, &[&oids]).await.map_err(|e| query_error("read the columns", e))?;
@@ -179,7 +198,7 @@ async fn columns(client: &Client, oids: &[u32]) -> EtlResult<HashMap<u32, Vec<At
             kind: types.kind(type_oid, modifier),
             nullable: !row.get::<_, bool>(6),
         };
-        columns.entry(row.get(0)).or_default().push((column, row.get(7)));
+        columns.entry(row.get(0)).or_default().push(Attribute { column, generated: row.get(7), is_filled: row.get(8) });
     }
     Ok(columns)
 }
@@ -193,20 +212,27 @@ async fn keys(client: &Client, oids: &[u32]) -> EtlResult<HashMap<u32, Vec<i16>>
     Ok(rows.iter().map(|row| (row.get(0), key(row))).collect())
 }
 
-type Leaves = (Vec<Leaf>, Option<u64>);
+/// What holds a table's rows.
+#[derive(Default)]
+struct Leaves {
+    leaves: Vec<Leaf>,
+    rows_estimated: Option<u64>,
+    filenodes: Vec<Option<u32>>,
+}
 
 async fn leaves(client: &Client, oids: &[u32]) -> EtlResult<HashMap<u32, Leaves>> {
     let rows = client.query(LEAVES, &[&oids]).await.map_err(|e| query_error("read the partitions", e))?;
     let mut leaves: HashMap<u32, Leaves> = HashMap::new();
     for row in rows {
-        let (known, estimate) = leaves.entry(row.get(0)).or_insert_with(|| (Vec::new(), Some(0)));
+        let known = leaves.entry(row.get(0)).or_insert_with(|| Leaves { rows_estimated: Some(0), ..Leaves::default() });
         let name = TableName::new(row.get::<_, String>(2), row.get::<_, String>(3));
-        known.push(Leaf { id: TableId(row.get(1)), name });
+        known.leaves.push(Leaf { id: TableId(row.get(1)), name });
         // -1: never analysed.
         let tuples: f64 = row.get(4);
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an estimate")]
         let tuples = (tuples >= 0.0).then_some(tuples as u64);
-        *estimate = estimate.zip(tuples).map(|(sum, tuples)| sum + tuples);
+        known.rows_estimated = known.rows_estimated.zip(tuples).map(|(sum, tuples)| sum + tuples);
+        known.filenodes.push(row.get(5));
     }
     Ok(leaves)
 }
@@ -219,7 +245,7 @@ struct PublishedColumns {
 fn published_columns(row: &Row, attributes: Vec<Attribute>, version: u32) -> EtlResult<PublishedColumns> {
     let listed: Option<Vec<String>> = row.get(5);
     let mut published = PublishedColumns { columns: Vec::new(), generated: Vec::new() };
-    for (column, generated) in attributes {
+    for Attribute { column, generated, .. } in attributes {
         let is_listed = listed.as_ref().is_none_or(|names| names.iter().any(|name| **name == *column.name));
         // Up to 17 the stream carries no generated column; from 18 on the view lists the ones that it does.
         let is_carried = generated.is_empty() || (version >= 180_000 && generated == "s" && listed.is_some());
@@ -247,6 +273,7 @@ fn schema(row: &Row, columns: &[Column], key: &[i16]) -> EtlResult<TableSchema> 
     // A key of which a column is not published does not tell rows apart.
     let key: Option<Box<[u16]>> = key.iter().map(place).collect();
     Ok(TableSchema {
+        last_attnum: row.get(7),
         source_name: None,
         id: TableId(row.get(0)),
         name: TableName::new(row.get::<_, String>(1), row.get::<_, String>(2)),

@@ -14,6 +14,7 @@ fn schema(since: Position, name: &str) -> Arc<TableSchema> {
     let name = TableName::new("public", name);
     let (columns, key) = (Box::default(), Box::default());
     Arc::new(TableSchema {
+        last_attnum: 0,
         source_name: None,
         id: TABLE,
         name,

@@ -151,6 +151,7 @@ mod tests {
             nullable: true,
         };
         TableSchema {
+            last_attnum: 0,
             id: TableId(1),
             name: TableName::new("public", name),
             source_name: None,

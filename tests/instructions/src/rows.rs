@@ -56,6 +56,7 @@ pub(crate) fn schema() -> Arc<TableSchema> {
         }
     };
     Arc::new(TableSchema {
+        last_attnum: 0,
         id: TableId(16_400),
         name: TableName::new("public", "wide"),
         source_name: None,

@@ -87,7 +87,7 @@ const POSITION: Position = Position { commit: Lsn(5), ordinal: 6 };
 fn schema() -> Arc<TableSchema> {
     let (name, columns, key) = (TableName::new("public", "t"), Box::default(), Box::default());
     let (identity, since) = (ReplicaIdentity::Default, Position::ZERO);
-    Arc::new(TableSchema { source_name: None, id: TableId(1), name, columns, key, identity, since })
+    Arc::new(TableSchema { last_attnum: 0, source_name: None, id: TableId(1), name, columns, key, identity, since })
 }
 
 /// Makes every call once, each with other arguments.

@@ -171,6 +171,7 @@ pub(super) fn table(id: u32, name: &str, columns: &[(&str, u32, &str)], key: &[u
         nullable: !key.contains(&(place as u16)),
     };
     Arc::new(TableSchema {
+        last_attnum: 0,
         source_name: None,
         id: TableId(id),
         name: TableName::new("public", name),

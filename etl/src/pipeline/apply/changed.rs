@@ -1,4 +1,5 @@
-//! What when a table's rows look different from here on? It leaves the cursor, alone, and is copied as it is now.
+//! What when a table's rows look different from here on? It is followed in place where that is certain; otherwise it
+//! leaves the cursor, alone, and is copied as it is now.
 
 use std::sync::Arc;
 
@@ -8,10 +9,12 @@ use tokio::sync::oneshot;
 use super::{Applier, Leave, LeaveRequest, Left, notes_of, part_of};
 use crate::clock;
 use crate::error::EtlResult;
+use crate::lsn::Position;
 use crate::relay::Aborted;
 use crate::schema::TableId;
 use crate::source::Stopped;
 use crate::store::CursorId;
+use crate::transform::Selection;
 
 /// A block, or what is left of one.
 #[derive(Debug)]
@@ -45,23 +48,59 @@ pub(super) struct Waiting {
     changed: Changed,
 }
 
+/// A table whose rows are read in another shape since.
+#[derive(Debug)]
+pub(super) struct Reshaped {
+    /// Where the shape begins.
+    pub(super) position: Position,
+    table: TableId,
+    before: Arc<Selection>,
+}
+
 impl Applier {
-    /// Reads a block as far as all tables look as they are known to.
-    pub(super) fn block(&mut self, rest: Rest) -> EtlResult<()> {
-        let mut assembly = self.assembler.read(&rest.bytes, rest.offset, rest.in_stream.as_deref())?;
-        let stopped = assembly.stopped.take();
-        let notes = notes_of(&assembly, rest.bytes.len());
-        self.notes.join(self.run.board.memory.charge(part_of(self.cursor), notes));
-        self.state.add(assembly, clock::monotonic());
-        if let Some(Stopped { at, table, what }) = stopped {
-            let rest = Rest { bytes: rest.bytes.slice(at..), offset: rest.offset + at as u64, ..rest };
-            let changed = Changed { table, what };
+    /// Reads a block as far as it is certain what its rows look like.
+    pub(super) async fn block(&mut self, mut rest: Rest) -> EtlResult<()> {
+        loop {
+            let mut assembly = self.assembler.read(&rest.bytes, rest.offset, rest.in_stream.as_deref())?;
+            let stopped = assembly.stopped.take();
+            let notes = notes_of(&assembly, rest.bytes.len());
+            self.notes.join(self.run.board.memory.charge(part_of(self.cursor), notes));
+            self.state.add(assembly, clock::monotonic());
+            let Some(stopped) = stopped else { return Ok(()) };
+            rest = Rest { bytes: rest.bytes.slice(stopped.at..), offset: rest.offset + stopped.at as u64, ..rest };
+            if self.is_followed_in_place(&stopped).await? {
+                continue;
+            }
+            let changed = Changed { table: stopped.table, what: stopped.change.what };
             if self.cursor == CursorId::Main {
                 self.part_with(changed.clone());
             }
             self.stopped = Some(Waiting { rest, changed });
+            return Ok(());
         }
-        Ok(())
+    }
+
+    /// Goes on with the table as it is now, where that is certain.
+    async fn is_followed_in_place(&mut self, stopped: &Stopped) -> EtlResult<bool> {
+        let Stopped { table, position, change, .. } = stopped;
+        let Some(shape) = &change.shape else { return Ok(false) };
+        let Some(selection) = self.run.follow(*table, shape, *position).await? else { return Ok(false) };
+        let (assembly, before) = self.assembler.reshape(*table, selection, *position)?;
+        self.state.add(assembly, clock::monotonic());
+        self.reshaped.extend(before.map(|before| Reshaped { position: *position, table: *table, before }));
+        Ok(true)
+    }
+
+    /// Everything that is not durable is read again, and in the shape that it had.
+    pub(super) fn read_as_before(&mut self) {
+        for reshaped in self.reshaped.drain(..).rev() {
+            self.assembler.read_as(reshaped.table, reshaped.before);
+        }
+    }
+
+    /// How the cursor's table is read now.
+    pub(in crate::pipeline) fn selection_of(&self, table: TableId) -> Option<Arc<Selection>> {
+        self.assembler.follow_of(table).map(|follow| Arc::clone(&follow.selection))
     }
 
     /// Nothing after the change becomes durable before it is stored that the table is to be copied: what is read up to
@@ -79,13 +118,13 @@ impl Applier {
     }
 
     /// Reads on once the table that had changed is gone.
-    pub(super) fn go_on(&mut self) -> EtlResult<()> {
+    pub(super) async fn go_on(&mut self) -> EtlResult<()> {
         match self.stopped.take() {
             Some(waiting) if self.assembler.followed().any(|table| table == waiting.changed.table) => {
                 self.stopped = Some(waiting);
                 Ok(())
             }
-            Some(waiting) => self.block(waiting.rest),
+            Some(waiting) => self.block(waiting.rest).await,
             None => Ok(()),
         }
     }

@@ -47,6 +47,7 @@ impl Applier {
         }
         let end = self.run.relay.head().end;
         self.stopped = None;
+        self.reshaped.clear();
         self.reader.let_go();
         self.state.give_up(&tables, end);
         self.given_up = Some(GivenUp { tables, end, answer });

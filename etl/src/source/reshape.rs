@@ -1,0 +1,50 @@
+//! Is it certain what a RELATION's columns are? Only then is a table followed in place; else it is copied again (R10).
+
+use super::catalog::PublishedTable;
+use super::shape::{Shape, difference};
+use crate::schema::{Kind, SchemaChange, changes};
+
+/// Whether rows of this shape have the columns that the catalog shows `now`, and older rows have values in them that are
+/// known: `known` is how the table looked when its rows last did as expected. Otherwise says why not.
+///
+/// A RELATION names columns and has no `attnum`, and the catalog may be ahead of the stream. Columns never come back and
+/// each new one takes the next `attnum`. So where no new one is gone again, and either none is new or none is gone, the
+/// columns at the RELATION are those of the catalog: every set of columns between `known` and `now` of the same size is
+/// the same set.
+pub(crate) fn follow(known: &PublishedTable, now: &PublishedTable, shape: &Shape) -> Result<(), String> {
+    if let Some(what) = difference(&now.schema, shape) {
+        return Err(format!("the catalog is ahead of the stream: {what}"));
+    }
+    let last = known.schema.last_attnum;
+    let new = now.attnums.iter().filter(|attnum| **attnum > last).count();
+    let is_gone = known.attnums.iter().any(|attnum| !now.attnums.contains(attnum));
+    let was_given = usize::try_from(now.schema.last_attnum - last).unwrap_or(usize::MAX);
+    if last <= 0 || new != was_given || (is_gone && new > 0) {
+        return Err("columns came and went: which ones these are is not certain".to_owned());
+    }
+    if known.leaves != now.leaves || known.row_filter != now.row_filter {
+        return Err("what is published of it changed too".to_owned());
+    }
+    if known.filenodes != now.filenodes || now.filenodes.contains(&None) {
+        return Err("it was rewritten: its rows may have other values".to_owned());
+    }
+    let is_partitioned = now.leaves.iter().any(|leaf| leaf.id != now.schema.id);
+    for change in changes(&known.schema, &now.schema) {
+        match change {
+            SchemaChange::AddColumn(column) if is_partitioned || now.filled.contains(&column.attnum) => {
+                return Err(format!("older rows have a value in the new column {}", column.name));
+            }
+            SchemaChange::RetypeColumn { from, to } if !is_alike(&from.kind, &to.kind) => {
+                return Err(format!("the column {} has values of another kind", to.name));
+            }
+            SchemaChange::ChangeKey { .. } => return Err("its key is another".to_owned()),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Whether a value that was not rewritten is the same value.
+fn is_alike(from: &Kind, to: &Kind) -> bool {
+    from == to || matches!((from, to), (Kind::Numeric(_), Kind::Numeric(_)))
+}
