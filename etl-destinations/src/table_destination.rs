@@ -232,8 +232,8 @@ impl<W: TableWriter> TableDestination<W> {
         self.meet(std::iter::once(table)).await?;
         // What cannot be named was never written.
         let Some(schema) = self.store.schema_at(table, END).await? else { return Ok(()) };
-        let known = self.tables().get(table).cloned();
-        let target: Arc<TargetTable> = known.unwrap_or_else(|| Arc::new(self.tables().make(&schema)));
+        // As it is to be from now on: one that was met before may have had another shape.
+        let target = Arc::new(self.tables().make(&schema));
         self.tables().forget(table);
         self.writer.reset(&target).await?;
         self.stored().remove(&CursorId::Table(table));

@@ -1,5 +1,6 @@
 //! Does the destination equal the source when everything that can be killed is killed, at times drawn from a seed?
 
+mod altered;
 mod big_copy;
 mod disk;
 mod faults;

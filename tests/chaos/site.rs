@@ -12,7 +12,7 @@ use tokio_postgres::Client;
 pub(crate) struct Site {
     pub(crate) program: Program,
     until_caught_up: Program,
-    reader: Reader,
+    pub(crate) reader: Reader,
     pub(crate) slot: String,
     dir: tempfile::TempDir,
 }

@@ -1,5 +1,6 @@
 //! Do copied rows arrive once, and do new copies replace old ones?
 
+use super::shapes::reshaped;
 use super::trial::{CaseResult, NULL, Transaction, Trial, UNCHANGED, chunk, items, promised};
 use crate::destination::{CopyChunk, Destination};
 use crate::lsn::{Lsn, Position};
@@ -47,7 +48,14 @@ pub(super) async fn a_new_copy_forgets_the_old_one(trial: &mut Trial<'_>) -> Cas
     // The tokens are forgotten too: this one was written before, and now means other rows.
     trial.destination().truncate_table(table.id).await?;
     trial.chunk(&table, chunk(2, 1), &[&["5", "50", "e"]]).await?;
-    trial.expect(&table, &[&["5", "50", "e"]]).await
+    trial.expect(&table, &[&["5", "50", "e"]]).await?;
+    // A table that changed is copied as it is by then.
+    let after = reshaped(&table);
+    trial.declare(&after).await?;
+    trial.destination().truncate_table(table.id).await?;
+    trial.chunk(&after, chunk(3, 0), &[]).await?;
+    trial.chunk(&after, chunk(3, 1), &[&["6", "f", "new"]]).await?;
+    trial.expect(&after, &[&["6", "f", "new"]]).await
 }
 
 /// As the engine goes on with a copy under a second snapshot: some rows come again, newer, and the events before them

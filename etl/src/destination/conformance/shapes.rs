@@ -8,7 +8,7 @@ use crate::lsn::{Lsn, Position};
 use crate::schema::{Column, Kind, TableSchema};
 
 /// `items` with a column dropped, one renamed, one of another type, and one that is new.
-fn after(before: &TableSchema) -> Arc<TableSchema> {
+pub(super) fn reshaped(before: &TableSchema) -> Arc<TableSchema> {
     let mut columns = before.columns.to_vec();
     columns[0].type_oid = 20;
     columns[0].kind = Kind::Int8;
@@ -34,7 +34,7 @@ fn refused(delivered: EtlResult<()>, table: &TableSchema) -> CaseResult {
 
 pub(super) async fn schema_changes_are_followed_within_a_batch(trial: &mut Trial<'_>) -> CaseResult {
     let (before, other) = (items(1), table(2, "other", &[("id", 23, "integer")], &[0]));
-    let after = after(&before);
+    let after = reshaped(&before);
     trial.copy(&before, &[&["1", "10", "a"], &["2", "20", "b"]]).await?;
     trial.copy(&other, &[]).await?;
     trial.declare(&after).await?;
