@@ -19,7 +19,7 @@ use crate::metadata_columns::ChangeType;
 use crate::plan::{Planned, plan};
 use crate::table_rules::TableRules;
 use crate::target_tables::TargetTables;
-use crate::writer::{BatchRows, KeyedChanges, StampedRow, Step, TableBatch, TableWriter, TargetTable, WriteUnit};
+use crate::writer::{BatchRows, KeyedChanges, StampedRow, Step, TableBatch, TableWriter, WriteUnit};
 
 /// How often a unit is made anew because another position was stored meanwhile.
 const MOST_CONFLICTS: usize = 8;
