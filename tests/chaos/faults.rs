@@ -33,7 +33,7 @@ pub(crate) async fn kill_until<T>(program: &Program, seed: u64, work: impl Futur
 }
 
 /// Lets the program run, and does harm to what is around it until the work is done.
-async fn harm_until<T>(
+pub(crate) async fn harm_until<T>(
     program: &Program,
     work: impl Future<Output = T>,
     harm: impl Future<Output = std::convert::Infallible>,

@@ -3,6 +3,7 @@
 mod altered;
 mod big_copy;
 mod disk;
+mod failover;
 mod faults;
 mod files;
 mod large;

@@ -11,6 +11,7 @@ mod identity;
 mod idle;
 mod large_rows;
 mod leftovers;
+mod published;
 mod relay_full;
 mod reshaped;
 mod rules;

@@ -167,7 +167,19 @@ async fn a_stream_goes_on_at_the_standby_that_has_the_slot() {
     caught_up(&running).await;
     assert!(running.handle().status().source.unwrap().failover);
 
+    // Somebody writes until the primary is gone: what no standby has was not sent.
+    let writer = client(&pair.primary.url()).await;
+    let writes = tokio::spawn(async move {
+        for n in 5000_i32.. {
+            let write = format!("INSERT INTO a VALUES ({n}, 'w'); UPDATE b SET v = v || '.' WHERE id = {n} % 50");
+            if writer.batch_execute(&write).await.is_err() {
+                return;
+            }
+        }
+    });
+    tokio::time::sleep(Duration::from_secs(1)).await;
     pair.primary.stop(Shutdown::Immediate).await.unwrap();
+    writes.await.unwrap();
     pair.standby.promote().await.unwrap();
     let write = "INSERT INTO b SELECT g, 'after' FROM generate_series(3000, 3500) g; DELETE FROM a WHERE id < 30";
     pair.at_standby.batch_execute(write).await.unwrap();
@@ -242,11 +254,42 @@ async fn r9_a_promoted_standby_that_lacks_changes_costs_the_tables_that_have_the
     wait_for(&pair.at_standby, "SELECT count(*) = 0 FROM pg_stat_wal_receiver").await;
     pair.at_primary.batch_execute("INSERT INTO a VALUES (500, 'never was'); DELETE FROM a WHERE id = 3").await.unwrap();
     caught_up(&running).await;
-    stop(running).await;
     pair.primary.stop(Shutdown::Immediate).await.unwrap();
     pair.standby.promote().await.unwrap();
+    // The run meets it when it connects again, and says the same.
+    let ended = tokio::time::timeout(Duration::from_secs(60), running.wait()).await.unwrap();
+    let error = ended.unwrap_err();
+    assert_eq!(error.context("copy again"), Some("public.a"), "{error}");
     pair.at_standby.batch_execute("INSERT INTO b VALUES (600, 'of the new primary')").await.unwrap();
     refused(&world, "the source's history is not the one that was read", "public.a").await;
     resynced(&world, &pair.at_standby).await;
     assert_eq!(generations(&world).await, of(2, 1));
+}
+
+/// The slot on the standby follows an idle database, so that the standby lets go of its WAL.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p6_the_slot_of_a_standby_follows_where_only_others_write() {
+    let Some(pair) = Pair::start(16, &[]).await else { return };
+    let tables =
+        "CREATE TABLE a (id int PRIMARY KEY, v text); CREATE TABLE other (t text); CREATE PUBLICATION p FOR TABLE a";
+    pair.at_primary.batch_execute(tables).await.unwrap();
+    pair.is_replayed().await;
+    let world = World::new("shop", &pair.standby.url());
+    let running = world.start().await;
+    caught_up(&running).await;
+    pair.at_primary
+        .batch_execute("INSERT INTO other SELECT repeat('x', 1000) FROM generate_series(1, 5000)")
+        .await
+        .unwrap();
+    let at: String = pair.at_primary.query_one("SELECT pg_current_wal_lsn()::text", &[]).await.unwrap().get(0);
+    let follows =
+        format!("SELECT confirmed_flush_lsn >= '{at}' FROM pg_replication_slots WHERE slot_name = 'etl_shop'");
+    wait_for(&pair.at_standby, &follows).await;
+    let check = check(&SourceConfig::from_url(&world.url).unwrap().publication("p"), "etl_shop").await.unwrap();
+    assert!(check.iter().all(|finding| !finding.what.contains("what this standby still reads")), "{check:?}");
+    pair.standby.configure("hot_standby_feedback", "off").await.unwrap();
+    let check =
+        etl::source::check(&SourceConfig::from_url(&world.url).unwrap().publication("p"), "etl_shop").await.unwrap();
+    assert!(check.iter().any(|finding| finding.hint.contains("hot_standby_feedback")), "{check:?}");
+    stop(running).await;
 }

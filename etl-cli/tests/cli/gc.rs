@@ -6,7 +6,7 @@ use etl_local_postgres::LocalPostgres;
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use crate::scene::{SOON, etl, refused};
+use crate::scene::{SOON, config, etl, refused, server_with_a_table};
 
 async fn said(command: &mut Command) -> String {
     let output = timeout(SOON, command.output()).await.expect("too late").unwrap();
@@ -68,4 +68,17 @@ async fn gc_lists_what_pipelines_have_left_and_removes_what_it_is_told_to() {
     let listed = said(&mut gc(&[])).await;
     assert!(!listed.contains("gone") && !listed.contains("slot         etl_old"), "{listed}");
     said(&mut etl(dir.path(), &["-c", "shop.yaml", "run", "--until-caught-up"])).await;
+}
+
+#[tokio::test]
+async fn a_lost_slot_is_refused_until_the_tables_may_be_copied_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = server_with_a_table().await;
+    config(dir.path(), "shop", &server.url(), "{ 'null': {} }");
+    refused(dir.path(), &["run", "--until-caught-up"], 0, &[]).await;
+    server.psql("SELECT pg_drop_replication_slot('etl_shop')").await.unwrap();
+    let expected = ["the slot is gone", "copy again=public.t", "etl run --resync-affected"];
+    refused(dir.path(), &["run", "--until-caught-up"], 1, &expected).await;
+    refused(dir.path(), &["run", "--until-caught-up", "--resync-affected"], 0, &["copy again=public.t"]).await;
+    refused(dir.path(), &["run", "--until-caught-up"], 0, &[]).await;
 }

@@ -385,3 +385,15 @@ fn a_file_that_is_no_config_is_one_problem() {
         "{missing}"
     );
 }
+
+#[test]
+fn thresholds_that_contradict_each_other_are_a_problem_where_they_are_written() {
+    let text = "\
+pipeline: { id: shop }
+source: { postgres: { url: 'postgres://u@h/d', publication: p, wal_guard: { pause_at: 4GiB, limit: 2GiB } } }
+destination: { memory: {} }
+";
+    let shown = shown(text, &[]);
+    let is_it = |shown: &String| shown.contains("source.postgres.wal_guard.limit") && shown.contains("pause_at");
+    assert!(shown.iter().any(is_it), "{shown:#?}");
+}

@@ -161,6 +161,9 @@ impl PipelineBuilder {
                 problems.push(format!("{name} must not be 0"));
             }
         }
+        if let Some((key, why)) = self.source.wal_guard.problem() {
+            problems.push(format!("wal_guard.{key}: {why}"));
+        }
         match (self.data_dir, self.destination) {
             (Some(data_dir), Some(destination)) if problems.is_empty() => Ok(Pipeline {
                 id: self.id,

@@ -13,6 +13,7 @@ use tracing::Instrument;
 use super::control::Stop;
 use super::intake::{Intake, Part};
 use super::prepared;
+use super::report::note_touched;
 use super::run::Run;
 use crate::clock;
 use crate::error::{ErrorKind, EtlError, EtlResult, RetryClass};
@@ -133,6 +134,10 @@ impl Receiver {
     /// One connection, until it is lost or the pipeline ends.
     async fn connection(&mut self, waits: &mut Waits) -> EtlResult<()> {
         let run = Arc::clone(&self.run);
+        if self.has_streamed {
+            // What is noted says which tables it costs where the source is not the same any more.
+            note_touched(&run).await?;
+        }
         let is_binary = run.form.is_binary();
         let request = run.stream_request(is_binary);
         let Opened { stream, confirmed, must_come } =

@@ -103,7 +103,8 @@ SELECT r.root, c.oid, n.nspname, c.relname, c.reltuples::float8, pg_catalog.pg_r
   FROM unnest($1::oid[]) AS r(root)
  CROSS JOIN LATERAL (SELECT relid::oid FROM pg_catalog.pg_partition_tree(r.root) WHERE isleaf
                      UNION SELECT oid FROM pg_catalog.pg_class WHERE oid = r.root AND relkind <> 'p') t(leaf)
-  JOIN pg_catalog.pg_class c ON c.oid = t.leaf JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  JOIN pg_catalog.pg_class c ON c.oid = t.leaf AND c.relkind = 'r'
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
  ORDER BY r.root, c.oid";
 
 /// The tables of a publication, by oid.

@@ -8,7 +8,7 @@ use super::standby::{can_read_standby, is_standby};
 use super::{PublishedTable, SourceConfig, published_tables};
 use crate::error::{ErrorKind, EtlError, EtlResult};
 use crate::postgres::{Connection, Session, query_error};
-use crate::schema::{ReplicaIdentity, TablePatterns, TableSchema};
+use crate::schema::{ReplicaIdentity, TableName, TablePatterns, TableSchema};
 use crate::transform::Transform;
 
 /// Whether a finding keeps a pipeline from running.
@@ -137,6 +137,7 @@ async fn check_tables(
     has_changes: bool,
 ) -> EtlResult<Vec<Finding>> {
     let mut findings = choices(transform, tables);
+    findings.extend(foreign_partitions(session, tables).await?);
     for table in tables {
         findings.extend(identity(&table.schema).filter(|_| has_changes));
         findings.extend(rights(session, table.schema.id.0, &table.schema).await?);
@@ -149,6 +150,27 @@ async fn check_tables(
         }
     }
     Ok(findings)
+}
+
+/// Of partitioned tables, what holds its rows at another server.
+const FOREIGN: &str = "
+SELECT n.nspname, c.relname FROM unnest($1::oid[]) AS r(root)
+ CROSS JOIN LATERAL pg_catalog.pg_partition_tree(r.root) t
+  JOIN pg_catalog.pg_class c ON c.oid = t.relid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ WHERE c.relkind = 'f' ORDER BY 1, 2";
+
+async fn foreign_partitions(session: &Session, tables: &[PublishedTable]) -> EtlResult<Vec<Finding>> {
+    let roots: Vec<u32> = tables.iter().map(|table| table.schema.id.0).collect();
+    let rows = session.client().query(FOREIGN, &[&roots]).await;
+    let rows = rows.map_err(|e| query_error("look for foreign partitions", e))?;
+    let finding = |row: &tokio_postgres::Row| {
+        let name = TableName::new(row.get::<_, String>(0), row.get::<_, String>(1));
+        Finding::warning(
+            format!("{name} is a foreign partition: its rows are at another server, and neither copied nor followed"),
+            "Read that server too, with a pipeline of its own",
+        )
+    };
+    Ok(rows.iter().map(finding).collect())
 }
 
 /// What is wrong with the choice of columns and names.

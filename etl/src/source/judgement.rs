@@ -222,6 +222,7 @@ fn another_history(before: &Remembered, found: &Found) -> Option<Break> {
         return Some(
             Break::new(what, Extent::Since(at), hint)
                 .with("timeline", timeline)
+                .with("now", found.identity.timeline)
                 .with("left at", shown)
                 .with("read up to", confirmed.max(before.written))
                 .keeps_slot(slot),

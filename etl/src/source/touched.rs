@@ -176,6 +176,9 @@ impl Break {
         for (key, value) in context {
             error = error.with(key, value);
         }
+        if affected.is_empty() {
+            return error.hint(format!("No table has to be copied again: the next start goes on by itself. {hint}"));
+        }
         let names: Vec<String> = affected.iter().take(MOST_NAMES).map(|table| table.name.to_string()).collect();
         let more = affected.len().saturating_sub(MOST_NAMES);
         let more = if more == 0 { String::new() } else { format!(" and {more} more") };
@@ -212,6 +215,8 @@ mod tests {
         for part in ["read up to=0/64", "copy again=public.t1, public.t2", "--resync-affected", "Somebody dropped"] {
             assert!(text.contains(part), "{text}");
         }
+        let none = broken().into_error(&[]).to_string();
+        assert!(none.contains("goes on by itself") && !none.contains("resync"), "{none}");
         let many: Vec<Affected> = (0..60).map(table).collect();
         assert!(broken().into_error(&many).to_string().contains("and 10 more"));
     }
