@@ -35,7 +35,7 @@ pub fn kinds() -> Vec<Kind> {
 
 /// A table of these columns.
 pub fn table(oid: u32, kinds: &[Kind]) -> Arc<TableSchema> {
-    let column = |kind: &Kind| Column {
+    let column = |kind: &Kind| Column { fill: None,
         name: "c".into(),
         attnum: 0,
         type_oid: 0,

@@ -23,7 +23,11 @@ GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader";
 const SCRIPT: &[(&str, &str)] = &[
     ("TRUNCATE t", "INSERT INTO t SELECT g, 'a' || g, 'b' || g, g FROM generate_series(1, 300) g"),
     ("ALTER TABLE t ADD COLUMN c1 text", "INSERT INTO t (id, c1) VALUES (1001, 'new')"),
-    ("ALTER TABLE t ADD COLUMN c2 int DEFAULT 7", "INSERT INTO t (id) VALUES (1002)"),
+    (
+        "ALTER TABLE t ADD c2 int DEFAULT 7, ADD f2 text DEFAULT 'it''s \"old\"', ADD f3 boolean DEFAULT true,
+            ADD f4 timestamptz DEFAULT now(), ADD f5 numeric(10, 2) DEFAULT 1.50, ADD f6 date DEFAULT '2024-02-29'",
+        "INSERT INTO t (id) VALUES (1002)",
+    ),
     ("ALTER TABLE t ADD COLUMN c3 float8 DEFAULT random()", "UPDATE t SET a = 'x' WHERE id = 3"),
     ("ALTER TABLE t DROP COLUMN n", "UPDATE t SET a = 'y' WHERE id = 4"),
     ("ALTER TABLE t RENAME COLUMN a TO z", "UPDATE t SET z = 'z' WHERE id = 5"),

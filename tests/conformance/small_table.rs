@@ -14,6 +14,7 @@ pub(crate) const COMMITTED: Timestamp = Timestamp(1_700_000_000_000_000);
 /// `k`, the key, and `v`.
 pub(crate) fn schema() -> Arc<TableSchema> {
     let column = |(place, name): (usize, &str)| Column {
+        fill: None,
         name: name.into(),
         attnum: place as i16 + 1,
         type_oid: 25,

@@ -154,6 +154,11 @@ async fn generation(world: &World) -> u64 {
 /// What can be followed without copying anything again.
 const IN_PLACE: &[(&str, &str)] = &[
     ("ALTER TABLE t ADD COLUMN c1 text", "INSERT INTO t (id, c1) VALUES (101, 'new')"),
+    (
+        "ALTER TABLE t ADD f1 int NOT NULL DEFAULT 0, ADD f2 text DEFAULT 'it''s, \"old\"', ADD f3 boolean DEFAULT true,
+            ADD f4 timestamptz DEFAULT now(), ADD f5 numeric(10, 2) DEFAULT 1.50",
+        "UPDATE t SET f1 = 1, f2 = NULL, f3 = false WHERE id = 3",
+    ),
     ("ALTER TABLE t DROP COLUMN n", "UPDATE t SET a = 'y' WHERE id = 4"),
     ("ALTER TABLE t RENAME COLUMN a TO z", "UPDATE t SET z = 'z' WHERE id = 5"),
     (

@@ -16,6 +16,7 @@ use crate::writer::{BatchRows, KeyedChanges, TargetTable};
 
 fn schema(key: &[u16]) -> Arc<TableSchema> {
     let column = |(place, name): (usize, &str)| Column {
+        fill: None,
         name: name.into(),
         attnum: place as i16 + 1,
         type_oid: 25,

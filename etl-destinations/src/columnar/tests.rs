@@ -19,6 +19,7 @@ const FINITE: ArrowLimits = ArrowLimits { infinities: None };
 
 fn target(kinds: &[(Kind, &str)], metadata: bool) -> Arc<TargetTable> {
     let column = |(place, (kind, type_name)): (usize, &(Kind, &str))| Column {
+        fill: None,
         name: format!("c{place}").into(),
         attnum: place as i16 + 1,
         type_oid: 0,

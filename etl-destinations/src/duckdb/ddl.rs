@@ -118,16 +118,23 @@ pub(super) fn alter(connection: &Connection, table: &TargetTable, change: &Schem
             sql_type(&to.kind),
             comment(&name, &to.name, to)
         ),
-        SchemaChange::AddColumn(column) if !has(&column.name)? => format!(
-            "ALTER TABLE {name} ADD COLUMN {} {};\n{}",
-            quoted(&column.name),
-            sql_type(&column.kind),
-            comment(&name, &column.name, column)
-        ),
+        SchemaChange::AddColumn(column) if !has(&column.name)? => add_column(&name, column),
         // Columns take nulls, keys are not constraints, and what is done already stays.
         _ => return Ok(()),
     };
     run(connection, &sql, "change a table's shape", &table.name)
+}
+
+/// The default is for the rows that are there: later ones come with all their values.
+fn add_column(table: &str, column: &Column) -> String {
+    let (name, of) = (quoted(&column.name), sql_type(&column.kind));
+    let comment = comment(table, &column.name, column);
+    let Some(fill) = &column.fill else { return format!("ALTER TABLE {table} ADD COLUMN {name} {of};\n{comment}") };
+    let fill = fill.replace('\'', "''");
+    format!(
+        "ALTER TABLE {table} ADD COLUMN {name} {of} DEFAULT CAST('{fill}' AS {of});
+         ALTER TABLE {table} ALTER COLUMN {name} DROP DEFAULT;\n{comment}"
+    )
 }
 
 fn rename(connection: &Connection, from: &TableName, to: &TableName) -> EtlResult<()> {

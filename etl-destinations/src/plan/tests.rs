@@ -12,6 +12,7 @@ use crate::writer::BatchRows;
 
 fn schema(id: u32, columns: &[(i16, &str)], since: u64) -> Arc<TableSchema> {
     let column = |(attnum, name): &(i16, &str)| Column {
+        fill: None,
         name: (*name).into(),
         attnum: *attnum,
         type_oid: 25,

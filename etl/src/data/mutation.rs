@@ -53,6 +53,7 @@ impl Random {
 /// A table with these columns.
 pub(crate) fn table(oid: u32, kinds: &[Kind]) -> Arc<TableSchema> {
     let columns = kinds.iter().zip(1..).map(|(kind, attnum)| Column {
+        fill: None,
         name: format!("c{attnum}").into(),
         attnum,
         type_oid: 0,

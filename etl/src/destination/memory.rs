@@ -101,10 +101,16 @@ enum Write {
         new: TextRow,
     },
     Truncate,
-    /// Each column's place before, where it had one.
+    /// What the rows that are there have in each column.
     Reshape {
-        places: Vec<Option<usize>>,
+        columns: Vec<Reshaped>,
     },
+}
+
+/// What a column of a changed table has in rows that are there.
+enum Reshaped {
+    WasAt(usize),
+    Filled(Option<String>),
 }
 
 /// A value of an update.
@@ -157,7 +163,7 @@ impl Table {
                 self.keyless.push(new);
             }
             Write::Truncate => self.truncate(position),
-            Write::Reshape { places } => self.reshape(&places),
+            Write::Reshape { columns } => self.reshape(&columns),
         }
     }
 
@@ -200,11 +206,14 @@ impl Table {
         }
     }
 
-    fn reshape(&mut self, places: &[Option<usize>]) {
+    fn reshape(&mut self, columns: &[Reshaped]) {
         let rows = self.keyed.values_mut().filter_map(|(_, row)| row.as_mut()).chain(&mut self.keyless);
         for row in rows {
-            let value = |place: &Option<usize>| place.and_then(|place| row.get(place).cloned().flatten());
-            *row = places.iter().map(value).collect();
+            let value = |column: &Reshaped| match column {
+                Reshaped::WasAt(place) => row.get(*place).cloned().flatten(),
+                Reshaped::Filled(value) => value.clone(),
+            };
+            *row = columns.iter().map(value).collect();
         }
     }
 
@@ -247,9 +256,12 @@ impl Plan {
         }
         if !changes.is_empty() {
             let is_same = |a: &Column, b: &Column| if a.attnum > 0 { a.attnum == b.attnum } else { a.name == b.name };
-            let place = |column| known.columns.iter().position(|before| is_same(before, column));
-            let places = shape.columns.iter().map(place).collect();
-            self.writes.push((shape.id, Position::ZERO, Write::Reshape { places }));
+            let reshaped = |column: &Column| match known.columns.iter().position(|before| is_same(before, column)) {
+                Some(place) => Reshaped::WasAt(place),
+                None => Reshaped::Filled(column.fill.as_deref().map(str::to_owned)),
+            };
+            let columns = shape.columns.iter().map(reshaped).collect();
+            self.writes.push((shape.id, Position::ZERO, Write::Reshape { columns }));
         }
         *known = Arc::clone(shape);
         Ok(())

@@ -112,7 +112,16 @@ mod tests {
 
     fn column(attnum: i16, name: &str, type_oid: u32) -> Column {
         let kind = Kind::of_builtin(type_oid, -1).unwrap_or(Kind::Other);
-        Column { name: name.into(), attnum, type_oid, modifier: -1, type_name: "".into(), kind, nullable: true }
+        Column {
+            fill: None,
+            name: name.into(),
+            attnum,
+            type_oid,
+            modifier: -1,
+            type_name: "".into(),
+            kind,
+            nullable: true,
+        }
     }
 
     fn table(columns: Vec<Column>) -> TableSchema {

@@ -57,6 +57,9 @@ pub struct Column {
     pub kind: Kind,
     /// Whether it can hold nulls.
     pub nullable: bool,
+    /// What rows have in it that were written before it was added, as text; `None` is null (`attmissingval`).
+    #[serde(default)]
+    pub fill: Option<Box<str>>,
 }
 
 /// How Postgres identifies the row that an update or delete is about.

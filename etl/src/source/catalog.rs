@@ -87,7 +87,7 @@ SELECT c.oid, n.nspname, c.relname, c.relkind::text, c.relreplident::text, NULL:
 const COLUMNS: &str = "
 SELECT a.attrelid, a.attname, a.attnum, a.atttypid, a.atttypmod,
        pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attgenerated::text,
-       a.atthasmissing
+       a.atthasmissing, (a.attmissingval::text::text[])[1]
   FROM pg_catalog.pg_attribute a
  WHERE a.attrelid = ANY($1) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attrelid, a.attnum";
 
@@ -191,6 +191,7 @@ async fn columns(client: &Client, oids: &[u32]) -> EtlResult<HashMap<u32, Vec<At
     for row in rows {
         let (type_oid, modifier): (u32, i32) = (row.get(3), row.get(4));
         let column = Column {
+            fill: row.get::<_, Option<String>>(9).map(Into::into),
             name: row.get::<_, String>(1).into(),
             attnum: row.get(2),
             type_oid,

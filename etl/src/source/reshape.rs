@@ -2,7 +2,7 @@
 
 use super::catalog::PublishedTable;
 use super::shape::{Shape, difference};
-use crate::schema::{Kind, SchemaChange, changes};
+use crate::schema::{Column, Kind, SchemaChange, changes};
 
 /// Whether rows of this shape have the columns that the catalog shows `now`, and older rows have values in them that are
 /// known: `known` is how the table looked when its rows last did as expected. Otherwise says why not.
@@ -31,7 +31,9 @@ pub(crate) fn follow(known: &PublishedTable, now: &PublishedTable, shape: &Shape
     let is_partitioned = now.leaves.iter().any(|leaf| leaf.id != now.schema.id);
     for change in changes(&known.schema, &now.schema) {
         match change {
-            SchemaChange::AddColumn(column) if is_partitioned || now.filled.contains(&column.attnum) => {
+            SchemaChange::AddColumn(column)
+                if is_partitioned || (now.filled.contains(&column.attnum) && !is_plain(&column)) =>
+            {
                 return Err(format!("older rows have a value in the new column {}", column.name));
             }
             SchemaChange::RetypeColumn { from, to } if !is_alike(&from.kind, &to.kind) => {
@@ -42,6 +44,19 @@ pub(crate) fn follow(known: &PublishedTable, now: &PublishedTable, shape: &Shape
         }
     }
     Ok(())
+}
+
+/// Whether what older rows have in a column is a text that says the same everywhere.
+fn is_plain(column: &Column) -> bool {
+    let is_of_plain_kind = match &column.kind {
+        Kind::Bool | Kind::Int2 | Kind::Int4 | Kind::Int8 | Kind::Numeric(Some(_)) | Kind::Text | Kind::Uuid => true,
+        Kind::Date | Kind::Timestamp | Kind::TimestampTz => {
+            // Neither an infinity nor a year before Christ.
+            column.fill.as_ref().is_some_and(|fill| fill.len() <= 32 && !fill.contains(['y', 'B']))
+        }
+        _ => false,
+    };
+    is_of_plain_kind && column.fill.as_deref().is_some_and(|fill| fill != "NaN")
 }
 
 /// Whether a value that was not rewritten is the same value.

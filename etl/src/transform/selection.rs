@@ -142,6 +142,7 @@ mod tests {
 
     fn table(name: &str) -> TableSchema {
         let column = |(place, name): (usize, &str)| Column {
+            fill: None,
             name: name.into(),
             attnum: place as i16 + 1,
             type_oid: 25,

@@ -46,6 +46,7 @@ pub(crate) fn schema() -> Arc<TableSchema> {
             oid => Kind::of_builtin(oid, modifier).unwrap_or(Kind::Other),
         };
         Column {
+            fill: None,
             name: format!("c{place}").into(),
             attnum: place as i16 + 1,
             type_oid: *type_oid,

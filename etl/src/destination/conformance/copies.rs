@@ -54,8 +54,8 @@ pub(super) async fn a_new_copy_forgets_the_old_one(trial: &mut Trial<'_>) -> Cas
     trial.declare(&after).await?;
     trial.destination().truncate_table(table.id).await?;
     trial.chunk(&after, chunk(3, 0), &[]).await?;
-    trial.chunk(&after, chunk(3, 1), &[&["6", "f", "new"]]).await?;
-    trial.expect(&after, &[&["6", "f", "new"]]).await
+    trial.chunk(&after, chunk(3, 1), &[&["6", "f", "new", "g"]]).await?;
+    trial.expect(&after, &[&["6", "f", "new", "g"]]).await
 }
 
 /// As the engine goes on with a copy under a second snapshot: some rows come again, newer, and the events before them

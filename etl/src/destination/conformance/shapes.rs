@@ -7,7 +7,7 @@ use crate::error::{ErrorKind, EtlResult};
 use crate::lsn::{Lsn, Position};
 use crate::schema::{Column, Kind, TableSchema};
 
-/// `items` with a column dropped, one renamed, one of another type, and one that is new.
+/// `items` with a column dropped, one renamed, one of another type, one that is new, and one that older rows have, too.
 pub(super) fn reshaped(before: &TableSchema) -> Arc<TableSchema> {
     let mut columns = before.columns.to_vec();
     columns[0].type_oid = 20;
@@ -16,9 +16,13 @@ pub(super) fn reshaped(before: &TableSchema) -> Arc<TableSchema> {
     columns[2].name = "label".into();
     columns.remove(1);
     columns.push(Column { name: "n".into(), attnum: 4, ..columns[1].clone() });
+    columns.push(Column { name: "f".into(), attnum: 5, fill: Some("it's old".into()), ..columns[1].clone() });
     let since = Position::new(Lsn(100), 3);
     Arc::new(TableSchema { columns: columns.into(), since, ..before.clone() })
 }
+
+/// What older rows have in a column that was added with a default.
+const OLD: &str = "it's old";
 
 /// What cannot be done ends in an error that says so, names the table, and says what to do.
 fn refused(delivered: EtlResult<()>, table: &TableSchema) -> CaseResult {
@@ -42,9 +46,9 @@ pub(super) async fn schema_changes_are_followed_within_a_batch(trial: &mut Trial
         .insert(&before, &["3", "30", "c"])
         .update(&before, &["1", "11", "before"])
         .relation(&after)
-        .insert(&after, &["5000000000", "d", "new"])
+        .insert(&after, &["5000000000", "d", "new", "f"])
         .insert(&other, &["1"])
-        .update(&after, &["2", "after", "x"])
+        .update(&after, &["2", "after", "x", "y"])
         .end();
     let delivered = trial.deliver(&[transaction]).await;
     if !trial.abilities().schema_changes {
@@ -54,12 +58,20 @@ pub(super) async fn schema_changes_are_followed_within_a_batch(trial: &mut Trial
     if trial.abilities().log {
         return trial.expect(&other, &[&["1"]]).await;
     }
-    let expected: &[&[&str]] =
-        &[&["1", "before", NULL], &["2", "after", "x"], &["3", "c", NULL], &["5000000000", "d", "new"]];
+    let expected: &[&[&str]] = &[
+        &["1", "before", NULL, OLD],
+        &["2", "after", "x", "y"],
+        &["3", "c", NULL, OLD],
+        &["5000000000", "d", "new", "f"],
+    ];
     trial.expect(&after, expected).await?;
-    trial.deliver(&[Transaction::at(110).update(&after, &["3", "c", "later"]).end()]).await?;
+    trial.deliver(&[Transaction::at(110).update(&after, &["3", "c", "later", "f"]).end()]).await?;
     trial.expect(&other, &[&["1"]]).await?;
-    let expected: &[&[&str]] =
-        &[&["1", "before", NULL], &["2", "after", "x"], &["3", "c", "later"], &["5000000000", "d", "new"]];
+    let expected: &[&[&str]] = &[
+        &["1", "before", NULL, OLD],
+        &["2", "after", "x", "y"],
+        &["3", "c", "later", "f"],
+        &["5000000000", "d", "new", "f"],
+    ];
     trial.expect(&after, expected).await
 }

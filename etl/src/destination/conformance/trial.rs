@@ -162,6 +162,7 @@ pub(super) fn chunk(generation: u64, index: u64) -> CopyChunk {
 /// A table with columns of these names, types and kinds; the key's places come first.
 pub(super) fn table(id: u32, name: &str, columns: &[(&str, u32, &str)], key: &[u16]) -> Arc<TableSchema> {
     let column = |(place, (name, type_oid, type_name)): (usize, &(&str, u32, &str))| Column {
+        fill: None,
         name: (*name).into(),
         attnum: place as i16 + 1,
         type_oid: *type_oid,
