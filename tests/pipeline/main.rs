@@ -7,6 +7,8 @@ mod confirmed;
 mod copies;
 mod copy_and_stream;
 mod down;
+mod faulty;
+mod filters;
 mod identity;
 mod idle;
 mod large_rows;

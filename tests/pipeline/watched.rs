@@ -2,12 +2,16 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use etl::data::{Change, Event, Op, RawValue, TableRow};
 use etl::destination::{Batch, Capabilities, CopyChunk, Destination, MemoryDestination, TextRow};
 use etl::schema::{TableId, TableSchema};
 use etl::{CursorId, ErrorKind, EtlError, EtlResult, Position};
 use tokio::sync::watch;
+
+/// Nothing takes longer, on a slow machine neither.
+const LONG: Duration = Duration::from_secs(180);
 
 /// What a destination is called for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +26,17 @@ pub(crate) enum Call {
     CopyGoesOn,
     /// Changes.
     Batch,
+    /// Nothing more comes.
+    Shutdown,
+}
+
+/// What goes wrong with a call, once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// It does nothing.
+    Refused,
+    /// It does what it should, and nobody hears of it.
+    Unheard,
 }
 
 /// A change as it came.
@@ -42,12 +57,15 @@ pub(crate) struct Watched {
     memory: MemoryDestination,
     /// The calls that wait.
     hold: watch::Sender<Vec<Call>>,
-    /// The call that waits now.
+    /// The call that waits now, the last one of several.
     waiting: watch::Sender<Option<Call>>,
+    /// All that wait.
+    all_waiting: watch::Sender<Vec<Call>>,
     told: Arc<Mutex<Vec<Told>>>,
     copied: Arc<AtomicUsize>,
     enough: Arc<AtomicUsize>,
-    failing: Arc<AtomicUsize>,
+    faults: Arc<Mutex<Vec<(Call, Fault)>>>,
+    shutdowns: Arc<AtomicUsize>,
     atomic: bool,
 }
 
@@ -55,8 +73,9 @@ impl Watched {
     pub(crate) fn new(memory: MemoryDestination, atomic: bool) -> Self {
         let (hold, waiting) = (watch::Sender::new(Vec::new()), watch::Sender::new(None));
         let enough = Arc::new(AtomicUsize::new(usize::MAX));
-        let (told, copied, failing) = (Arc::default(), Arc::default(), Arc::default());
-        Self { memory, hold, waiting, told, copied, enough, failing, atomic }
+        let all_waiting = watch::Sender::new(Vec::new());
+        let (told, copied, faults, shutdowns) = (Arc::default(), Arc::default(), Arc::default(), Arc::default());
+        Self { memory, hold, waiting, all_waiting, told, copied, enough, faults, shutdowns, atomic }
     }
 
     /// From now on, calls for this wait.
@@ -72,7 +91,7 @@ impl Watched {
 
     /// So many batches from now on are refused.
     pub(crate) fn fail_batches(&self, count: usize) {
-        self.failing.store(count, Ordering::SeqCst);
+        (0..count).for_each(|_| self.fail(Call::Batch, Fault::Refused));
     }
 
     /// Every call goes on.
@@ -90,8 +109,48 @@ impl Watched {
     pub(crate) async fn is_held(&self, call: Call) {
         let mut waiting = self.waiting.subscribe();
         let held = waiting.wait_for(|waiting| *waiting == Some(call));
-        let held = tokio::time::timeout(std::time::Duration::from_secs(30), held).await;
+        let held = tokio::time::timeout(LONG, held).await;
         held.unwrap_or_else(|_| panic!("no call for {call:?}")).unwrap();
+    }
+
+    /// Waits until so many such calls wait.
+    pub(crate) async fn are_held(&self, call: Call, count: usize) {
+        let mut waiting = self.all_waiting.subscribe();
+        let held = waiting.wait_for(|waiting| waiting.iter().filter(|held| **held == call).count() >= count);
+        let held = tokio::time::timeout(LONG, held).await;
+        held.unwrap_or_else(|_| panic!("not {count} calls for {call:?}")).unwrap();
+    }
+
+    /// The next call for this goes wrong.
+    pub(crate) fn fail(&self, call: Call, fault: Fault) {
+        self.faults.lock().unwrap_or_else(PoisonError::into_inner).push((call, fault));
+    }
+
+    /// Whether everything that was to go wrong has.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.faults.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    /// How often it was told that nothing more comes.
+    pub(crate) fn shutdowns(&self) -> usize {
+        self.shutdowns.load(Ordering::SeqCst)
+    }
+
+    fn fault(&self, call: Call) -> Option<Fault> {
+        let mut faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = faults.iter().position(|(failing, _)| *failing == call)?;
+        Some(faults.remove(place).1)
+    }
+
+    async fn go_wrong(&self, call: Call, work: impl Future<Output = EtlResult<()>>) -> EtlResult<()> {
+        let fault = self.fault(call);
+        if fault != Some(Fault::Refused) {
+            work.await?;
+        }
+        match fault {
+            Some(fault) => Err(EtlError::new(ErrorKind::DestinationUnavailable, format!("on purpose: {fault:?}"))),
+            None => Ok(()),
+        }
     }
 
     /// How many copied rows have come.
@@ -108,7 +167,11 @@ impl Watched {
         let mut hold = self.hold.subscribe();
         if hold.borrow().contains(&call) {
             self.waiting.send_replace(Some(call));
+            self.all_waiting.send_modify(|waiting| waiting.push(call));
             let _ = hold.wait_for(|hold| !hold.contains(&call)).await;
+            self.all_waiting.send_modify(|waiting| {
+                waiting.iter().position(|held| *held == call).map(|place| waiting.swap_remove(place));
+            });
         }
     }
 
@@ -138,7 +201,7 @@ fn told(cursor: CursorId, change: &Change) -> Told {
 impl Destination for Watched {
     async fn truncate_table(&self, table_id: TableId) -> EtlResult<()> {
         self.pass(Call::Truncate).await;
-        self.memory.truncate_table(table_id).await
+        self.go_wrong(Call::Truncate, self.memory.truncate_table(table_id)).await
     }
 
     async fn write_table_rows(&self, table_id: TableId, table_rows: Vec<TableRow>) -> EtlResult<()> {
@@ -159,21 +222,23 @@ impl Destination for Watched {
 
     async fn write_copy_chunk(&self, table_id: TableId, chunk: CopyChunk, table_rows: Vec<TableRow>) -> EtlResult<()> {
         let before = self.copied.fetch_add(table_rows.len(), Ordering::SeqCst);
-        self.pass(if table_rows.is_empty() { Call::CopyBegins } else { Call::CopyRows }).await;
+        let call = if table_rows.is_empty() { Call::CopyBegins } else { Call::CopyRows };
+        self.pass(call).await;
         if before >= self.enough.load(Ordering::SeqCst) {
             self.pass(Call::CopyGoesOn).await;
         }
-        self.memory.write_copy_chunk(table_id, chunk, table_rows).await
+        self.go_wrong(call, self.memory.write_copy_chunk(table_id, chunk, table_rows)).await
     }
 
     async fn write_batch(&self, batch: Batch, events: Vec<Event>) -> EtlResult<()> {
         self.note(batch.cursor, &events);
         self.pass(Call::Batch).await;
-        let one_less = |left: usize| left.checked_sub(1);
-        if self.failing.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_ok() {
-            return Err(EtlError::new(ErrorKind::DestinationUnavailable, "the destination is busy"));
-        }
-        self.memory.write_batch(batch, events).await
+        self.go_wrong(Call::Batch, self.memory.write_batch(batch, events)).await
+    }
+
+    async fn shutdown(&self) -> EtlResult<()> {
+        self.shutdowns.fetch_add(1, Ordering::SeqCst);
+        self.go_wrong(Call::Shutdown, self.memory.shutdown()).await
     }
 
     async fn go_back(&self, to: Position) -> EtlResult<()> {

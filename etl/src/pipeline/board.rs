@@ -355,6 +355,9 @@ mod tests {
         let status = board.status();
         let lags: Vec<_> = status.tables.iter().map(|t| (t.lag_bytes, t.lag_seconds)).collect();
         assert_eq!(lags, [(Some(40), Some(5.0)), (None, None), (Some(9), Some(0.0))]);
+        // The source's clock is ahead of ours.
+        main.show(Some(Timestamp(60_000_000)), 7, 0);
+        assert_eq!(board.status().lag_seconds, 0.0);
         main.show(None, 0, 0);
         board.reached(Lsn(100));
         assert_eq!((board.status().lag_bytes, board.status().lag_seconds), (0, 0.0));

@@ -154,10 +154,19 @@ impl Tables {
         for told in self.at_work.values() {
             told.send_replace(true);
         }
-        while let Some(ended) = self.tasks.join_next().await {
-            self.ended(ended)?;
+        loop {
+            let ended = tokio::select! {
+                ended = self.tasks.join_next() => ended,
+                _ = ends.wait_for(|stop| *stop == Stop::Abort) => break,
+            };
+            match ended {
+                Some(ended) => drop(self.ended(ended)?),
+                None => return Ok(()),
+            }
         }
-        Ok(())
+        // A destination that never answers would hold them for ever.
+        self.tasks.shutdown().await;
+        Err(over())
     }
 
     fn show_held(&self) {

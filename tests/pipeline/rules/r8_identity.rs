@@ -38,6 +38,34 @@ async fn r8_an_identity_by_index_follows_changes_of_the_primary_key_and_of_the_i
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r8_a_key_of_several_columns_in_another_order_than_the_tables_is_followed() {
+    let Some(database) = database().await else { return };
+    let client = database.client().await;
+    client
+        .batch_execute(
+            "CREATE TABLE t (v text, a int, big text, b text, PRIMARY KEY (b, a));
+             ALTER TABLE t ALTER big SET STORAGE EXTERNAL;
+             INSERT INTO t SELECT 'v', g, repeat('b' || g, 2000), 'k' || g % 4 FROM generate_series(1, 40) g;
+             CREATE PUBLICATION p FOR TABLE t",
+        )
+        .await
+        .unwrap();
+    let world = World::new(database.name(), &database.url());
+    let running = world.start().await;
+    for change in [
+        "SELECT",
+        "UPDATE t SET v = 'w' WHERE a < 10",
+        "UPDATE t SET a = a + 100 WHERE a % 4 = 1; UPDATE t SET b = b || 'x' WHERE a % 4 = 2",
+        "UPDATE t SET a = -a, b = 'k0', v = NULL WHERE b = 'k3'; DELETE FROM t WHERE a > 120 OR b = 'k2x'",
+    ] {
+        client.batch_execute(change).await.unwrap();
+        caught_up(&running).await;
+        world.assert_equal(&client, &["t"]).await;
+    }
+    stop(running).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r8_under_full_the_key_is_the_primary_key_and_the_old_row_fills_what_was_not_sent() {
     let Some(database) = database().await else { return };
     let client = database.client().await;
