@@ -15,7 +15,7 @@ use crate::{
     guard::Guard, places,
 };
 
-const LONGEST_START: Duration = Duration::from_secs(60);
+const LONGEST_START: Duration = Duration::from_secs(180);
 const LONGEST_STOP: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(20);
 

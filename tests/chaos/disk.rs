@@ -36,7 +36,7 @@ async fn write(client: &Client) {
 
 /// It has said that a disk is full, and goes on trying.
 async fn waits(running: &mut Running) {
-    let line = running.line("No space", Duration::from_secs(30)).await;
+    let line = running.line("No space", Duration::from_secs(120)).await;
     let line =
         line.or_else(|output| output.lines().find(|line| line.contains("is full")).map(str::to_owned).ok_or(output));
     let line = line.unwrap_or_else(|output| panic!("it never said that the disk is full\n{output}"));
@@ -50,9 +50,9 @@ async fn ends_equal(site: &Site, mut running: Running, client: &Client) {
     let slot = "SELECT confirmed_flush_lsn >= $1::text::pg_lsn FROM pg_replication_slots WHERE slot_name = $2::text";
     let flushed: String = client.query_one("SELECT pg_current_wal_flush_lsn()::text", &[]).await.unwrap().get(0);
     let confirmed = async || client.query_one(slot, &[&flushed, &site.slot]).await.unwrap().get::<_, bool>(0);
-    running.until(Duration::from_secs(60), confirmed).await.unwrap();
+    running.until(Duration::from_secs(180), confirmed).await.unwrap();
     running.terminate();
-    let ended = running.end(Duration::from_secs(60)).await.unwrap();
+    let ended = running.end(Duration::from_secs(180)).await.unwrap();
     assert!(ended.success(), "{ended}\n{}", running.output());
     site.assert_equal(client, TABLES).await;
 }
@@ -64,7 +64,7 @@ async fn a_full_disk_of_the_relay_and_the_state_is_waited_for() {
         let Some(site) = Site::acknowledging(&database.url(), ack).await else { return };
         let Some(disk) = SmallDisk::mount_or_skip(&site.data_dir(), 256) else { return };
         let mut running = site.program.start().unwrap();
-        running.line("the table is ready", Duration::from_secs(60)).await.unwrap();
+        running.line("the table is ready", Duration::from_secs(180)).await.unwrap();
         disk.fill().unwrap();
         write(&client).await;
         waits(&mut running).await;
@@ -80,7 +80,7 @@ async fn a_full_disk_of_the_duckdb_file_is_waited_for() {
     let Some(site) = Site::new(&database.url()).await else { return };
     let Some(disk) = SmallDisk::mount_or_skip(&site.file_dir(), 256) else { return };
     let mut running = site.program.start().unwrap();
-    running.line("the table is ready", Duration::from_secs(60)).await.unwrap();
+    running.line("the table is ready", Duration::from_secs(180)).await.unwrap();
     for _ in 0..2 {
         disk.fill().unwrap();
         write(&client).await;
@@ -114,16 +114,19 @@ async fn a_disk_that_fills_during_the_copy_is_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_start_on_a_full_disk_is_refused_with_what_to_do() {
-    let Some((database, client)) = source().await else { return };
-    let Some(site) = Site::new(&database.url()).await else { return };
-    let Some(disk) = SmallDisk::mount_or_skip(&site.data_dir(), 64) else { return };
-    disk.fill().unwrap();
-    let mut running = site.program.start().unwrap();
-    let ended = running.end(Duration::from_secs(60)).await.unwrap();
-    let output = running.output();
-    assert_eq!(ended.code(), Some(1), "{output}");
-    assert!(output.contains("is full") || output.contains("No space"), "{output}");
-    disk.make_room().unwrap();
-    site.assert_equal(&client, TABLES).await;
+async fn a_start_on_a_full_disk_is_refused_with_what_to_do_and_with_room_the_next_one_goes_on() {
+    for is_of_the_file in [false, true] {
+        let Some((database, client)) = source().await else { return };
+        let Some(site) = Site::new(&database.url()).await else { return };
+        let full = if is_of_the_file { site.file_dir() } else { site.data_dir() };
+        let Some(disk) = SmallDisk::mount_or_skip(&full, 64) else { return };
+        disk.fill().unwrap();
+        let mut running = site.program.start().unwrap();
+        let ended = running.end(Duration::from_secs(180)).await.unwrap();
+        let output = running.output();
+        assert_eq!(ended.code(), Some(1), "{output}");
+        assert!(output.contains("is full") || output.contains("No space"), "{output}");
+        disk.make_room().unwrap();
+        site.assert_equal(&client, TABLES).await;
+    }
 }

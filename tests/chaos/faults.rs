@@ -40,14 +40,14 @@ pub(crate) async fn harm_until<T>(
 ) -> T {
     let mut running = program.start().unwrap();
     // A start that is disturbed is refused; what runs goes on.
-    running.line("progress", Duration::from_secs(30)).await.unwrap();
+    running.line("progress", Duration::from_secs(120)).await.unwrap();
     let done = tokio::select! {
         done = work => done,
         ended = running.end(Duration::from_secs(3600)) => panic!("etl gave up: {ended:?}\n{}", running.output()),
         never = harm => match never {},
     };
     running.terminate();
-    let ended = running.end(Duration::from_secs(60)).await.unwrap();
+    let ended = running.end(Duration::from_secs(180)).await.unwrap();
     assert!(ended.success(), "{ended}\n{}", running.output());
     done
 }

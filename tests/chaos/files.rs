@@ -84,7 +84,7 @@ destination: {{ file: {{ path: {files:?}, max_bytes: 64KiB, max_age: 100ms }} }}
         never = write(&writer) => match never {},
     }
     let mut running = Program::etl(["-c", &config, "run", "--until-caught-up"]).await.start().unwrap();
-    let ended = running.end(Duration::from_secs(60)).await.unwrap();
+    let ended = running.end(Duration::from_secs(180)).await.unwrap();
     assert!(ended.success(), "{ended}\n{}", running.output());
 
     let lines = log(&reader, &files, "lines").await;

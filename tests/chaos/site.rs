@@ -93,7 +93,7 @@ destination:
     /// there are.
     pub(crate) async fn assert_equal(&self, client: &Client, tables: &[&str]) -> u64 {
         let mut running = self.until_caught_up.start().unwrap();
-        let ended = running.end(Duration::from_secs(120)).await.unwrap();
+        let ended = running.end(Duration::from_secs(300)).await.unwrap();
         assert!(ended.success(), "{ended}\n{}", running.output());
         let mut all = 0;
         for table in tables {

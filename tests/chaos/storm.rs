@@ -73,7 +73,7 @@ impl Storm<'_> {
         let output = self.running.output();
         let has_started = output.contains("progress");
         let was_asked = output.contains("ending: what was read is being written");
-        let was_disturbed = self.disturbed.elapsed() < Duration::from_secs(15)
+        let was_disturbed = self.disturbed.elapsed() < Duration::from_secs(30)
             || self.under_way.iter().any(|harm| harm.fault.disturbs_a_start());
         let is_right = was_asked || code.is_none() || (!has_started && was_disturbed);
         assert!(is_right, "etl gave up with {code:?} at {:.1} s\n{output}", self.began.elapsed().as_secs_f64());
@@ -151,7 +151,7 @@ impl Storm<'_> {
 async fn storm(seed: u64, lasts: Duration) {
     let mut rng = numbers(seed, 5);
     let ack = ["destination", "relay"].choose(&mut rng).copied().unwrap_or_default();
-    let at_limit = ["wait"].choose(&mut rng).copied().unwrap_or_default();
+    let at_limit = ["wait", "resync"].choose(&mut rng).copied().unwrap_or_default();
     let most = ["2MiB", "16MiB", "10GiB"].choose(&mut rng).copied().unwrap_or_default();
     let relay = format!("{{ max_bytes: {most}, at_limit: {at_limit} }}");
     let workload = Workload::new(seed).connections(3).preloaded(3000).lasting(lasts);

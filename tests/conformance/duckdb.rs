@@ -45,7 +45,7 @@ impl Subject for Duck {
 
 /// What was dropped a moment ago may still be finishing what it began.
 async fn open(file: PathBuf, store: SharedStore) -> EtlResult<impl etl::destination::Destination> {
-    for _ in 0..200 {
+    for _ in 0..12000 {
         match DuckDb::open(&file, Arc::clone(&store)).await {
             Err(error) if error.kind() == ErrorKind::Locked => {
                 tokio::time::sleep(std::time::Duration::from_millis(10)).await;

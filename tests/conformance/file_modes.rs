@@ -112,14 +112,14 @@ async fn a_file_of_csv_tells_null_from_text_and_refuses_what_was_not_sent() {
 #[tokio::test]
 async fn a_file_is_complete_when_it_is_large_or_old_enough() {
     let mut scene = Scene::new(FileFormat::Jsonl).await;
-    (scene.config.max_bytes, scene.config.max_age) = (ByteSize(1000), Duration::from_millis(200));
+    (scene.config.max_bytes, scene.config.max_age) = (ByteSize(1000), Duration::from_secs(2));
     let destination = scene.open();
     scene.run(&destination, vec![insert(["b", &"x".repeat(1000)])]).await.unwrap();
     assert_eq!(scene.files().len(), 1, "too large to wait");
     let (batch, events) = transaction(200, vec![insert(["c", "small"])]);
     destination.write_batch(batch, events).await.unwrap();
     assert_eq!(scene.files().len(), 1);
-    for _ in 0..500 {
+    for _ in 0..12000 {
         if scene.files().len() == 2 {
             return;
         }

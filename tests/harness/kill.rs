@@ -188,7 +188,7 @@ impl Running {
             Ok(Ok(status)) => {
                 // Its last words; a child of its own may hold the output open for longer.
                 let told = async { while self.seen.changed().await.is_ok() {} };
-                let _ = tokio::time::timeout(Duration::from_secs(1), told).await;
+                let _ = tokio::time::timeout(Duration::from_secs(10), told).await;
                 Ok(status)
             }
             Ok(Err(error)) => Err(error.to_string()),
@@ -271,7 +271,7 @@ async fn etl_binary() -> PathBuf {
 mod tests {
     use super::*;
 
-    const SOON: Duration = Duration::from_secs(20);
+    const SOON: Duration = Duration::from_secs(60);
 
     fn shell(script: &str) -> Program {
         Program::at(Path::new("/bin/sh"), ["-c", script])

@@ -119,7 +119,7 @@ async fn remove(client: &Client, name: &str) -> Result<(), tokio_postgres::Error
         where database = $1 and active_pid is not null";
     let slots = "select pg_drop_replication_slot(slot_name) from pg_replication_slots
         where database = $1 and active_pid is null";
-    for _ in 0..100 {
+    for _ in 0..1000 {
         client.execute(end, &[&name]).await?;
         let _ = client.execute(slots, &[&name]).await;
         let left = client.query_one("select count(*) from pg_replication_slots where database = $1", &[&name]).await?;

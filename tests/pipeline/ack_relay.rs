@@ -44,7 +44,7 @@ async fn write(client: &Client, word: &str) {
 pub(crate) async fn forgets(client: &Client, slot: &str) -> bool {
     let flushed: String = client.query_one("SELECT pg_current_wal_flush_lsn()::text", &[]).await.unwrap().get(0);
     let query = "SELECT confirmed_flush_lsn >= $2::text::pg_lsn FROM pg_replication_slots WHERE slot_name = $1::text";
-    for _ in 0..500 {
+    for _ in 0..12000 {
         if client.query_one(query, &[&slot, &flushed]).await.unwrap().get(0) {
             return true;
         }

@@ -55,7 +55,7 @@ async fn cut_short(database: &Database, client: &Client) -> World {
 }
 
 async fn until(mut is_so: impl AsyncFnMut() -> bool) -> Result<(), ()> {
-    for _ in 0..300 {
+    for _ in 0..2400 {
         if is_so().await {
             return Ok(());
         }

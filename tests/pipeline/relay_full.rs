@@ -56,7 +56,7 @@ async fn state(world: &World, table: TableId) -> TableState {
 }
 
 async fn until(mut is_so: impl AsyncFnMut() -> bool) -> Result<(), ()> {
-    for _ in 0..1200 {
+    for _ in 0..2400 {
         if is_so().await {
             return Ok(());
         }
@@ -120,7 +120,7 @@ async fn the_run_ends_and_with_more_room_the_next_one_goes_on() {
     let table = id(&client, "t").await;
     running.handle().pause(table).await.unwrap();
     write(&client).await;
-    let ended = tokio::time::timeout(Duration::from_secs(60), running.wait()).await.expect("it goes on");
+    let ended = tokio::time::timeout(Duration::from_secs(120), running.wait()).await.expect("it goes on");
     let error = ended.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Relay, "{error}");
     assert!(error.hint_text().is_some(), "{error}");

@@ -91,7 +91,7 @@ impl World {
 
     /// Starts into another destination.
     pub(crate) async fn start_into(&self, destination: impl Destination + Clone) -> RunningPipeline {
-        for _ in 0..100 {
+        for _ in 0..2400 {
             match self.pipeline_into(destination.clone()).start().await {
                 Ok(running) => return running,
                 Err(error) if error.kind() == ErrorKind::Locked => tokio::time::sleep(Duration::from_millis(50)).await,
@@ -132,7 +132,7 @@ impl World {
 /// Waits until the pipeline has everything, with an end to patience.
 pub(crate) async fn caught_up(running: &RunningPipeline) {
     let handle = running.handle();
-    let waited = tokio::time::timeout(Duration::from_secs(60), handle.caught_up()).await;
+    let waited = tokio::time::timeout(Duration::from_secs(180), handle.caught_up()).await;
     let Ok(done) = waited else { panic!("not caught up: {:#?}", handle.status()) };
     done.unwrap_or_else(|error| panic!("{error}: {:#?}", handle.status()));
 }
@@ -156,7 +156,7 @@ pub(crate) async fn slot_is_free(client: &Client) {
 }
 
 pub(crate) async fn stop(running: RunningPipeline) {
-    running.shutdown(Duration::from_secs(20)).await.unwrap();
+    running.shutdown(Duration::from_secs(180)).await.unwrap();
 }
 
 async fn source_rows(client: &Client, table: &str) -> (TableId, Vec<TextRow>) {

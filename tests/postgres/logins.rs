@@ -82,8 +82,13 @@ impl Gate {
             fs::write(dir.join(to), fs::read(from).unwrap()).unwrap();
         }
         let session = Session::connect(&self.options("postgres")).await.unwrap();
-        session.client().batch_execute("SELECT pg_reload_conf()").await.unwrap();
-        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        let now = "SELECT clock_timestamp()::text FROM pg_reload_conf()";
+        let asked: String = session.client().query_one(now, &[]).await.unwrap().get(0);
+        // A new session has what the server has read.
+        let has_read = format!("SELECT pg_conf_load_time() >= '{asked}'");
+        while self.server.psql(&has_read).await.unwrap().trim() != "t" {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
     }
 }
 

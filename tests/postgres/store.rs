@@ -1,5 +1,7 @@
 //! Does the state survive in a Postgres, for one engine at a time?
 
+use std::time::Duration;
+
 use etl::postgres::ConnectOptions;
 use etl::schema::TableId;
 use etl::store::{CursorId, PostgresStore, StateStore, TableState, conformance};
@@ -11,7 +13,13 @@ fn options(database: &Database) -> ConnectOptions {
 }
 
 async fn open(database: &Database, pipeline: &str) -> PostgresStore {
-    PostgresStore::open(options(database), "state of \"etl\"", pipeline).await.unwrap()
+    loop {
+        match PostgresStore::open(options(database), "state of \"etl\"", pipeline).await {
+            // The server may not have noticed yet that another one's session has ended.
+            Err(error) if error.kind() == ErrorKind::Locked => tokio::time::sleep(Duration::from_millis(20)).await,
+            opened => return opened.unwrap(),
+        }
+    }
 }
 
 #[tokio::test]

@@ -72,7 +72,7 @@ async fn every_change_comes_once_and_what_is_confirmed_reaches_the_slot() {
     let mut waited = 0;
     while confirmed(&database, &slot).await < end {
         waited += 1;
-        assert!(waited < 200, "the slot was not told");
+        assert!(waited < 6000, "the slot was not told");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(confirmed(&database, &slot).await, end);
@@ -80,7 +80,7 @@ async fn every_change_comes_once_and_what_is_confirmed_reaches_the_slot() {
 
 #[tokio::test]
 async fn p1_a_consumer_that_blocks_keeps_its_connection_and_confirms_nothing() {
-    let builder = etl_local_postgres::LocalPostgres::builder().setting("wal_sender_timeout", "1s");
+    let builder = etl_local_postgres::LocalPostgres::builder().setting("wal_sender_timeout", "2s");
     let Some(server) = dedicated(builder).await else { return };
     server.psql("CREATE TABLE t (id int PRIMARY KEY); CREATE PUBLICATION p FOR TABLE t").await.unwrap();
     let options = ConnectOptions::from_url(&server.url()).unwrap();
@@ -95,8 +95,8 @@ async fn p1_a_consumer_that_blocks_keeps_its_connection_and_confirms_nothing() {
     let reporter = Reporter::new(Lsn::ZERO);
     let feedback = tokio::spawn(reporter.clone().run(stream.writer, confirmations, is_over));
     server.psql("INSERT INTO t SELECT generate_series(1, 1000)").await.unwrap();
-    // Nobody reads for three times the server's patience.
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    // Nobody reads for twice the server's patience.
+    tokio::time::sleep(Duration::from_secs(4)).await;
     assert_eq!(server.psql(state).await.unwrap(), before.replace("false", "true"));
     assert!(!feedback.is_finished());
     drop(stream.reader);

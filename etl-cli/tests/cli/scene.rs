@@ -5,12 +5,13 @@ use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use etl_local_postgres::LocalPostgres;
+use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-/// No refusal takes longer.
-pub(crate) const SOON: Duration = Duration::from_secs(30);
+/// Nothing takes longer, on a slow machine neither.
+pub(crate) const SOON: Duration = Duration::from_secs(180);
 
 pub(crate) fn etl(dir: &Path, words: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_etl"));
@@ -54,6 +55,17 @@ pub(crate) async fn running(dir: &Path) -> Child {
     // Somebody has to read on, or the process ends at a broken pipe.
     tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
     child
+}
+
+/// What it prints when it is asked something and does as it is told.
+pub(crate) async fn says(dir: &Path, words: &[&str]) -> String {
+    let output = timeout(SOON, etl(dir, words).output()).await.expect("too late").unwrap();
+    assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+pub(crate) async fn status(dir: &Path) -> Value {
+    serde_json::from_str(&says(dir, &["status", "--json"]).await).unwrap()
 }
 
 pub(crate) async fn server_with_a_table() -> LocalPostgres {

@@ -3,11 +3,10 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::scene::{SOON, config, etl, refused, running, server_with_a_table};
+use crate::scene::{config, refused, running, says, server_with_a_table, status};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
 
 /// Adds the section `telemetry` to the config; returns the port.
 fn with_http(dir: &Path, token: Option<&str>) -> u16 {
@@ -31,18 +30,8 @@ async fn get(port: u16, path: &str, token: Option<&str>) -> (u16, String) {
     (code, answer.split_once("\r\n\r\n").unwrap().1.to_owned())
 }
 
-async fn says(dir: &Path, words: &[&str]) -> String {
-    let output = timeout(SOON, etl(dir, words).output()).await.expect("too late").unwrap();
-    assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
-async fn status(dir: &Path) -> Value {
-    serde_json::from_str(&says(dir, &["status", "--json"]).await).unwrap()
-}
-
 async fn reaches(dir: &Path, phase: &str) {
-    for _ in 0..300 {
+    for _ in 0..1200 {
         if status(dir).await["tables"][0]["phase"] == phase {
             return;
         }
@@ -75,9 +64,7 @@ async fn a_running_pipeline_answers_over_http() {
     assert!(page["process"]["resident_bytes"].as_u64().unwrap() > 1 << 20, "{page}");
     assert!(!page.to_string().contains("hunter2"));
 
-    tokio::time::sleep(Duration::from_millis(1_200)).await;
-    let (_, metrics) = get(port, "/metrics", Some("sesame")).await;
-    for expected in [
+    let expected = [
         "etl_streaming{pipeline=\"page\"} 1",
         "etl_rows_copied_total{pipeline=\"page\",table=\"public.t\"} 1000",
         "etl_tables{pipeline=\"page\",phase=\"ready\"} 1",
@@ -85,12 +72,22 @@ async fn a_running_pipeline_answers_over_http() {
         "# HELP etl_lag_seconds Age of the oldest commit",
         "etl_destination_call_seconds_bucket{pipeline=\"page\",destination=\"null\",call=\"write_copy_chunk\",le=",
         "etl_memory_limit_bytes{pipeline=\"page\"} 134217728",
-    ] {
+    ];
+    // The numbers are brought up to date once a second.
+    let mut metrics = String::new();
+    for _ in 0..600 {
+        metrics = get(port, "/metrics", Some("sesame")).await.1;
+        if expected.iter().all(|expected| metrics.contains(expected)) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    for expected in expected {
         assert!(metrics.contains(expected), "{expected}: {metrics}");
     }
     server.stop(etl_local_postgres::Shutdown::Immediate).await.unwrap();
     let mut ready = 200;
-    for _ in 0..200 {
+    for _ in 0..2400 {
         ready = get(port, "/readyz", None).await.0;
         if ready == 503 {
             break;

@@ -79,7 +79,7 @@ async fn a_server_vanishes_even_when_its_owner_is_killed() {
             tokio::time::sleep(PAUSE).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), gone).await.expect("the server and its directory are gone");
+    tokio::time::timeout(Duration::from_secs(60), gone).await.expect("the server and its directory are gone");
 }
 
 #[tokio::test]
@@ -123,7 +123,7 @@ async fn tls_is_served_with_a_certificate_of_the_given_authority() {
         .args(["s_client", "-starttls", "postgres", "-verify_return_error", "-verify_hostname", "localhost"])
         .args(["-CAfile", &authority, "-connect", &format!("127.0.0.1:{}", server.port())])
         .output();
-    let output = tokio::time::timeout(Duration::from_secs(20), output).await.expect("in time").expect("openssl");
+    let output = tokio::time::timeout(Duration::from_secs(60), output).await.expect("in time").expect("openssl");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(text.contains("Verify return code: 0 (ok)"), "{text}");
 }

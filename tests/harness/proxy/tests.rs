@@ -4,8 +4,8 @@ use tokio::time::timeout;
 
 use super::*;
 
-const SOON: Duration = Duration::from_millis(150);
-const LONG: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_millis(300);
+const LONG: Duration = Duration::from_secs(60);
 
 /// A server that sends back what it gets, behind a proxy, and one connection through it.
 async fn echo() -> (Proxy, TcpStream) {

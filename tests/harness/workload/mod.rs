@@ -19,7 +19,7 @@ use lane::Lane;
 
 pub use tables::TABLES;
 
-const LONGEST_OUTAGE: Duration = Duration::from_secs(60);
+const LONGEST_OUTAGE: Duration = Duration::from_secs(180);
 
 /// A seeded workload on the tables of [`TABLES`].
 #[derive(Debug, Clone)]

@@ -9,7 +9,7 @@ use crate::running::{World, caught_up, stop};
 use crate::watched::Call;
 
 /// A server that walsenders hold up is not stopped before this.
-const SECONDS: Duration = Duration::from_secs(15);
+const SECONDS: Duration = Duration::from_secs(45);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r16_a_fast_shutdown_ends_while_the_destination_hangs() {

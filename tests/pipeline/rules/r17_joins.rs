@@ -199,7 +199,7 @@ async fn r17_a_table_without_a_key_has_every_row_once_wherever_its_joining_is_cu
             let cut_off = async {
                 tokio::select! { () = run => {}, () = reached => {} }
             };
-            tokio::time::timeout(Duration::from_secs(20), cut_off).await.unwrap_or_else(|_| panic!("moment {moment}"));
+            tokio::time::timeout(Duration::from_secs(120), cut_off).await.unwrap_or_else(|_| panic!("moment {moment}"));
             // Nothing of the first run passes any more.
             world.store = store;
             let running = world.start_into(world.memory.clone()).await;

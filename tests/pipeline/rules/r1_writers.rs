@@ -13,12 +13,21 @@ async fn r1_a_commit_that_hangs_before_it_is_visible_is_not_missed() {
     server.psql("CREATE TABLE t (id int PRIMARY KEY); CREATE PUBLICATION p FOR TABLE t").await.unwrap();
     let hanging = server.connect("postgres").await.unwrap();
     server.configure("synchronous_standby_names", "ghost").await.unwrap();
-    // The checkpointer tells the backends that commits wait now.
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    // Committed in the WAL before the slot exists, invisible until the standby answers.
-    let commit = tokio::spawn(async move { hanging.batch_execute("INSERT INTO t VALUES (1)").await });
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    assert!(!commit.is_finished());
+    // Committed in the WAL before the slot exists, invisible until the standby answers. That commits wait now, the
+    // checkpointer tells the backends when it comes to it.
+    let (began, mut begins) = tokio::sync::watch::channel(0);
+    let commit = tokio::spawn(async move {
+        for row in 1.. {
+            began.send_replace(row);
+            hanging.batch_execute(&format!("INSERT INTO t VALUES ({row})")).await?;
+            if began.is_closed() {
+                break;
+            }
+        }
+        Ok::<_, tokio_postgres::Error>(())
+    });
+    while tokio::time::timeout(Duration::from_secs(1), begins.changed()).await.is_ok() {}
+    drop(begins);
     let world = World::new("r1", &server.url());
     let starting = world.pipeline();
     let starting = tokio::spawn(async move { starting.start().await });
@@ -52,7 +61,7 @@ async fn r1_a_transaction_that_wrote_before_the_copy_is_waited_for_and_named() {
         status.tables.iter().find_map(|table| table.waits_for.clone())
     };
     let mut told = None;
-    for _ in 0..100 {
+    for _ in 0..2400 {
         told = waits().await;
         if told.is_some() {
             break;

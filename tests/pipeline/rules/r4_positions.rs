@@ -1,7 +1,5 @@
 //! Is every change applied once, and at the same position whenever it comes?
 
-use std::time::Duration;
-
 use etl::CursorId;
 use harness::postgres::database;
 use tokio_postgres::Client;
@@ -70,13 +68,12 @@ async fn r4_a_change_has_the_same_ordinal_on_every_replay_and_for_every_cursor()
     world.destination = Watched::new(world.memory.clone(), false);
     world.destination.hold(Call::CopyBegins);
     let running = world.start().await;
-    world.destination.is_held(Call::CopyBegins).await;
+    // All of them: their locks would hold up a truncate.
+    world.destination.are_held(Call::CopyBegins, 3).await;
     let transaction = "BEGIN; INSERT INTO a VALUES (1, 'a1'); SAVEPOINT s; INSERT INTO b VALUES (9, 'void');
          ROLLBACK TO s; INSERT INTO b VALUES (1, 'b1'); UPDATE b SET id = 2 WHERE id = 1; INSERT INTO a VALUES (2, 'a2');
          UPDATE a SET id = 3 WHERE id = 2; TRUNCATE c; INSERT INTO b VALUES (3, 'b3');
          UPDATE b SET v = 'same key' WHERE id = 3; DELETE FROM a WHERE id = 1; COMMIT";
-    // The other copies are as far; their locks would hold up a truncate.
-    tokio::time::sleep(Duration::from_millis(500)).await;
     client.batch_execute(&transaction.replace("TRUNCATE c", "INSERT INTO c VALUES (0)")).await.unwrap();
     received(&running, &client).await;
     // By the tables' own cursors: their snapshots have not seen it, or they would not be told.

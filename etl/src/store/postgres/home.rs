@@ -15,7 +15,7 @@ const MIGRATIONS: &[&str] = &[include_str!("schema.sql"), include_str!("copies.s
 pub(crate) const MARK: &str = "etl: the state of pipelines";
 
 /// How long a dead process's session is waited for.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The server, the schema and the pipeline.
 #[derive(Debug)]
