@@ -4,6 +4,7 @@ mod arrows;
 mod owners;
 mod places;
 mod readme;
+mod scenarios;
 mod shape;
 mod tree;
 
