@@ -250,3 +250,21 @@ async fn a_table_whose_copy_takes_too_long_begins_again_and_the_others_go_on() {
     assert!(generations.iter().any(|state| state.generation > 1), "{generations:?}");
     stop(running).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_larger_than_the_relay_lets_slow_copies_come_to_their_end() {
+    let Some(database) = database().await else { return };
+    let client = database.client().await;
+    let mut world = world(&database, &client, Ack::Relay, AtLimit::Resync).await;
+    // It is sent at its commit, and takes more than the relay has in memory and on disk.
+    world.streaming = false;
+    world.settings.memory_limit = ByteSize(8 << 20);
+    // A copy of `t` takes longer than the relay is watched before it drops one.
+    world.settings.copy.max_rows_per_second = Some(50);
+    let running = world.start().await;
+    let large = "INSERT INTO other SELECT g, repeat('o', 2000) FROM generate_series(1, 8000) g";
+    client.batch_execute(large).await.unwrap();
+    caught_up(&running).await;
+    world.assert_equal(&client, TABLES).await;
+    stop(running).await;
+}

@@ -79,6 +79,16 @@ impl Block {
         self.marks = Box::default();
     }
 
+    /// Where the first transaction after this begins; where none does, the first place that is within none after this.
+    /// Nothing where there is no such place: all of it belongs to one that began before what is here.
+    pub(super) fn begins_after(&self, marks: &[Mark], lsn: Lsn) -> Option<usize> {
+        let ends = marks.iter().find_map(|mark| match mark {
+            Mark::Commit { after, .. } => Some(*after),
+            _ => None,
+        });
+        first_after(marks, lsn).or(if self.before.open.is_none() { Some(0) } else { ends })
+    }
+
     /// Picks it if there is room.
     pub(super) fn pick(&self, picked: &mut Vec<Picked>, room: &mut u64) -> bool {
         let spooled = self.content.spooled.as_ref();

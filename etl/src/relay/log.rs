@@ -94,11 +94,22 @@ struct Place {
     read: u64,
     released: u64,
     rewound: bool,
-    /// It begins with the first transaction after this, somewhere in the block that it has to load first.
+    /// It begins with the first transaction after this, somewhere in the block that it has to load first or behind it.
     seeks: Option<Lsn>,
 }
 
 impl Place {
+    /// Goes to where it is to begin, or behind the block where that is not in it; says whether there is anything of the
+    /// block to read.
+    fn finds(&mut self, block: &Block, marks: &[Mark]) -> bool {
+        if let Some(lsn) = self.seeks {
+            let begin = block.begins_after(marks, lsn);
+            self.read = self.read.max(block.offset + begin.unwrap_or(block.len).min(block.len) as u64);
+            self.seeks = self.seeks.filter(|_| begin.is_none());
+        }
+        self.read < block.end()
+    }
+
     /// The rest of this block, whose bytes these are.
     fn take(&mut self, block: &Block, bytes: &Bytes) -> Option<Read> {
         let offset = self.read;
@@ -322,8 +333,8 @@ impl Log {
     fn place_after(&self, lsn: Lsn) -> Option<(u64, Option<Lsn>)> {
         let block = self.blocks.get(self.blocks.partition_point(|block| block.begun <= lsn))?;
         match block.content.memory {
-            Some(_) => first_after(&block.marks, lsn).map(|begin| (block.offset + begin as u64, None)),
-            None => Some((block.offset, Some(lsn))),
+            Some(_) if let Some(begin) = first_after(&block.marks, lsn) => Some((block.offset + begin as u64, None)),
+            _ => Some((block.offset, Some(lsn))),
         }
     }
 
@@ -338,18 +349,22 @@ impl Log {
         if std::mem::take(&mut place.rewound) {
             return Some(Found::Read(Read::Rewound));
         }
-        let block = self.blocks.get(self.blocks.partition_point(|block| block.end() <= place.read))?;
-        if let Some(spooled) = &block.content.spooled {
-            place.seeks = None;
-            let piece = spooled.piece_at(place.read - block.offset);
-            return Some(Found::Spooled { spooled: Arc::clone(spooled), piece });
+        loop {
+            let block = self.blocks.get(self.blocks.partition_point(|block| block.end() <= place.read))?;
+            if let Some(spooled) = &block.content.spooled {
+                if place.seeks.is_some() {
+                    // It began before what is here.
+                    place.read = block.end();
+                    continue;
+                }
+                let piece = spooled.piece_at(place.read - block.offset);
+                return Some(Found::Spooled { spooled: Arc::clone(spooled), piece });
+            }
+            let Some(bytes) = &block.content.memory else { return block.content.disk.clone().map(Found::Disk) };
+            if place.finds(block, &block.marks) {
+                return place.take(block, bytes).map(Found::Read);
+            }
         }
-        let Some(bytes) = &block.content.memory else { return block.content.disk.clone().map(Found::Disk) };
-        // The block in which it was to look was rewound, and this came in its place.
-        if let Some(begin) = place.seeks.take().and_then(|lsn| first_after(&block.marks, lsn)) {
-            place.read = place.read.max(block.offset + begin as u64);
-        }
-        place.take(block, bytes).map(Found::Read)
     }
 
     /// What this reader gets from the block that it has loaded; nothing when it has to look again.
@@ -359,12 +374,8 @@ impl Log {
         if !block.content.disk.as_ref().is_some_and(|disk| disk.is(record)) {
             return None;
         }
-        if let Some(lsn) = place.seeks.take() {
-            let begin = first_after(marks, lsn).unwrap_or(block.len).min(block.len);
-            place.read = place.read.max(block.offset + begin as u64);
-            if place.read == block.end() {
-                return None;
-            }
+        if !place.finds(block, marks) {
+            return None;
         }
         place.take(block, bytes)
     }
@@ -471,9 +482,16 @@ impl Log {
         owned.min_by_key(|(owner, released)| (*released, *owner == CursorId::Main))
     }
 
-    /// Whether some reader has not yet read everything: only then can waiting free memory.
+    /// Whether some reader has not yet read every complete transaction: only then can waiting free memory. What is here
+    /// of an incomplete one is needed until all of it is.
     pub(super) fn somebody_is_behind(&self) -> bool {
-        self.readers.values().any(|place| place.read < self.end || place.rewound)
+        let complete = self.complete();
+        self.readers.values().any(|place| place.read < complete || place.rewound)
+    }
+
+    /// The log offset after the last complete transaction.
+    fn complete(&self) -> u64 {
+        self.tail.open.map_or(self.end, |open| open.begin)
     }
 
     #[cfg(test)]
@@ -487,7 +505,7 @@ impl Log {
 
     /// Drops the blocks that nobody needs. The incomplete transaction stays: the next reader begins with it.
     fn free(&mut self) {
-        let complete = self.tail.open.map_or(self.end, |open| open.begin);
+        let complete = self.complete();
         let needed = self.readers.values().map(|place| place.released).min().unwrap_or(complete).min(complete);
         while let Some(block) = self.blocks.pop_front_if(|block| block.end() <= needed) {
             self.memory -= block.memory();

@@ -332,8 +332,13 @@ impl Relay {
                 Recorded::NoRoom => self.0.room(freed).await,
             }
         }
+        // What has a record needs no memory.
+        self.0.freed.notify_waiters();
         failpoint::visit("relay.before_sync").await?;
-        self.with_pen(|pen, inner| pen.sync(&inner.segments)).await
+        self.with_pen(|pen, inner| pen.sync(&inner.segments)).await?;
+        // Nor does what was synced before need its file.
+        self.0.freed.notify_waiters();
+        Ok(())
     }
 
     async fn with_pen<T: Send + 'static>(

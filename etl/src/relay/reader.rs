@@ -44,6 +44,8 @@ impl Reader {
             let found = inner.log().read(self.id);
             let read = match found {
                 None => {
+                    // It may have come to the end without finding anything.
+                    inner.freed.notify_waiters();
                     grown.await;
                     continue;
                 }
@@ -63,8 +65,8 @@ impl Reader {
                     inner.log().read_spooled(self.id, &spooled, piece, &bytes)
                 }
             };
+            inner.freed.notify_waiters();
             if let Some(read) = read {
-                inner.freed.notify_waiters();
                 return Ok(read);
             }
         }

@@ -67,9 +67,9 @@ impl Segments {
         self.bytes.load(Ordering::Relaxed) + self.spooling.load(Ordering::Relaxed)
     }
 
-    /// What may still be written.
-    pub(super) fn room(&self) -> u64 {
-        self.max_bytes.saturating_sub(self.bytes.load(Ordering::Relaxed))
+    /// What may still be written where files of so many bytes do not count.
+    pub(super) fn room(&self, idle: u64) -> u64 {
+        self.max_bytes.saturating_sub(self.bytes.load(Ordering::Relaxed).saturating_sub(idle))
     }
 
     /// So much was written; what is not the log's counts against no limit.
@@ -151,6 +151,13 @@ impl Segment {
         let limit = (self.segments.max_bytes / 16).clamp(*SEGMENT_BYTES.start(), *SEGMENT_BYTES.end());
         // What stands for a file is the last record, so that the file goes when its block does.
         self.len() >= limit || !self.spools().is_empty()
+    }
+
+    /// What goes with it when it is dropped.
+    pub(super) fn goes_with(&self) -> u64 {
+        let spools = self.spools();
+        let alone = spools.iter().filter(|spooled| Arc::strong_count(spooled) == 1);
+        self.len() + alone.map(|spooled| spooled.len() as u64).sum::<u64>()
     }
 
     fn spools(&self) -> MutexGuard<'_, Vec<Arc<Spooled>>> {

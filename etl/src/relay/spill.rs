@@ -65,17 +65,32 @@ impl Pen {
 
     /// Lets go of a segment in which nothing is needed.
     pub(super) fn let_go(&mut self) {
-        let is_same = self.current.as_ref().zip(self.synced_in.as_ref()).is_some_and(|(a, b)| Arc::ptr_eq(a, b));
-        let by_us = 1 + usize::from(is_same);
-        if self.current.as_ref().is_none_or(|current| Arc::strong_count(current) == by_us) {
+        if self.current.as_ref().is_none_or(|current| self.is_idle(current)) {
             (self.current, self.synced_in) = (None, None);
             (self.recorded, self.synced) = (Lsn::ZERO, Lsn::ZERO);
         }
     }
 
+    /// Whether nobody else needs anything in this segment.
+    fn is_idle(&self, segment: &Arc<Segment>) -> bool {
+        let ours = [&self.current, &self.synced_in].into_iter().flatten();
+        Arc::strong_count(segment) == ours.filter(|ours| Arc::ptr_eq(ours, segment)).count()
+    }
+
+    /// What may be written. Full segments in which nothing is needed go with the next sync: waiting would not free them.
+    fn room(&self, segments: &Segments) -> u64 {
+        let full = self.current.as_ref().filter(|current| current.is_full());
+        let other = self
+            .synced_in
+            .as_ref()
+            .filter(|synced_in| self.current.as_ref().is_none_or(|current| !Arc::ptr_eq(current, synced_in)));
+        let idle = full.into_iter().chain(other).filter(|segment| self.is_idle(segment));
+        segments.room(idle.map(|segment| segment.goes_with()).sum())
+    }
+
     /// Moves the oldest blocks out of memory until at most `keep` bytes stay; false when nothing could be moved.
     pub(super) fn spill(&mut self, inner: &Inner, keep: u64, is_unlimited: bool) -> EtlResult<bool> {
-        let room = if is_unlimited { u64::MAX } else { inner.segments.room() };
+        let room = if is_unlimited { u64::MAX } else { self.room(&inner.segments) };
         let (was_freed, picked) = inner.log().spill(keep, room);
         if picked.is_empty() {
             return Ok(was_freed);
@@ -96,7 +111,8 @@ impl Pen {
             return Ok(Recorded::Synced);
         }
         while self.recorded < end {
-            let (fits, picked) = inner.log().unrecorded(end, inner.segments.room());
+            let room = self.room(&inner.segments);
+            let (fits, picked) = inner.log().unrecorded(end, room);
             self.write(inner, picked)?;
             if !fits {
                 return Ok(Recorded::NoRoom);

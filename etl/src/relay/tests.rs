@@ -156,6 +156,27 @@ async fn a_transaction_larger_than_the_limit_exceeds_it_on_disk_not_in_memory() 
 }
 
 #[tokio::test]
+async fn nobody_who_stands_before_an_incomplete_transaction_is_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let (relay, mut writer) = open(dir.path(), 4, ByteSize(10), AtLimit::Wait).await;
+    let mut copying = relay.reader(StartAt::Head).unwrap();
+    writer.append(block("aaaa"), &[begin(0, 10)]).await.unwrap();
+    for _ in 0..9 {
+        let appended = tokio::time::timeout(Duration::from_secs(10), writer.append(block("aaaa"), &[])).await;
+        appended.expect("it can free nothing").unwrap();
+    }
+    writer.append(block("aaaa"), &[commit(4, 15)]).await.unwrap();
+    whole(&mut writer, "bbbbb", 20).await;
+    let waits = tokio::time::timeout(Duration::from_millis(50), whole(&mut writer, "ccc", 30)).await;
+    assert!(waits.is_err(), "now it can");
+    while copying.behind() > 0 {
+        copying.next().await.unwrap();
+    }
+    copying.release(49);
+    whole(&mut writer, "ccc", 30).await;
+}
+
+#[tokio::test]
 async fn a_full_log_stops_where_that_is_asked() {
     let (relay, mut writer) = relay(4, AtLimit::Stop).await;
     let _reader = relay.reader(StartAt::Head).unwrap();

@@ -221,3 +221,53 @@ async fn what_a_reader_held_that_stays_is_there_again_and_of_one_that_left_it_is
         assert!(relay.holds(after(40)));
     }
 }
+
+#[tokio::test]
+async fn a_reader_that_needs_nothing_of_a_transaction_whose_beginning_is_gone_begins_behind_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (relay, mut writer) = open(dir.path(), 1000, ByteSize(1 << 20), AtLimit::Wait).await;
+    writer.begin_at(Lsn(5));
+    relay.require_durable(true);
+    let mut reader = relay.reader(StartAt::Head).unwrap();
+    let spill = async || relay.with_pen(|pen, inner| pen.spill(inner, 0, true)).await.unwrap();
+    // Enough for a file of its own.
+    writer.append(Bytes::from(vec![b'a'; 70_000]), &[begin(0, 10)]).await.unwrap();
+    spill().await;
+    writer.append(block("aa"), &[]).await.unwrap();
+    spill().await;
+    writer.append(block("abbb"), &[commit(1, 15), begin(1, 20), commit(4, 25)]).await.unwrap();
+    relay.sync_upto(Lsn(25)).await.unwrap();
+    for _ in 0..3 {
+        reader.next().await.unwrap();
+    }
+    reader.release(70_003);
+    reader.stay();
+    drop((relay, writer, reader));
+
+    let (relay, mut writer) = reopen(dir.path()).await;
+    writer.begin_at(Lsn(25));
+    assert!(relay.holds(after(10)) && !relay.holds(after(9)));
+    // One that passed the first transaction without a word to the destination asks for it again.
+    for mut reader in [after(10), after(5)].map(|from| relay.reader(from).unwrap()) {
+        assert_eq!(reader.next().await.ok(), got("bbb", 70_003));
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_only_says_how_far_the_log_reached_takes_no_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let (relay, mut writer) = open(dir.path(), 1000, ByteSize(100_000), AtLimit::Wait).await;
+    relay.require_durable(true);
+    let mut reader = relay.reader(StartAt::Head).unwrap();
+    writer.append(Bytes::from(vec![b'a'; 200_000]), &[begin(0, 10)]).await.unwrap();
+    reader.next().await.unwrap();
+    // One transaction may exceed the limit.
+    writer.append(block("a"), &[commit(1, 15)]).await.unwrap();
+    assert!(relay.status().disk_bytes > 200_000);
+    reader.next().await.unwrap();
+    reader.release(200_001);
+    whole(&mut writer, "bbb", 20).await;
+    let synced = tokio::time::timeout(Duration::from_secs(10), relay.sync_upto(Lsn(25))).await;
+    synced.expect("nobody can make room").unwrap();
+    assert!(relay.status().disk_bytes < 1000, "{:?}", relay.status());
+}
