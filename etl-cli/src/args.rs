@@ -45,7 +45,7 @@ pub(crate) enum Verb {
     Status(Status),
     /// List the tables of the running pipeline, hold them back, let them go on, or copy them anew.
     #[command(
-        after_help = "Examples:\n  etl tables list\n  etl tables pause public.orders\n  etl tables resync orders customers"
+        after_help = "Examples:\n  etl tables list\n  etl tables pause public.orders\n  etl tables release public.orders\n  etl tables resync orders customers"
     )]
     Tables(Tables),
     /// List the slots, publications and states that pipelines have left, and remove those that no pipeline can use.
@@ -105,6 +105,8 @@ pub(crate) enum TablesVerb {
     Pause(Named),
     /// Let paused tables go on.
     Resume(Named),
+    /// Try tables in quarantine again now.
+    Release(Named),
     /// Copy tables anew, beside the stream; without a running pipeline, by the next run.
     Resync(Named),
 }

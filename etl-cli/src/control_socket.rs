@@ -35,6 +35,8 @@ pub(crate) enum Request {
     Pause { table: String },
     /// Let it go on.
     Resume { table: String },
+    /// Try it again, in quarantine.
+    Release { table: String },
     /// Copy it anew.
     Resync { table: String },
 }
@@ -145,6 +147,7 @@ async fn perform(request: Request, shown: &Shown) -> Answer {
         Request::Status => return shown.status().map_or(Answer::Done, Answer::Status),
         Request::Pause { table } => wish(handle, table, PipelineHandle::pause).await,
         Request::Resume { table } => wish(handle, table, PipelineHandle::resume).await,
+        Request::Release { table } => wish(handle, table, PipelineHandle::release).await,
         Request::Resync { table } => wish(handle, table, PipelineHandle::resync).await,
     };
     match done {

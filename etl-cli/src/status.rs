@@ -123,8 +123,19 @@ pub(crate) fn table_lines(status: &Value) -> Vec<String> {
         lines.push(format!("{:width$}  {phase:<11}  {copied:>15}  {about:>15}  {lag:>10}", name(table)));
         let said = [table.get("waits_for"), table.pointer("/error/message")].into_iter().flatten();
         lines.extend(said.filter_map(Value::as_str).map(|said| format!("  {said}")));
+        lines.extend(next_try(table));
     }
     lines
+}
+
+/// When a table in quarantine is tried again.
+fn next_try(table: &Value) -> Option<String> {
+    let (name, phase) = (table.get("name")?.as_str()?, table.get("phase")?.as_str()?);
+    let now = format!("`etl tables release {name}` tries now");
+    (phase == "quarantined").then(|| match table.get("retry_at").and_then(Value::as_str) {
+        Some(at) => format!("  tried again at {at}; {now}"),
+        None => format!("  not tried again by itself; {now}"),
+    })
 }
 
 fn to_bytes(bytes: u64) -> String {
@@ -152,6 +163,9 @@ mod tests {
             "tables": [
                 { "name": "public.t", "phase": "copying", "rows_copied": 5, "rows_estimated": 10, "waits_for": "session 7" },
                 { "name": "public.other", "phase": "paused", "rows_copied": 5, "lag_bytes": 100 },
+                { "name": "public.bad", "phase": "quarantined", "error": { "message": "too large. Make it small" },
+                  "retry_at": "2026-01-01T00:01:00Z" },
+                { "name": "public.odd", "phase": "quarantined", "error": { "message": "another shape" } },
             ],
         });
         let page = page(&status).join("\n");
@@ -165,6 +179,9 @@ mod tests {
             "public.t      copying",
             "session 7",
             "100 B",
+            "too large. Make it small",
+            "tried again at 2026-01-01T00:01:00Z; `etl tables release public.bad` tries now",
+            "not tried again by itself; `etl tables release public.odd` tries now",
         ] {
             assert!(page.contains(expected), "{expected}:\n{page}");
         }

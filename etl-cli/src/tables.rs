@@ -1,4 +1,4 @@
-//! `etl tables`: which tables are there, and what are they to do? Lists, pauses, resumes, copies anew.
+//! `etl tables`: which tables are there, and what are they to do? Lists, pauses, resumes, releases, copies anew.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -18,6 +18,9 @@ pub(crate) async fn tables(config: &Path, args: &Tables) -> Result<ExitCode, Fai
         TablesVerb::List(list) => self::list(&config, list.json).await,
         TablesVerb::Pause(named) => each(&config, &named.tables, "paused", |table| Request::Pause { table }).await,
         TablesVerb::Resume(named) => each(&config, &named.tables, "goes on", |table| Request::Resume { table }).await,
+        TablesVerb::Release(named) => {
+            each(&config, &named.tables, "is tried again", |table| Request::Release { table }).await
+        }
         TablesVerb::Resync(named) => resync(&config, &named.tables).await,
     }
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use etl::pipeline::{Ack, BatchSettings, CopySettings, Settings};
+use etl::pipeline::{Ack, BatchSettings, CopySettings, QuarantineSettings, Settings};
 use etl::postgres::{ChannelBinding, KeepaliveOptions, TargetSession, TlsOptions};
 use etl::relay::RelaySettings;
 use etl::source::WalGuard;
@@ -59,6 +59,9 @@ pub struct PipelineConfig {
     /// How tables are copied.
     #[serde(default)]
     pub copy: CopySettings,
+    /// When tables that failed alone are tried again.
+    #[serde(default)]
+    pub quarantine: QuarantineSettings,
 }
 
 fn default_data_dir() -> PathBuf {
@@ -264,6 +267,7 @@ impl AppConfig {
             batch: self.pipeline.batch.clone(),
             memory_limit: self.pipeline.memory_limit,
             copy: self.pipeline.copy.clone(),
+            quarantine: self.pipeline.quarantine.clone(),
             relay: self.relay.clone(),
         }
     }

@@ -400,6 +400,7 @@ fn no_identity(change: &Change) -> EtlError {
         Op::Delete { old } => old.row(),
     };
     EtlError::new(ErrorKind::DestinationUnsupported, "an update or delete does not say which row it is about")
+        .of_table(row.schema().id)
         .with("table", &row.schema().name)
         .with("position", change.position)
         .hint("Give the table a primary key, or REPLICA IDENTITY FULL")

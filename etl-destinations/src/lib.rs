@@ -1,5 +1,6 @@
 //! Where can the engine write to? The destinations, one cargo feature each, and what they have in common.
 
+mod blame;
 pub mod change_set;
 #[cfg(feature = "columnar")]
 pub mod columnar;

@@ -190,6 +190,7 @@ fn refuse(before: &TargetTable, after: &TargetTable) -> EtlResult<()> {
     match &target_changes(before, after)[..] {
         [] => Ok(()),
         changes => Err(EtlError::new(ErrorKind::SchemaChanged, "the table's shape changed at the source")
+            .of_table(before.id)
             .with("table", &before.source.name)
             .with("changes", changes.len())
             .hint("`on_schema_change: apply` makes the same changes in the destination")),

@@ -15,6 +15,7 @@ use etl::schema::{TableId, TableSchema};
 use etl::store::SharedStore;
 use etl::{CursorId, Lsn, Position};
 
+use crate::blame::Touched;
 use crate::metadata_columns::ChangeType;
 use crate::plan::{Planned, plan};
 use crate::table_rules::TableRules;
@@ -163,7 +164,9 @@ impl<W: TableWriter> TableDestination<W> {
         if batch.map_or(steps.is_empty(), |batch| covers(batch) && batch.moves.is_empty()) {
             return Ok(());
         }
-        self.writer.apply(WriteUnit { steps, batch: batch.cloned(), stored, chunk: None }).await?;
+        let touched = Touched::by(&steps);
+        let unit = WriteUnit { steps, batch: batch.cloned(), stored, chunk: None };
+        self.writer.apply(unit).await.map_err(|error| touched.blame(error))?;
         self.tables().settle(tables);
         self.applied(batch, stored);
         Ok(())
@@ -318,7 +321,12 @@ impl<W: TableWriter> Destination for TableDestination<W> {
     }
 
     async fn write_batch(&self, batch: Batch, events: Vec<Event>) -> EtlResult<()> {
-        retry(self.retry, || self.write(Some(&batch), &events)).await
+        // The engine goes on without a table that fails alone: nobody waits for it here.
+        let attempt = async || match self.write(Some(&batch), &events).await {
+            Err(error) if error.table().is_some() => Ok(Err(error)),
+            written => written.map(Ok),
+        };
+        retry(self.retry, attempt).await?
     }
 
     async fn go_back(&self, to: Position) -> EtlResult<()> {

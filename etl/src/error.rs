@@ -19,6 +19,8 @@ struct Inner {
     message: String,
     hint: Option<String>,
     context: Vec<(&'static str, String)>,
+    /// The table that failed, and it alone.
+    table: Option<u32>,
     source: Option<Source>,
 }
 
@@ -191,7 +193,14 @@ impl ErrorKind {
 impl EtlError {
     /// An error of this kind; the message says what failed, without a final period.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self(Box::new(Inner { kind, message: message.into(), hint: None, context: Vec::new(), source: None }))
+        Self(Box::new(Inner {
+            kind,
+            message: message.into(),
+            hint: None,
+            context: Vec::new(),
+            table: None,
+            source: None,
+        }))
     }
 
     /// Adds what the user can do about it.
@@ -213,6 +222,19 @@ impl EtlError {
     pub fn because(mut self, source: impl Into<Source>) -> Self {
         self.0.source = Some(source.into());
         self
+    }
+
+    /// Notes the oid of the table that failed, and it alone.
+    #[must_use]
+    pub(crate) fn with_oid(mut self, oid: u32) -> Self {
+        self.0.table = Some(oid);
+        self
+    }
+
+    /// The oid of the table that failed, and it alone: its own, or its cause's.
+    pub(crate) fn oid(&self) -> Option<u32> {
+        let cause = || self.0.source.as_ref()?.downcast_ref::<Self>()?.oid();
+        self.0.table.or_else(cause)
     }
 
     /// What the caller can do about it.

@@ -50,6 +50,8 @@ metrics! {
         "Errors that the pipeline met, those included that went away by themselves";
     TABLES = "etl_tables", Gauge, Count, ["phase"],
         "Tables in this phase";
+    QUARANTINES = "etl_quarantines_total", Counter, Count, ["table"],
+        "How often the table failed alone and was put into quarantine";
     ROWS_COPIED = "etl_rows_copied_total", Counter, Count, ["table"],
         "Copied rows that are durable in the destination";
     CHANGES_WRITTEN = "etl_changes_written_total", Counter, Count, [],
@@ -167,6 +169,11 @@ impl PipelineMetrics {
     /// Counts an error of this kind.
     pub(crate) fn error(&self, kind: &'static str) {
         counter!(ERRORS, "pipeline" => self.pipeline.clone(), "kind" => kind).increment(1);
+    }
+
+    /// Counts that a table was put into quarantine.
+    pub(crate) fn quarantined(&self, table: String) {
+        counter!(QUARANTINES, "pipeline" => self.pipeline.clone(), "table" => table).increment(1);
     }
 
     /// So many tables are in this phase.

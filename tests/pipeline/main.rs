@@ -14,6 +14,8 @@ mod idle;
 mod large_rows;
 mod leftovers;
 mod published;
+mod quarantine;
+mod refusing;
 mod relay_full;
 mod reshaped;
 mod rules;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use etl::pipeline::{Ack, PipelineHandle, RunningPipeline};
 use etl::relay::{AtLimit, RelaySettings};
 use etl::schema::TableId;
-use etl::store::{Phase, TableState};
+use etl::store::{Held, Phase, TableState};
 use etl::{ByteSize, ErrorKind, Lsn};
 use harness::postgres::{Database, database};
 use tokio_postgres::Client;
@@ -146,13 +146,7 @@ async fn a_paused_table_is_copied_again_when_what_waited_for_it_was_too_much() {
         let table = id(&client, "t").await;
         running.handle().pause(table).await.unwrap();
         write(&client).await;
-        is_stored(
-            &world,
-            table,
-            &Phase::Paused { cursor: None, snapshot: None, mixed: None, so_far: None },
-            &running.handle(),
-        )
-        .await;
+        is_stored(&world, table, &Phase::Paused(Held::default()), &running.handle()).await;
         caught_up(&running).await;
         forgets(&client, &world, &running.handle()).await;
         let status = running.handle().status();

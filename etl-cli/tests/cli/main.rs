@@ -4,6 +4,7 @@ mod choices;
 mod demo;
 mod gc;
 mod in_use;
+mod quarantine;
 mod refusals;
 mod scene;
 mod status;

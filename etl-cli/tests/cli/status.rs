@@ -133,8 +133,6 @@ async fn a_running_pipeline_is_told_what_to_do_with_its_tables() {
 
     // What was left behind by a killed process is no pipeline.
     refused(dir, &["status"], 1, &["not running"]).await;
-    server.psql("ALTER TABLE t ADD COLUMN w int; INSERT INTO t VALUES (1, 'a', 2)").await.unwrap();
-    refused(dir, &["run", "--until-caught-up"], 1, &["schema changed", "etl tables resync public.t"]).await;
     refused(dir, &["tables", "resync", "nothing"], 2, &["no such table", "public.t"]).await;
     assert!(says(dir, &["tables", "resync", "t"]).await.contains("public.t is copied anew by the next `etl run`"));
     says(dir, &["run", "--until-caught-up"]).await;

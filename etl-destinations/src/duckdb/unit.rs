@@ -47,7 +47,10 @@ pub(super) fn apply(connection: &Connection, owner: &str, unit: &WriteUnit) -> E
             Step::Ensure(table) => ddl::ensure(connection, table)?,
             Step::Alter(table, change) => ddl::alter(connection, table, change)?,
             Step::Truncate(tables) => tables.iter().try_for_each(|table| truncate(connection, table))?,
-            Step::Write(rows) => write(connection, rows)?,
+            Step::Write(rows) => write(connection, rows).map_err(|error| match error.context("table") {
+                None => error.with("table", &rows.table.name),
+                Some(_) => error,
+            })?,
         }
     }
     match &unit.batch {

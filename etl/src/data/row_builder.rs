@@ -133,6 +133,7 @@ impl RowBuilder {
 
 fn miscounted(schema: &TableSchema, values: usize) -> EtlError {
     EtlError::new(ErrorKind::Value, "a row has another number of values than its table columns")
+        .of_table(schema.id)
         .with("table", &schema.name)
         .with("values", values)
         .with("columns", schema.columns.len())
@@ -140,6 +141,7 @@ fn miscounted(schema: &TableSchema, values: usize) -> EtlError {
 
 fn full(schema: &TableSchema) -> EtlError {
     EtlError::new(ErrorKind::Value, "a buffer has no room for the row")
+        .of_table(schema.id)
         .with("table", &schema.name)
         .hint("Build fewer rows at once")
 }
@@ -199,7 +201,8 @@ impl TableSchema {
     /// The error about a value of this column, which is never named itself.
     #[cold]
     pub fn value_error(&self, column: usize, class: DecodeError) -> EtlError {
-        let error = EtlError::new(ErrorKind::Value, "a value cannot be represented exactly").with("table", &self.name);
+        let error = EtlError::new(ErrorKind::Value, "a value cannot be represented exactly").of_table(self.id);
+        let error = error.with("table", &self.name);
         let error = match self.columns.get(column) {
             Some(column) => error.with("column", &column.name).with("type", &column.type_name),
             None => error.with("column", column),

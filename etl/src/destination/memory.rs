@@ -227,6 +227,7 @@ impl Table {
 
 fn no_identity(change: &Change) -> EtlError {
     EtlError::new(ErrorKind::DestinationUnsupported, "an update or delete does not say which row it is about")
+        .of_table(change.table_id)
         .with("table", change.table_id)
         .hint("Give the table a primary key, or REPLICA IDENTITY FULL")
 }
@@ -251,6 +252,7 @@ impl Plan {
         let changes = changes(known, shape);
         if changes.iter().any(|change| matches!(change, SchemaChange::ChangeKey { .. })) {
             return Err(EtlError::new(ErrorKind::DestinationUnsupported, "`memory` does not follow a change of key")
+                .of_table(shape.id)
                 .with("table", &shape.name)
                 .hint("Copy the table again, or use another destination"));
         }

@@ -1,6 +1,7 @@
 //! How do events reach the destination? The loop of one cursor: read, assemble, write, acknowledge.
 
 mod changed;
+mod failed;
 mod given_up;
 mod request;
 
@@ -13,6 +14,7 @@ use tokio::time::Instant;
 
 pub(super) use self::changed::{Changed, LeftChanged};
 use self::changed::{Reshaped, Rest, Waiting};
+pub(super) use self::failed::LeftFailed;
 pub(super) use self::given_up::GiveUp;
 use self::given_up::GivenUp;
 pub(super) use self::request::{JoinRequest, Leave, LeaveRequest, Left, MainRequest};
@@ -33,7 +35,7 @@ use crate::memory::{Claim, Part};
 use crate::relay::{Read, Reader, StartAt};
 use crate::retry::{RetryPolicy, Waits};
 use crate::schema::TableId;
-use crate::source::{Assembler, Assembly, Boundary, Follow};
+use crate::source::{Assembler, Assembly, Boundary, Follow, Reading};
 use crate::store::{CursorId, Mixed, SharedStore};
 
 /// What happened while a cursor waited.
@@ -41,7 +43,7 @@ enum Input {
     Read(EtlResult<Read>),
     Written(EtlResult<()>),
     Request(MainRequest),
-    Arrived(TableId, bool),
+    Arrived(TableId, Option<Reading>),
     Time,
     Stop(Stop),
 }
@@ -96,11 +98,13 @@ pub(super) struct Applier {
     stopped: Option<Waiting>,
     /// Changes of shape that are not durable yet, and how rows were read before.
     reshaped: Vec<Reshaped>,
-    /// Tables that were to join, and whether they have arrived.
-    arrivals: mpsc::Receiver<(TableId, bool)>,
-    arrive: mpsc::Sender<(TableId, bool)>,
+    /// Tables that were to join, and how they are read if they have arrived.
+    arrivals: mpsc::Receiver<(TableId, Option<Reading>)>,
+    arrive: mpsc::Sender<(TableId, Option<Reading>)>,
     stop: watch::Receiver<Stop>,
     waits: Waits,
+    /// How many writes have failed in a row because of one table.
+    strikes: u32,
     /// What the events that wait to be written take beside their rows' bytes.
     notes: Claim,
     /// Where a status page looks.
@@ -141,6 +145,7 @@ impl Applier {
             arrive,
             stop: run.stop.subscribe(),
             waits: RetryPolicy::default().waits(),
+            strikes: 0,
             notes: run.board.memory.charge(part_of(cursor), 0),
             meter: run.board.meter(cursor),
             run: Arc::clone(run),
@@ -192,14 +197,25 @@ impl Applier {
     ///
     /// # Errors
     /// What trying again does not help against.
-    pub(super) async fn rest(mut self) -> EtlResult<Left> {
+    pub(super) async fn rest(&mut self) -> EtlResult<Left> {
         self.state.drain();
         self.work().await?;
+        self.hold()
+    }
+
+    /// Where it is, with what keeps the rest; it reads no more.
+    fn hold(&mut self) -> EtlResult<Left> {
         self.run.board.forget_meter(self.cursor);
         let mut hold = self.run.relay.reader_of(self.cursor, start_after(self.durable))?;
         hold.stay();
-        self.reader.leave();
-        Ok(Left { upto: self.durable, hold })
+        self.reader.let_go();
+        let selection = match self.cursor {
+            CursorId::Table(table) => {
+                self.read_before(table).or_else(|| self.reading_of(table).map(|reading| reading.selection))
+            }
+            CursorId::Main => None,
+        };
+        Ok(Left { upto: self.durable, hold, selection })
     }
 
     /// How far the reader is behind the relay's end, in bytes.
@@ -256,8 +272,7 @@ impl Applier {
         };
         match done {
             Ok(()) => Ok(true),
-            Err(error) if error.retry_class() == RetryClass::Transient => self.begin_again(error).await.map(|()| true),
-            Err(error) => Err(error.with("cursor", self.cursor)),
+            Err(error) => self.recover(error).await.map(|()| true),
         }
     }
 
@@ -283,7 +298,7 @@ impl Applier {
             biased;
             stop = self.stop.wait_for(is_news) => Input::Stop(stop.map_or(Stop::Abort, |stop| *stop)),
             Some(request) = self.requests.recv() => Input::Request(request),
-            Some((table, has_arrived)) = self.arrivals.recv() => Input::Arrived(table, has_arrived),
+            Some((table, reading)) = self.arrivals.recv() => Input::Arrived(table, reading),
             written = front(&mut self.in_flight), if !self.in_flight.is_empty() => Input::Written(written),
             () = retry_until(until), if until.is_some() => Input::Time,
             () = woken(self.wake.as_mut()), if !is_draining => Input::Time,
@@ -307,12 +322,13 @@ impl Applier {
                 Ok(())
             }
             Input::Request(MainRequest::GiveUp(request)) => self.give_up(request).await,
-            Input::Arrived(table, has_arrived) => {
-                if !has_arrived {
-                    self.assembler.unfollow(table);
+            Input::Arrived(table, reading) => {
+                self.state.arrived(table, reading.is_some());
+                match reading {
+                    Some(reading) => self.assembler.arrived(table, reading),
+                    None => drop(self.assembler.unfollow(table)),
                 }
-                self.state.arrived(table, has_arrived);
-                Ok(())
+                self.go_on().await
             }
             Input::Time => Ok(()),
             Input::Stop(Stop::Abort) => Err(EtlError::new(ErrorKind::Cancelled, "the pipeline was aborted")),
@@ -416,18 +432,20 @@ impl Applier {
         }
         self.state.written();
         self.waits.reset();
+        self.strikes = 0;
         self.durable = write.upto;
         self.run.store.advance(self.cursor, write.upto).await?;
         // What joined before everything was given up is given up, too.
         for join in write.joins.iter().filter(|_| self.given_up.is_none()) {
             self.run.table_joined(join.table, self.assembler.seen_until(join.table)).await?;
         }
-        for (leave, follow) in write.leaves {
-            let mut hold = self.run.relay.reader_of(CursorId::Table(leave.table), start_after(write.upto))?;
+        for (LeaveRequest { table, why, answer }, follow) in write.leaves {
+            let mut hold = self.run.relay.reader_of(CursorId::Table(table), start_after(write.upto))?;
             hold.stay();
-            self.run.table_left(leave.table, leave.why, write.upto, follow.seen).await?;
+            self.run.table_left(table, why, write.upto, follow.seen).await?;
+            let selection = self.read_before(table).or(Some(follow.selection));
             // Whoever asked may be gone.
-            let _ = leave.answer.send(Ok(Left { upto: write.upto, hold }));
+            let _ = answer.send(Ok(Left { upto: write.upto, hold, selection }));
         }
         if write.gives_up {
             self.has_given_up()?;
@@ -458,57 +476,17 @@ impl Applier {
         // What is durable is not read again after a restart.
         let at = begun.max(self.assembler.begun()).max(self.durable.commit);
         let after = follow.after.max(Position::after(at));
-        self.assembler.follow(table, Follow { after, ..follow });
+        self.assembler.expect(table, Follow { after, ..follow });
         self.state.expect(table, at);
         let arrivals = self.arrive.clone();
         tokio::spawn(async move {
-            let has_arrived = arrived.await.is_ok();
+            let reading = arrived.await.ok();
             // Nobody listens any more when the pipeline ends.
-            let _ = arrivals.send((table, has_arrived)).await;
+            let _ = arrivals.send((table, reading)).await;
         });
         if answer.send(at).is_err() {
             self.state.arrived(table, false);
         }
-    }
-
-    /// Waits, then reads again what is not durable.
-    async fn begin_again(&mut self, error: EtlError) -> EtlResult<()> {
-        self.run.board.failed(&error);
-        let mut failed = Vec::new();
-        for mut write in self.in_flight.drain(..) {
-            write.task.0.abort();
-            // Whether it ended by itself or by the abort, nothing of it goes on after this.
-            let _ = (&mut write.task.0).await;
-            failed.push((write.joins, write.leaves));
-        }
-        failed.into_iter().for_each(|(joins, leaves)| self.take_back(joins, leaves));
-        tokio::select! {
-            waited = self.waits.after(error) => waited?,
-            _ = self.stop.wait_for(|stop| *stop == Stop::Abort) => {
-                return Err(EtlError::new(ErrorKind::Cancelled, "the pipeline was aborted"));
-            }
-        }
-        if self.given_up.is_none() {
-            self.read_from(start_after(self.durable))?;
-        }
-        self.stopped = None;
-        self.read_as_before();
-        self.assembler.restart(self.durable);
-        self.state.restart(self.durable);
-        drop(self.notes.split(usize::MAX));
-        if let Some(given_up) = &self.given_up {
-            self.state.give_up(&given_up.tables, given_up.end);
-        }
-        Ok(())
-    }
-
-    /// Reads from somewhere else.
-    fn read_from(&mut self, from: StartAt) -> EtlResult<()> {
-        let mut reader = self.run.relay.reader_of(self.cursor, from)?;
-        reader.stay();
-        reader.within(&self.run.board.memory, part_of(self.cursor));
-        std::mem::replace(&mut self.reader, reader).leave();
-        Ok(())
     }
 }
 

@@ -91,6 +91,17 @@ impl ApplyState {
         self.is_parting = false;
     }
 
+    /// Everything before was durable when it began again: a table may leave there.
+    pub(super) fn has_reached(&mut self, end: Lsn) {
+        self.end = self.end.max(end);
+    }
+
+    /// The table joins no more; returns up to where it is durable by itself.
+    pub(super) fn forget_join(&mut self, table: TableId) -> Option<Position> {
+        let place = self.joins.iter().position(|join| join.table == table)?;
+        Some(self.joins.swap_remove(place).at)
+    }
+
     /// The write that tables would have joined or left by has failed.
     pub(super) fn expect_again(&mut self, joins: Vec<Join>, leaving: impl IntoIterator<Item = TableId>) {
         self.joins.extend(joins);

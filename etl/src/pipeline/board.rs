@@ -270,7 +270,7 @@ impl Board {
                     (table.lag_bytes, table.lag_seconds) = (Some(lag_bytes), Some(lag_seconds));
                     table.durable = durable;
                 }
-                ("paused", Some(meter)) => table.lag_bytes = Some(meter.behind.load(Ordering::Relaxed)),
+                ("paused" | "quarantined", Some(meter)) => table.lag_bytes = Some(meter.behind.load(Ordering::Relaxed)),
                 _ => {}
             }
         }
@@ -336,6 +336,7 @@ mod tests {
             lag_seconds: None,
             waits_for: None,
             error: None,
+            retry_at: None,
         }
     }
 

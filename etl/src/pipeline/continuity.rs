@@ -11,7 +11,7 @@ use crate::source::{
     Affected, Break, Extent, Found, Judgement, Remembered, affected, can_failover, create_slot, drop_slot,
     forget_touched, is_resyncing, judge, remember, set_diverged, set_failover, set_resyncing,
 };
-use crate::store::{CursorId, Phase, SharedStore, TableState};
+use crate::store::{CursorId, SharedStore, TableState};
 
 /// What the answer depends on, and what is changed by it.
 pub(super) struct Continuity<'a> {
@@ -143,18 +143,13 @@ impl Continuity<'_> {
     }
 }
 
-/// Lets tables be copied from the beginning; those that rest go on resting.
+/// Lets tables be copied from the beginning; those that wait go on waiting.
 pub(super) async fn mark(store: &SharedStore, affected: &[Affected]) -> EtlResult<()> {
     for (id, state) in store.table_states().await? {
         if !affected.iter().any(|table| table.id == id) {
             continue;
         }
-        let phase = match &state.phase {
-            Phase::Paused { .. } => Phase::Paused { cursor: None, snapshot: None, mixed: None, so_far: None },
-            Phase::Quarantined { .. } => state.phase.clone(),
-            _ => Phase::Pending,
-        };
-        let revision = state.revision;
+        let (phase, revision) = (state.phase.begun_anew(), state.revision);
         store.set_table_state(id, Some(revision), TableState { phase, ..state }).await?;
         store.forget_cursor(CursorId::Table(id)).await?;
     }

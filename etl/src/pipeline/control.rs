@@ -85,6 +85,14 @@ impl PipelineHandle {
         self.order(table, Wish::Resume).await
     }
 
+    /// Tries a table in quarantine again now: with what waits in the relay, or with a new copy where that is lost.
+    ///
+    /// # Errors
+    /// As [`pause`](Self::pause).
+    pub async fn release(&self, table: TableId) -> EtlResult<()> {
+        self.order(table, Wish::Release).await
+    }
+
     /// Copies a table anew, beside the stream. Returns once that has begun.
     ///
     /// # Errors

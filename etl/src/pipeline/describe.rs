@@ -64,17 +64,21 @@ pub(super) async fn copy_half_followed(
     states: &mut HashMap<TableId, TableState>,
 ) -> EtlResult<()> {
     let progress = store.progress().await?;
+    let own = async |cursor| {
+        let durable = destination.durable_position(cursor).await?;
+        EtlResult::Ok(durable.or_else(|| progress.cursor(cursor)))
+    };
     for table in published {
         let schema = &table.selection.schema;
         let Some(state) = states.get_mut(&schema.id) else { continue };
         let cursor = CursorId::Table(schema.id);
         let durable = match &state.phase {
             Phase::Ready => main,
-            Phase::CatchingUp { cursor: begin, .. } => {
-                let own = destination.durable_position(cursor).await?.or_else(|| progress.cursor(cursor));
-                own.unwrap_or_default().max(*begin)
-            }
-            _ => continue,
+            Phase::CatchingUp { cursor: begin, .. } => own(cursor).await?.unwrap_or_default().max(*begin),
+            waiting => match waiting.held().and_then(|held| held.cursor) {
+                Some(begin) => own(cursor).await?.unwrap_or_default().max(begin),
+                None => continue,
+            },
         };
         if schema.since > durable {
             tracing::warn!(table = %schema.source_name(), "the run ended while the table changed: it is copied again");
@@ -84,13 +88,9 @@ pub(super) async fn copy_half_followed(
     Ok(())
 }
 
-/// What was copied in the old shape is of no use. A table that somebody paused stays so.
+/// What was copied in the old shape is of no use. A table that waits goes on waiting.
 async fn copied_again(store: &SharedStore, id: TableId, state: TableState) -> EtlResult<TableState> {
-    let phase = match state.phase {
-        Phase::Paused { .. } => Phase::Paused { cursor: None, snapshot: None, mixed: None, so_far: None },
-        _ => Phase::Pending,
-    };
-    let state = TableState { phase, ..state };
+    let state = TableState { phase: state.phase.begun_anew(), ..state };
     let revision = store.set_table_state(id, Some(state.revision), state.clone()).await?;
     Ok(TableState { revision, ..state })
 }

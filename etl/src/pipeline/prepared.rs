@@ -31,10 +31,7 @@ pub(super) async fn mark(store: &SharedStore, states: &mut HashMap<TableId, Tabl
     let end = fact.parse()?;
     for (table, state) in states.iter_mut().filter(|(_, state)| state.phase != Phase::Removed) {
         tracing::warn!(%table, "a prepared transaction is lost: the table is copied again");
-        let phase = match state.phase {
-            Phase::Paused { .. } => Phase::Paused { cursor: None, snapshot: None, mixed: None, so_far: None },
-            _ => Phase::Pending,
-        };
+        let phase = state.phase.clone().begun_anew();
         let (revision, marked) = (state.revision, TableState { phase, ..state.clone() });
         let revision = store.set_table_state(*table, Some(revision), marked.clone()).await?;
         *state = TableState { revision, ..marked };

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{mpsc, watch};
 
-use super::apply::{Changed, Leave, LeftChanged, MainRequest};
+use super::apply::{Changed, Leave, LeftChanged, LeftFailed, MainRequest};
 use super::backlog::Notes;
 use super::board::Board;
 use super::control::Stop;
@@ -13,8 +13,10 @@ use super::data_dir::DataDir;
 use super::pace::Pace;
 use super::progress::Progress;
 use super::published::PublishedTables;
+use super::quarantine::Quarantines;
 use super::settings::{Ack, Settings};
 use super::stream_form::StreamForm;
+use crate::clock::Timestamp;
 use crate::destination::{AnyDestination, Destination};
 use crate::error::EtlResult;
 use crate::lsn::{Lsn, Position};
@@ -22,7 +24,7 @@ use crate::relay::Relay;
 use crate::schema::TableId;
 use crate::source::{PublishedTable, SourceConfig, StreamRequest, Touched};
 use crate::store::CursorId;
-use crate::store::{Phase, SharedStore, SnapshotFilter, TableState};
+use crate::store::{Held, Phase, SharedStore, SnapshotFilter, TableState};
 use crate::transform::Selection;
 
 /// What every task of a running pipeline works with.
@@ -42,6 +44,9 @@ pub(super) struct Run {
     pub(super) form: StreamForm,
     /// Where tables are told of that have changed.
     pub(super) changed: mpsc::UnboundedSender<LeftChanged>,
+    /// Where tables are told of that have failed.
+    pub(super) failed: mpsc::UnboundedSender<LeftFailed>,
+    pub(super) quarantines: Quarantines,
     pub(super) states: States,
     /// Tables that share the main cursor but may still need their snapshots, and what those have seen at most.
     pub(super) settling: Mutex<Vec<(TableId, Lsn)>>,
@@ -124,12 +129,13 @@ impl Run {
             self.own_cursor_opened();
         }
         self.store.advance(CursorId::Table(table), upto).await?;
-        let phase = match why {
-            Leave::Pause => Phase::Paused { cursor: Some(upto), snapshot: seen, mixed: None, so_far: None },
-            Leave::Resync => Phase::Pending,
-        };
         self.board.table(table, |status| status.durable = Some(upto));
-        self.set_phase(table, phase).await
+        let held = Held { cursor: Some(upto), snapshot: seen, ..Held::default() };
+        match why {
+            Leave::Pause => self.set_phase(table, Phase::Paused(held)).await,
+            Leave::Resync => self.set_phase(table, Phase::Pending).await,
+            Leave::Quarantine(error) => self.quarantine(table, &error, held).await,
+        }
     }
 
     /// Says that a table has changed at the source, and what becomes of it.
@@ -162,10 +168,10 @@ impl Run {
     pub(super) async fn set_state(&self, table: TableId, state: TableState) -> EtlResult<()> {
         let known = self.states.get(table).revision;
         let expect = (known > 0).then_some(known);
-        let name = state.phase.name();
+        let phase = state.phase.clone();
         let revision = self.store.set_table_state(table, expect, state.clone()).await?;
         self.states.put(table, TableState { revision, ..state });
-        self.board.table(table, |status| status.phase = name);
+        self.board.table(table, |status| status.shows(&phase));
         Ok(())
     }
 
@@ -212,6 +218,25 @@ impl States {
     pub(super) fn get(&self, table: TableId) -> TableState {
         let states = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         states.get(&table).cloned().unwrap_or(TableState::PENDING)
+    }
+
+    /// The table in quarantine that is tried again next, and when.
+    pub(super) fn next_retry(&self) -> Option<(TableId, Timestamp)> {
+        let states = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = states.iter().filter_map(|(id, state)| match &state.phase {
+            Phase::Quarantined(why) => Some((*id, why.retry_at?)),
+            _ => None,
+        });
+        due.min_by_key(|(_, at)| *at)
+    }
+
+    /// The tables in quarantine, by their ids.
+    pub(super) fn quarantined(&self) -> Vec<TableId> {
+        let states = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let waits = |state: &TableState| matches!(state.phase, Phase::Quarantined(_));
+        let mut found: Vec<TableId> = states.iter().filter(|(_, state)| waits(state)).map(|(id, _)| *id).collect();
+        found.sort_unstable();
+        found
     }
 
     fn put(&self, table: TableId, state: TableState) {

@@ -21,6 +21,8 @@ pub struct Settings {
     pub memory_limit: ByteSize,
     /// How tables are copied.
     pub copy: CopySettings,
+    /// When tables that failed alone are tried again.
+    pub quarantine: QuarantineSettings,
     /// Where changes wait for tables that are not ready.
     pub relay: RelaySettings,
 }
@@ -32,6 +34,7 @@ impl Default for Settings {
             batch: BatchSettings::default(),
             memory_limit: usual_limit(),
             copy: CopySettings::default(),
+            quarantine: QuarantineSettings::default(),
             relay: RelaySettings::default(),
         }
     }
@@ -101,5 +104,23 @@ impl Default for CopySettings {
             max_rows_per_second: None,
             max_bytes_per_second: None,
         }
+    }
+}
+
+/// When a table that failed alone is tried again. Each wait is twice the one before, until the table gets further.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct QuarantineSettings {
+    /// The first wait. Default 30s.
+    #[serde(with = "crate::duration")]
+    pub first_retry: Duration,
+    /// No wait is longer. Default 30m.
+    #[serde(with = "crate::duration")]
+    pub longest_retry: Duration,
+}
+
+impl Default for QuarantineSettings {
+    fn default() -> Self {
+        Self { first_retry: Duration::from_secs(30), longest_retry: Duration::from_secs(30 * 60) }
     }
 }

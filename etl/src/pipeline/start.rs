@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use super::apply::{Applier, LeftChanged, start_after};
+use super::apply::{Applier, LeftChanged, LeftFailed, start_after};
 use super::backlog;
 use super::board::{Board, Target};
 use super::builder::Pipeline;
@@ -20,6 +20,7 @@ use super::pace::Pace;
 use super::prepared;
 use super::progress::{Progress, confirm};
 use super::published::{Published, PublishedTables};
+use super::quarantine::Quarantines;
 use super::receive::receive;
 use super::report::report;
 use super::run::{Run, States};
@@ -75,6 +76,7 @@ pub(super) async fn start(mut pipeline: Pipeline) -> EtlResult<RunningPipeline> 
     let (requests, main_ear) = mpsc::channel(16);
     let (orders, wishes) = mpsc::channel(16);
     let (changed, left_changed) = mpsc::unbounded_channel();
+    let (failed, left_failed) = mpsc::unbounded_channel();
     board.update(|status| status.confirmed = confirmed);
     board.reached(behind.unwrap_or(confirmed));
     let pace = Pace::new(&pipeline.settings.copy, &pipeline.source.wal_guard);
@@ -92,6 +94,8 @@ pub(super) async fn start(mut pipeline: Pipeline) -> EtlResult<RunningPipeline> 
         form: StreamForm::of(&published),
         published: PublishedTables::new(published),
         changed,
+        failed,
+        quarantines: Quarantines::of(&states),
         states: States::new(states),
         settling: Mutex::default(),
         notes: tokio::sync::Mutex::new(notes),
@@ -106,7 +110,7 @@ pub(super) async fn start(mut pipeline: Pipeline) -> EtlResult<RunningPipeline> 
     let follows = shared_tables(&run, &plan, durable);
     let assembler = Assembler::new(follows);
     let applier = Applier::open(&run, CursorId::Main, main, assembler, main_ear)?;
-    let task = tokio::spawn(supervise(run, applier, writer, Work { plan, holds, wishes, left_changed }));
+    let task = tokio::spawn(supervise(run, applier, writer, Work { plan, holds, wishes, left_changed, left_failed }));
     Ok(RunningPipeline { handle, task })
 }
 
@@ -258,8 +262,8 @@ async fn open_relay(
         let is_replaced = pipeline.destination.capabilities().atomic && durable.is_none();
         let begin = begin(state, Known { main: found.main, own, relay_holds, is_replaced });
         match (&state.phase, &begin) {
-            (Phase::Paused { cursor: Some(_), .. }, Begin::Rest) => {
-                tracing::warn!(table = %id, "the relay does not hold what the paused table has to read: it is copied once it goes on");
+            (waiting, Begin::Rest) if waiting.held().is_some_and(|held| held.cursor.is_some()) => {
+                tracing::warn!(table = %id, phase = waiting.name(), "the relay does not hold what the table has to read: it is copied once it goes on");
             }
             (Phase::CatchingUp { .. } | Phase::Copying { so_far: Some(_), .. }, Begin::Copy { .. }) => {
                 tracing::warn!(table = %id, is_replaced, relay_holds, "relay or destination lost what the table has to go on with: it is copied again");
@@ -303,8 +307,11 @@ fn table_statuses(tables: &[Published], states: &HashMap<TableId, TableState>) -
     let mut statuses: Vec<TableStatus> = tables
         .iter()
         .map(|published| {
-            let phase = states.get(&published.table.schema.id).map_or("pending", |state| state.phase.name());
-            TableStatus::of(&published.table, phase)
+            let mut status = TableStatus::of(&published.table, Phase::Pending.name());
+            if let Some(state) = states.get(&published.table.schema.id) {
+                status.shows(&state.phase);
+            }
+            status
         })
         .collect();
     statuses.sort_by(|a, b| a.name.cmp(&b.name));
@@ -317,15 +324,16 @@ struct Work {
     holds: Holds,
     wishes: mpsc::Receiver<Order>,
     left_changed: mpsc::UnboundedReceiver<LeftChanged>,
+    left_failed: mpsc::UnboundedReceiver<LeftFailed>,
 }
 
 /// Runs all parts until one fails or all are told to stop; the first error ends them all.
 async fn supervise(run: Arc<Run>, mut main: Applier, writer: RelayWriter, work: Work) -> EtlResult<Finished> {
-    let Work { mut plan, mut holds, wishes, left_changed } = work;
+    let Work { mut plan, mut holds, wishes, left_changed, left_failed } = work;
     let (over, is_over) = watch::channel(false);
     let mut writers = JoinSet::new();
     let mut keepers = JoinSet::new();
-    let mut tables = Tables::new(&run, wishes, left_changed);
+    let mut tables = Tables::new(&run, wishes, left_changed, left_failed);
     for id in run.published.ids() {
         let begin = plan.remove(&id).unwrap_or(Begin::Copy { generation: 1 });
         match begin {
@@ -351,7 +359,8 @@ async fn supervise(run: Arc<Run>, mut main: Applier, writer: RelayWriter, work: 
     }
     let given_up = give_up_slot(&run, &failed).await;
     let shut = run.destination.shutdown().await;
-    failed.and(given_up).and(shut).map(|()| Finished::default())
+    let finished = Finished { quarantined: run.states.quarantined(), ..Finished::default() };
+    failed.and(given_up).and(shut).map(|()| finished)
 }
 
 type Ended = Result<EtlResult<()>, tokio::task::JoinError>;

@@ -6,11 +6,12 @@ use serde::{Serialize, Serializer};
 
 use crate::clock::{self, Timestamp};
 use crate::data::decode::write_timestamptz;
-use crate::error::EtlError;
+use crate::error::{ErrorKind, EtlError};
 use crate::lsn::{Lsn, Position};
 use crate::schema::{TableId, TableName};
 use crate::source::PublishedTable;
 use crate::source::SlotStatus;
+use crate::store::{Phase, Quarantine};
 
 /// The state of a running pipeline at one moment. In JSON an LSN is its text, a time is RFC 3339.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -112,6 +113,9 @@ pub struct TableStatus {
     pub waits_for: Option<String>,
     /// What last went wrong with it.
     pub error: Option<ErrorStatus>,
+    /// When a table in quarantine is tried again.
+    #[serde(serialize_with = "optional_rfc3339")]
+    pub retry_at: Option<Timestamp>,
 }
 
 impl TableStatus {
@@ -128,6 +132,17 @@ impl TableStatus {
             lag_seconds: None,
             waits_for: None,
             error: None,
+            retry_at: None,
+        }
+    }
+
+    /// What is stored about the table.
+    pub(super) fn shows(&mut self, phase: &Phase) {
+        self.phase = phase.name();
+        self.retry_at = None;
+        if let Phase::Quarantined(why) = phase {
+            self.retry_at = why.retry_at;
+            self.error = Some(ErrorStatus::stored(why));
         }
     }
 }
@@ -159,6 +174,18 @@ impl ErrorStatus {
     }
 }
 
+impl ErrorStatus {
+    fn stored(why: &Quarantine) -> Self {
+        let kind = ErrorKind::ALL.iter().map(|kind| kind.name()).find(|name| *name == why.kind);
+        Self {
+            at: why.since,
+            kind: kind.unwrap_or(ErrorKind::Internal.name()),
+            message: why.reason.clone(),
+            hint: why.hint.clone(),
+        }
+    }
+}
+
 impl fmt::Display for ErrorStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
@@ -177,6 +204,14 @@ fn optional_text<S: Serializer>(value: &Option<impl fmt::Display>, to: S) -> Res
     }
 }
 
+#[expect(clippy::ref_option, reason = "serde's signature")]
+fn optional_rfc3339<S: Serializer>(at: &Option<Timestamp>, to: S) -> Result<S::Ok, S::Error> {
+    match at {
+        Some(at) => rfc3339(at, to),
+        None => to.serialize_none(),
+    }
+}
+
 fn rfc3339<S: Serializer>(at: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
     let mut text = String::new();
     write_timestamptz(at.to_postgres(), &mut text);
@@ -186,7 +221,6 @@ fn rfc3339<S: Serializer>(at: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::ErrorKind;
 
     #[test]
     fn a_status_reads_well_as_json() {

@@ -7,6 +7,7 @@ use tracing::Instrument;
 
 use super::apply::{Applier, Changed, JoinRequest, Left, MainRequest};
 use super::memory_budget::CopyBudget;
+use super::quarantine::is_of_one_table;
 use super::repair::read_again;
 use super::run::Run;
 use super::table_copy::{Copied, CopyOrder};
@@ -21,6 +22,7 @@ use crate::schema::TableId;
 use crate::source::{Assembler, Follow};
 use crate::store::CursorId;
 use crate::store::{CopySoFar, Mixed, Phase, SnapshotFilter, TableState};
+use crate::transform::Selection;
 
 /// How near to the relay's end a table asks to join the main cursor.
 const NEAR_BYTES: u64 = 1 << 20;
@@ -34,6 +36,8 @@ pub(super) struct Table {
     pub(super) turns: Arc<Semaphore>,
     /// Keeps in the relay what a table that goes on catching up has to read.
     pub(super) hold: Option<Reader>,
+    /// How that begins to be read, where that is not how the table is read by now.
+    pub(super) selection: Option<Arc<Selection>>,
     /// Says that the table is to rest.
     pub(super) leave: watch::Receiver<bool>,
 }
@@ -45,8 +49,37 @@ pub(super) enum Brought {
     Joined,
     /// It rests, as it was told.
     Rests(Rest),
+    /// It failed, alone.
+    Failed(EtlError, Rest),
     /// The pipeline ends.
     Ended,
+}
+
+/// What keeps the changes of a table that waits.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub(super) reader: Reader,
+    /// How they begin to be read.
+    pub(super) selection: Option<Arc<Selection>>,
+}
+
+impl Kept {
+    /// Nobody needs them any more.
+    pub(super) fn leave(self) {
+        self.reader.leave();
+    }
+}
+
+impl From<Left> for Kept {
+    fn from(left: Left) -> Self {
+        Self { reader: left.hold, selection: left.selection }
+    }
+}
+
+impl From<Reader> for Kept {
+    fn from(reader: Reader) -> Self {
+        Self { reader, selection: None }
+    }
 }
 
 /// What a table that rests goes on from.
@@ -65,6 +98,18 @@ enum CaughtUp {
     Brought(Brought),
     /// The table looks different now; nothing is being written.
     Changed,
+}
+
+/// Why a table's cursor reads no further.
+enum CatchUpEnd {
+    /// It is near the main cursor, or shares it.
+    Joins,
+    /// It was told to rest.
+    Rests(Left),
+    /// The table looks different now.
+    Changed(Changed),
+    /// The pipeline ends.
+    Ended,
 }
 
 /// Where catching up begins.
@@ -91,9 +136,11 @@ impl Table {
                     tracing::info!(table = %self.run.name(self.id), %from, "the table goes on catching up from the relay");
                     CatchUp { from, cursor, snapshot, mixed, hold: self.hold.take() }
                 }
-                Begin::Copy { .. } | Begin::Resume => match self.copy().await? {
-                    Some(catch_up) => catch_up,
-                    None => return Ok(Brought::Rests(self.rest())),
+                Begin::Copy { .. } | Begin::Resume => match self.copy().await {
+                    Ok(Some(catch_up)) => catch_up,
+                    Ok(None) => return Ok(Brought::Rests(self.rest())),
+                    Err(error) if is_of_one_table(&error) => return Ok(Brought::Failed(error, self.rest())),
+                    Err(error) => return Err(error),
                 },
             };
             match self.catch_up(catch_up).await? {
@@ -222,9 +269,12 @@ impl Table {
         Ok(())
     }
 
-    async fn catch_up(&self, CatchUp { from, cursor, snapshot, mut mixed, hold }: CatchUp) -> EtlResult<CaughtUp> {
+    async fn catch_up(&mut self, CatchUp { from, cursor, snapshot, mut mixed, hold }: CatchUp) -> EtlResult<CaughtUp> {
+        let selection = match self.selection.take() {
+            Some(selection) => selection,
+            None => self.run.selection(self.id)?,
+        };
         let run = &self.run;
-        let selection = run.selection(self.id)?;
         let follow = Follow { selection, after: from, seen: Some(snapshot.clone()) };
         let assembler = Assembler::new([(self.id, follow.clone())]);
         let (_nobody, requests) = mpsc::channel(1);
@@ -232,7 +282,39 @@ impl Table {
         if let Some(hold) = hold {
             hold.leave();
         }
-        applier.set_mixed(mixed);
+        let read = match self.read_on(&mut applier, cursor, &follow, &mut mixed).await {
+            Ok(CatchUpEnd::Joins) => self.join(&mut applier, follow).await,
+            read => read,
+        };
+        let rest = |left| Rest::CatchingUp { left, snapshot, mixed };
+        Ok(match read {
+            Ok(CatchUpEnd::Joins) => {
+                applier.leave();
+                CaughtUp::Brought(Brought::Joined)
+            }
+            Ok(CatchUpEnd::Rests(left)) => CaughtUp::Brought(Brought::Rests(rest(left))),
+            Ok(CatchUpEnd::Changed(changed)) => {
+                run.show_changed(&changed);
+                applier.leave();
+                CaughtUp::Changed
+            }
+            Ok(CatchUpEnd::Ended) => CaughtUp::Brought(Brought::Ended),
+            Err(error) if is_of_one_table(&error) => {
+                CaughtUp::Brought(Brought::Failed(error, rest(applier.stop_here().await?)))
+            }
+            Err(error) => return Err(error),
+        })
+    }
+
+    /// Reads the table's changes until it is near enough to the main cursor.
+    async fn read_on(
+        &self,
+        applier: &mut Applier,
+        cursor: Position,
+        follow: &Follow,
+        mixed: &mut Option<Mixed>,
+    ) -> EtlResult<CatchUpEnd> {
+        applier.set_mixed(*mixed);
         applier.wake_when(Some(self.leave.clone()));
         loop {
             let is_settled = match mixed {
@@ -240,67 +322,54 @@ impl Table {
                 None => applier.behind() <= NEAR_BYTES,
             };
             if *self.leave.borrow() {
-                let rest = Rest::CatchingUp { left: applier.rest().await?, snapshot, mixed };
-                return Ok(CaughtUp::Brought(Brought::Rests(rest)));
+                return applier.rest().await.map(CatchUpEnd::Rests);
             }
-            match mixed {
+            match *mixed {
                 Some(before) if is_settled => {
                     applier.settle().await?;
-                    let catching_up = |mixed| Phase::CatchingUp { cursor, snapshot: snapshot.clone(), mixed };
-                    mixed = match self.repair(before, catching_up).await {
+                    let snapshot = || follow.seen.clone().unwrap_or_else(SnapshotFilter::nothing);
+                    let catching_up = |mixed| Phase::CatchingUp { cursor, snapshot: snapshot(), mixed };
+                    *mixed = match self.repair(before, catching_up).await {
                         Err(error) if error.kind() == ErrorKind::SchemaChanged => {
                             let what = error.context("change").unwrap_or_default().to_owned();
-                            run.show_changed(&Changed { table: self.id, what });
-                            applier.leave();
-                            return Ok(CaughtUp::Changed);
+                            return Ok(CatchUpEnd::Changed(Changed { table: self.id, what }));
                         }
                         repaired => repaired?,
                     };
-                    applier.set_mixed(mixed);
+                    applier.set_mixed(*mixed);
                 }
-                None if is_settled => break,
+                None if is_settled => return Ok(CatchUpEnd::Joins),
                 _ => {
                     if !applier.step().await? {
-                        return Ok(self.ended(applier));
+                        return Ok(ended(applier));
                     }
                 }
             }
         }
-        self.join(applier, follow).await
     }
 
     /// Shares the main cursor from where both have begun to read.
-    async fn join(&self, mut applier: Applier, follow: Follow) -> EtlResult<CaughtUp> {
+    async fn join(&self, applier: &mut Applier, follow: Follow) -> EtlResult<CatchUpEnd> {
         let run = &self.run;
-        // It may have been followed into another shape since.
-        let selection = applier.selection_of(self.id).unwrap_or(follow.selection);
-        let follow = Follow { selection, ..follow };
         applier.wake_when(None);
         let (answer, answered) = oneshot::channel();
         let (arrive, arrived) = oneshot::channel();
         let request = JoinRequest { table: self.id, begun: applier.begun(), follow, answer, arrived };
         if run.requests.send(MainRequest::Join(request)).await.is_err() {
-            return Ok(CaughtUp::Brought(Brought::Ended));
+            return Ok(CatchUpEnd::Ended);
         }
-        let Ok(commit) = answered.await else { return Ok(CaughtUp::Brought(Brought::Ended)) };
+        let Ok(commit) = answered.await else { return Ok(CatchUpEnd::Ended) };
         applier.finish_at(commit);
         applier.work().await?;
         if !applier.has_finished() {
-            return Ok(self.ended(applier));
+            return Ok(ended(applier));
         }
         failpoint::visit("catch_up.joined").await?;
-        // The main cursor is gone when the pipeline ends.
-        let _ = arrive.send(());
-        applier.leave();
-        Ok(CaughtUp::Brought(Brought::Joined))
-    }
-
-    /// The cursor reads no further: the pipeline ends, or the table has changed.
-    fn ended(&self, applier: Applier) -> CaughtUp {
-        let Some(changed) = applier.changed() else { return CaughtUp::Brought(Brought::Ended) };
-        self.run.show_changed(changed);
-        applier.leave();
-        CaughtUp::Changed
+        if let Some(reading) = applier.reading_of(self.id) {
+            // The main cursor is gone when the pipeline ends.
+            let _ = arrive.send(reading);
+        }
+        Ok(CatchUpEnd::Joins)
     }
 
     /// Reads again what is owed, if anything, and stores what is known then.
@@ -332,6 +401,11 @@ impl Table {
             }
         }
     }
+}
+
+/// The cursor reads no further: the pipeline ends, or the table has changed.
+fn ended(applier: &Applier) -> CatchUpEnd {
+    applier.changed().cloned().map_or(CatchUpEnd::Ended, CatchUpEnd::Changed)
 }
 
 /// Waits until somebody says it.

@@ -88,8 +88,10 @@ pub(super) fn begin(state: &TableState, known: Known) -> Begin {
         },
         Phase::Copying { so_far: Some(_), .. } if known.relay_holds => Begin::Resume,
         Phase::Pending | Phase::Copying { .. } | Phase::Removed => copy,
-        Phase::Paused { cursor: Some(_), .. } if known.relay_holds && !known.is_replaced => Begin::Wait,
-        Phase::Paused { .. } | Phase::Quarantined { .. } => Begin::Rest,
+        waiting @ (Phase::Paused(_) | Phase::Quarantined(_)) => {
+            let goes_on = waiting.held().is_some_and(|held| held.cursor.is_some());
+            if goes_on && known.relay_holds && !known.is_replaced { Begin::Wait } else { Begin::Rest }
+        }
     }
 }
 
@@ -98,16 +100,22 @@ pub(super) fn reads_on_from(phase: &Phase, own: Option<Position>) -> Option<Posi
     match phase {
         // Nothing is read before all is copied.
         Phase::Copying { cursor, so_far: Some(_) } => Some(*cursor),
-        Phase::CatchingUp { cursor, .. } | Phase::Paused { cursor: Some(cursor), .. } => Some(own.unwrap_or(*cursor)),
-        _ => None,
+        Phase::CatchingUp { cursor, .. } => Some(own.unwrap_or(*cursor)),
+        waiting => waiting.held()?.cursor.map(|cursor| own.unwrap_or(cursor)),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Timestamp;
     use crate::lsn::Lsn;
-    use crate::store::CopySoFar;
+    use crate::store::{CopySoFar, Held, Quarantine};
+
+    fn quarantine(held: Held) -> Quarantine {
+        let (reason, kind, since) = ("it failed".to_owned(), "value".to_owned(), Timestamp(0));
+        Quarantine { reason, kind, hint: None, since, failures: 1, retry_at: None, held }
+    }
 
     fn state(phase: Phase) -> TableState {
         TableState { revision: 3, generation: 7, phase }
@@ -127,7 +135,8 @@ mod tests {
         let catching_mixed = || Phase::CatchingUp { cursor, snapshot: snapshot.clone(), mixed };
         let so_far = CopySoFar { snapshot: snapshot.clone(), snapshots: 1, until: Lsn(20) };
         let half_copied = || Phase::Copying { cursor, so_far: Some(so_far.clone()) };
-        let paused = |cursor| Phase::Paused { cursor, snapshot: None, mixed: None, so_far: None };
+        let paused = |cursor| Phase::Paused(Held { cursor, ..Held::default() });
+        let failed = |cursor| Phase::Quarantined(Box::new(quarantine(Held { cursor, ..Held::default() })));
         let replaced = |known: Known| Known { is_replaced: true, ..known };
         let again = Begin::Copy { generation: 8 };
         let shared = |lsn| Begin::Share { after: Position::after(Lsn(lsn)), snapshot: Some(snapshot.clone()) };
@@ -152,6 +161,10 @@ mod tests {
             (paused(Some(cursor)), known(50, None, true), Begin::Wait),
             (paused(Some(cursor)), known(50, None, false), Begin::Rest),
             (paused(None), known(50, None, true), Begin::Rest),
+            (failed(Some(cursor)), known(50, None, true), Begin::Wait),
+            (failed(Some(cursor)), replaced(known(50, None, true)), Begin::Rest),
+            (failed(Some(cursor)), known(50, None, false), Begin::Rest),
+            (failed(None), known(50, None, true), Begin::Rest),
         ] {
             assert_eq!(begin(&state(phase), known), expected);
         }

@@ -1,5 +1,6 @@
 //! Who brings the tables to the main cursor, and takes them away from it? One task, which also hears what people wish.
 
+mod failed;
 mod room;
 
 use std::collections::HashMap;
@@ -9,18 +10,20 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
 
-use super::apply::{Leave, LeaveRequest, Left, LeftChanged, MainRequest};
+use self::failed::due;
+use super::apply::{Leave, LeaveRequest, Left, LeftChanged, LeftFailed, MainRequest};
 use super::control::Stop;
 use super::memory_budget::CopyBudget;
 use super::run::Run;
-use super::table::{Brought, Rest, Table};
+use super::table::{Brought, Kept, Rest, Table};
 use super::table_state::Begin;
+use crate::destination::Destination;
 use crate::error::{ErrorKind, EtlError, EtlResult};
 use crate::relay::Reader;
 use crate::schema::TableId;
-use crate::store::{CursorId, Phase, SnapshotFilter};
+use crate::store::{CursorId, Held, Phase, SnapshotFilter};
 
-/// How often it is shown what paused tables have yet to read.
+/// How often it is shown what tables that wait have yet to read.
 const TICK: Duration = Duration::from_secs(1);
 
 /// What somebody wishes of a table.
@@ -28,6 +31,7 @@ const TICK: Duration = Duration::from_secs(1);
 pub(super) enum Wish {
     Pause,
     Resume,
+    Release,
     Resync,
 }
 
@@ -41,9 +45,15 @@ pub(super) struct Order {
 
 /// What the task wakes up for.
 enum News {
+    /// The work on a table has ended.
+    Brought(TableId, Brought),
     Order(Order),
     /// A table looks different, and leaves the main cursor.
     Changed(LeftChanged),
+    /// A table failed, and leaves the main cursor.
+    Failed(LeftFailed),
+    /// A table in quarantine has waited for long enough.
+    Retry(TableId),
     /// The relay is at its limit, and this cursor holds the most of it.
     Stuck(CursorId),
     Tick,
@@ -57,11 +67,12 @@ pub(super) struct Tables {
     turns: Arc<Semaphore>,
     orders: mpsc::Receiver<Order>,
     changed: mpsc::UnboundedReceiver<LeftChanged>,
+    failed: mpsc::UnboundedReceiver<LeftFailed>,
     tasks: JoinSet<(TableId, EtlResult<Brought>)>,
     /// Tells each of them to let its table rest.
     at_work: HashMap<TableId, watch::Sender<bool>>,
-    /// Keeps in the relay what paused tables have yet to read.
-    held: HashMap<TableId, Reader>,
+    /// Keeps in the relay what tables that wait have yet to read.
+    held: HashMap<TableId, Kept>,
 }
 
 impl Tables {
@@ -69,6 +80,7 @@ impl Tables {
         run: &Arc<Run>,
         orders: mpsc::Receiver<Order>,
         changed: mpsc::UnboundedReceiver<LeftChanged>,
+        failed: mpsc::UnboundedReceiver<LeftFailed>,
     ) -> Self {
         let copy = &run.settings.copy;
         let workers = copy.tables_in_parallel * copy.connections_per_table;
@@ -77,6 +89,7 @@ impl Tables {
             turns: Arc::new(Semaphore::new(copy.tables_in_parallel)),
             orders,
             changed,
+            failed,
             tasks: JoinSet::new(),
             at_work: HashMap::new(),
             held: HashMap::new(),
@@ -91,15 +104,16 @@ impl Tables {
         }
         match begin {
             Begin::Share { .. } | Begin::Rest => {}
-            Begin::Wait => self.held.extend(hold.map(|hold| (id, hold))),
-            Begin::Copy { .. } | Begin::Resume | Begin::CatchUp { .. } => self.spawn(id, begin, hold),
+            Begin::Wait => self.held.extend(hold.map(|hold| (id, hold.into()))),
+            Begin::Copy { .. } | Begin::Resume | Begin::CatchUp { .. } => self.spawn(id, begin, hold.map(Kept::from)),
         }
     }
 
-    fn spawn(&mut self, id: TableId, begin: Begin, hold: Option<Reader>) {
+    fn spawn(&mut self, id: TableId, begin: Begin, kept: Option<Kept>) {
         let (told, leave) = watch::channel(false);
         let (budget, turns) = (self.budget.clone(), Arc::clone(&self.turns));
-        let table = Table { run: Arc::clone(&self.run), id, budget, turns, hold, leave };
+        let (hold, selection) = kept.map_or((None, None), |kept| (Some(kept.reader), kept.selection));
+        let table = Table { run: Arc::clone(&self.run), id, budget, turns, hold, selection, leave };
         self.at_work.insert(id, told);
         self.tasks.spawn(Box::pin(async move { (id, table.bring(begin).await) }));
     }
@@ -117,37 +131,23 @@ impl Tables {
                 biased;
                 _ = stop.wait_for(|stop| *stop != Stop::No) => break,
                 Some(ended) = self.tasks.join_next() => {
-                    self.ended(ended)?;
-                    continue;
+                    let (id, brought) = self.ended(ended)?;
+                    News::Brought(id, brought)
                 }
+                Some(failed) = self.failed.recv() => News::Failed(failed),
                 Some(changed) = self.changed.recv() => News::Changed(changed),
                 order = next_order(&mut self.orders) => News::Order(order),
                 slowest = &mut stuck => News::Stuck(slowest),
+                due = due(run.states.next_retry()) => News::Retry(due),
                 () = crate::retry::pause(TICK), if !self.held.is_empty() => News::Tick,
             };
-            match news {
-                News::Order(order) => {
-                    let done = tokio::select! {
-                        done = Box::pin(self.obey(order.table, order.wish)) => done,
-                        _ = ends.wait_for(|stop| *stop != Stop::No) => Err(over()),
-                    };
-                    // Whoever asked may be gone.
-                    let _ = order.answer.send(done);
-                }
-                News::Changed(changed) => {
-                    tokio::select! {
-                        done = Box::pin(self.copy_changed(changed)) => done?,
-                        _ = ends.wait_for(|stop| *stop != Stop::No) => {}
-                    }
-                }
-                News::Stuck(slowest) => {
-                    tokio::select! {
-                        done = Box::pin(self.make_room(slowest)) => done?,
-                        _ = ends.wait_for(|stop| *stop != Stop::No) => {}
-                    }
-                    stuck.set(run.stuck());
-                }
-                News::Tick => {}
+            let was_stuck = matches!(news, News::Stuck(_));
+            tokio::select! {
+                done = Box::pin(self.attend(news)) => done?,
+                _ = ends.wait_for(|stop| *stop != Stop::No) => {}
+            }
+            if was_stuck {
+                stuck.set(run.stuck());
             }
             self.show_held();
         }
@@ -160,7 +160,10 @@ impl Tables {
                 _ = ends.wait_for(|stop| *stop == Stop::Abort) => break,
             };
             match ended {
-                Some(ended) => drop(self.ended(ended)?),
+                Some(ended) => {
+                    let (id, brought) = self.ended(ended)?;
+                    self.brought(id, brought).await?;
+                }
                 None => return Ok(()),
             }
         }
@@ -169,9 +172,29 @@ impl Tables {
         Err(over())
     }
 
+    async fn attend(&mut self, news: News) -> EtlResult<()> {
+        match news {
+            News::Brought(id, brought) => self.brought(id, brought).await,
+            News::Order(order) => {
+                let done = self.obey(order.table, order.wish).await;
+                // Whoever asked may be gone.
+                let _ = order.answer.send(done);
+                Ok(())
+            }
+            News::Changed(changed) => self.copy_changed(changed).await,
+            News::Failed(failed) => {
+                self.keep_failed(failed).await;
+                Ok(())
+            }
+            News::Retry(id) => self.release(id).await,
+            News::Stuck(slowest) => self.make_room(slowest).await,
+            News::Tick => Ok(()),
+        }
+    }
+
     fn show_held(&self) {
-        for (id, hold) in &self.held {
-            self.run.board.meter(CursorId::Table(*id)).show(None, 0, hold.behind());
+        for (id, kept) in &self.held {
+            self.run.board.meter(CursorId::Table(*id)).show(None, 0, kept.reader.behind());
         }
     }
 
@@ -188,24 +211,28 @@ impl Tables {
                 .with("table", id)
                 .hint("See `etl tables list`")
         })?;
-        let phase = self.run.states.get(id).phase;
-        match (wish, phase.clone()) {
-            (Wish::Pause, Phase::Paused { .. }) => Ok(()),
+        match (wish, self.run.states.get(id).phase) {
+            (Wish::Pause, Phase::Paused(_)) => Ok(()),
+            (Wish::Pause, Phase::Quarantined(why)) => self.run.set_phase(id, Phase::Paused(why.held)).await,
             (Wish::Pause, _) => self.pause(id).await,
-            (Wish::Resume, Phase::Paused { .. }) => self.resume(id, phase).await,
-            (Wish::Resume, phase) => Err(EtlError::new(ErrorKind::Config, "the table is not paused")
-                .with("table", self.run.name(id))
-                .with("phase", phase.name())),
+            (Wish::Resume, Phase::Paused(held)) => self.go_on(id, held).await,
+            (Wish::Resume, phase) => Err(self.refused(id, &phase, "the table is not paused")),
+            (Wish::Release, Phase::Quarantined(_)) => self.release(id).await,
+            (Wish::Release, phase) => Err(self.refused(id, &phase, "the table is not in quarantine")),
             (Wish::Resync, phase) => self.resync(id, phase).await,
         }
     }
 
+    fn refused(&self, id: TableId, phase: &Phase, why: &'static str) -> EtlError {
+        EtlError::new(ErrorKind::Config, why).with("table", self.run.name(id)).with("phase", phase.name())
+    }
+
     async fn pause(&mut self, id: TableId) -> EtlResult<()> {
         let hold = match self.call_back(id).await? {
-            Brought::Joined => self.leave_main(id, Leave::Pause).await?.hold,
-            Brought::Rests(rest) => {
-                let (phase, hold) = paused(rest);
-                self.run.set_phase(id, phase).await?;
+            Brought::Joined => self.leave_main(id, Leave::Pause).await?.into(),
+            Brought::Rests(rest) | Brought::Failed(_, rest) => {
+                let (held, hold) = held(rest);
+                self.run.set_phase(id, Phase::Paused(held)).await?;
                 let Some(hold) = hold else {
                     self.run.own_cursor_closed();
                     return Ok(());
@@ -219,10 +246,13 @@ impl Tables {
         Ok(())
     }
 
-    async fn resume(&mut self, id: TableId, paused: Phase) -> EtlResult<()> {
-        let Phase::Paused { cursor, snapshot, mixed, so_far } = paused else { return Ok(()) };
+    /// Lets a table that waits go on with what is held for it.
+    async fn go_on(&mut self, id: TableId, held: Held) -> EtlResult<()> {
+        let Held { cursor, snapshot, mixed, so_far } = held;
         let own = self.run.store.progress().await?.cursor(CursorId::Table(id));
         let own = self.run.destination_position(CursorId::Table(id)).await?.or(own);
+        // One that stores positions has at least the one that the copy began with.
+        let own = own.or(cursor.filter(|_| !self.run.destination.capabilities().atomic));
         match (cursor, so_far, own, self.held.remove(&id)) {
             (Some(cursor), Some(so_far), _, Some(hold)) => {
                 self.run.set_phase(id, Phase::Copying { cursor, so_far: Some(so_far) }).await?;
@@ -250,13 +280,13 @@ impl Tables {
     async fn resync(&mut self, id: TableId, phase: Phase) -> EtlResult<()> {
         let hold = match (phase, self.held.remove(&id)) {
             (_, Some(hold)) => Some(hold),
-            (Phase::Paused { .. }, None) => {
+            (Phase::Paused(_) | Phase::Quarantined(_), None) => {
                 self.run.own_cursor_opened();
                 None
             }
             _ => match self.call_back(id).await? {
-                Brought::Joined => Some(self.leave_main(id, Leave::Resync).await?.hold),
-                Brought::Rests(rest) => paused(rest).1,
+                Brought::Joined => Some(self.leave_main(id, Leave::Resync).await?.into()),
+                Brought::Rests(rest) | Brought::Failed(_, rest) => held(rest).1,
                 Brought::Ended => return Err(over()),
             },
         };
@@ -297,6 +327,7 @@ impl Tables {
             if ended == id {
                 return Ok(brought);
             }
+            self.brought(ended, brought).await?;
         }
         Err(over())
     }
@@ -309,14 +340,15 @@ impl Tables {
     }
 }
 
-/// What is stored of a table that rests, and what keeps its changes.
-fn paused(rest: Rest) -> (Phase, Option<Reader>) {
-    let paused = |cursor, snapshot, mixed, so_far| Phase::Paused { cursor, snapshot, mixed, so_far };
+/// What is stored of a table that waits, and what keeps its changes.
+fn held(rest: Rest) -> (Held, Option<Kept>) {
     match rest {
-        Rest::Pending => (paused(None, None, None, None), None),
-        Rest::Copying { cursor, so_far, hold } => (paused(Some(cursor), None, None, Some(so_far)), Some(hold)),
-        Rest::CatchingUp { left: Left { upto, hold }, snapshot, mixed } => {
-            (paused(Some(upto), Some(snapshot), mixed, None), Some(hold))
+        Rest::Pending => (Held::default(), None),
+        Rest::Copying { cursor, so_far, hold } => {
+            (Held { cursor: Some(cursor), so_far: Some(so_far), ..Held::default() }, Some(hold.into()))
+        }
+        Rest::CatchingUp { left, snapshot, mixed } => {
+            (Held { cursor: Some(left.upto), snapshot: Some(snapshot), mixed, so_far: None }, Some(left.into()))
         }
     }
 }

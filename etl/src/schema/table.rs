@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::Kind;
+use crate::error::EtlError;
 use crate::lsn::Position;
 
 /// The oid of a table at the source.
@@ -118,5 +119,18 @@ impl TableSchema {
     /// The place of the column with this name.
     pub fn column_index(&self, name: &str) -> Option<usize> {
         self.columns.iter().position(|column| &*column.name == name)
+    }
+}
+
+impl EtlError {
+    /// Says that this table failed, and it alone: the pipeline puts it into quarantine and goes on with the others.
+    #[must_use]
+    pub fn of_table(self, table: TableId) -> Self {
+        self.with_oid(table.0)
+    }
+
+    /// The table that failed alone, where the error is about one.
+    pub fn table(&self) -> Option<TableId> {
+        self.oid().map(TableId)
     }
 }

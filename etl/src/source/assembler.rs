@@ -1,11 +1,15 @@
 //! What do the frames of the relay mean to one cursor? Events of its tables, in commit order.
 
+mod joining;
+
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+pub(crate) use self::joining::Reading;
+use self::joining::Told;
 use crate::clock::Timestamp;
 use crate::data::{Change, Event, OldRow, Op, RowBuffer, RowSpans, TableRow};
 use crate::error::{ErrorKind, EtlError, EtlResult};
@@ -97,6 +101,8 @@ pub(crate) struct Assembler {
     follows: HashMap<TableId, Follow>,
     /// Followed tables whose rows look different now, and how.
     changed: HashMap<TableId, ShapeChange>,
+    /// Followed tables that have yet to arrive, and what was told of their shape meanwhile.
+    expected: HashMap<TableId, Option<Told>>,
     transaction: Option<Transaction>,
     /// The last commit that was begun; everything up to its end was or will be handed out.
     begun: Lsn,
@@ -147,6 +153,7 @@ impl Assembler {
         Self {
             follows: follows.into_iter().collect(),
             changed: HashMap::new(),
+            expected: HashMap::new(),
             transaction: None,
             begun: Lsn::ZERO,
             ended: Lsn::ZERO,
@@ -162,6 +169,7 @@ impl Assembler {
     /// Follows a table no more; returns how it was followed.
     pub(crate) fn unfollow(&mut self, table: TableId) -> Option<Follow> {
         self.changed.remove(&table);
+        self.expected.remove(&table);
         self.follows.remove(&table)
     }
 
@@ -382,9 +390,11 @@ impl Assembler {
 
     /// How the rows of a table have changed, if the cursor wants the next one.
     fn change_of(&self, table: TableId) -> EtlResult<Option<(Position, ShapeChange)>> {
-        let Some(change) = self.changed.get(&table) else { return Ok(None) };
+        let unknown = || ShapeChange { what: "it has yet to arrive".to_owned(), shape: None };
+        let change = self.changed.get(&table).cloned().or_else(|| self.expects(table).then(unknown));
+        let Some(change) = change else { return Ok(None) };
         let next = self.transaction.as_ref().ok_or_else(stray)?.ordinal + 1;
-        Ok(self.place(table, next)?.map(|(place, _)| (place.position, change.clone())))
+        Ok(self.place(table, next)?.map(|(place, _)| (place.position, change)))
     }
 
     /// Where a change stands, if the cursor wants it.
@@ -431,8 +441,18 @@ impl Assembler {
     /// rolled back: then nobody knows whether later rows look like that.
     fn relation(&mut self, relation: &Relation<'_>, is_void: bool) {
         let id = TableId(relation.oid);
+        if !self.follows.contains_key(&id) {
+            return;
+        }
+        match self.expected.get_mut(&id) {
+            Some(Some(_)) if is_void => {}
+            Some(told) => *told = Some(Told { shape: Shape::of(relation), is_void }),
+            None => self.told(id, Shape::of(relation), is_void),
+        }
+    }
+
+    fn told(&mut self, id: TableId, shape: Shape, is_void: bool) {
         let Some(follow) = self.follows.get(&id) else { return };
-        let shape = Shape::of(relation);
         match difference(&follow.selection.wire, &shape) {
             Some(what) => {
                 self.changed.insert(id, ShapeChange { what, shape: (!is_void).then_some(shape) });

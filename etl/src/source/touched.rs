@@ -153,7 +153,8 @@ pub(crate) async fn affected(store: &SharedStore, extent: Extent, main: Lsn) -> 
     for (id, state) in store.table_states().await? {
         let is_wrong = match (&state.phase, extent) {
             // They are copied anyway, or will not be.
-            (Phase::Pending | Phase::Removed | Phase::Paused { cursor: None, .. }, _) => false,
+            (Phase::Pending | Phase::Removed, _) => false,
+            (waiting, _) if waiting.held().is_some_and(|held| held.cursor.is_none()) => false,
             (Phase::Copying { so_far: None, .. }, _) => false,
             (Phase::Ready, Extent::Since(at)) => known.last(id) >= at,
             _ => true,

@@ -4,6 +4,7 @@
 pub mod conformance;
 mod copy;
 mod cursor;
+mod held;
 mod memory;
 mod postgres;
 mod sqlite;
@@ -16,13 +17,13 @@ use std::sync::Arc;
 
 pub use copy::{CopiedLeaf, CopySoFar, CopyStore, Mixed, RepairKey};
 pub use cursor::CursorId;
+pub use held::{Held, Quarantine};
 pub use memory::MemoryStore;
 pub(crate) use postgres::STATE_MARK;
 pub use postgres::{PostgresStore, StoredPipeline};
 use serde::{Deserialize, Serialize};
 pub use sqlite::SqliteStore;
 
-use crate::clock::Timestamp;
 use crate::error::EtlResult;
 use crate::lsn::{Lsn, Position};
 use crate::schema::{TableId, TableSchema};
@@ -74,29 +75,9 @@ pub enum Phase {
     /// It shares the main cursor.
     Ready,
     /// Somebody paused it.
-    Paused {
-        /// Its changes after this wait in the relay; `None` where it is copied anew once it goes on.
-        #[serde(default)]
-        cursor: Option<Position>,
-        /// What its copy has seen of those.
-        #[serde(default)]
-        snapshot: Option<SnapshotFilter>,
-        /// As of [`CatchingUp`](Self::CatchingUp).
-        #[serde(default)]
-        mixed: Option<Mixed>,
-        /// As of [`Copying`](Self::Copying), where it is not copied yet.
-        #[serde(default)]
-        so_far: Option<CopySoFar>,
-    },
+    Paused(Held),
     /// It failed, and waits.
-    Quarantined {
-        /// What failed.
-        reason: String,
-        /// What the user can do.
-        hint: Option<String>,
-        /// When it is tried again.
-        retry_at: Option<Timestamp>,
-    },
+    Quarantined(Box<Quarantine>),
     /// It left the publication.
     Removed,
 }
@@ -113,9 +94,27 @@ impl Phase {
             Self::Copying { .. } => "copying",
             Self::CatchingUp { .. } => "catching_up",
             Self::Ready => "ready",
-            Self::Paused { .. } => "paused",
-            Self::Quarantined { .. } => "quarantined",
+            Self::Paused(_) => "paused",
+            Self::Quarantined(_) => "quarantined",
             Self::Removed => "removed",
+        }
+    }
+
+    /// What becomes of it where nothing that was done so far is of use: a table that waits goes on waiting.
+    pub(crate) fn begun_anew(self) -> Self {
+        match self {
+            Self::Paused(_) => Self::Paused(Held::default()),
+            Self::Quarantined(why) => Self::Quarantined(Box::new(Quarantine { held: Held::default(), ..*why })),
+            _ => Self::Pending,
+        }
+    }
+
+    /// What a table that waits goes on from.
+    pub(crate) fn held(&self) -> Option<&Held> {
+        match self {
+            Self::Paused(held) => Some(held),
+            Self::Quarantined(why) => Some(&why.held),
+            _ => None,
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::error::EtlResult;
 use crate::lsn::Position;
 use crate::relay::Aborted;
 use crate::schema::TableId;
-use crate::source::Stopped;
+use crate::source::{Reading, Stopped};
 use crate::store::CursorId;
 use crate::transform::Selection;
 
@@ -46,6 +46,8 @@ pub(in crate::pipeline) struct LeftChanged {
 pub(super) struct Waiting {
     rest: Rest,
     changed: Changed,
+    /// The table has yet to arrive: until then nobody knows what its rows look like.
+    is_expected: bool,
 }
 
 /// A table whose rows are read in another shape since.
@@ -68,14 +70,15 @@ impl Applier {
             self.state.add(assembly, clock::monotonic());
             let Some(stopped) = stopped else { return Ok(()) };
             rest = Rest { bytes: rest.bytes.slice(stopped.at..), offset: rest.offset + stopped.at as u64, ..rest };
-            if self.is_followed_in_place(&stopped).await? {
+            let is_expected = self.assembler.expects(stopped.table);
+            if !is_expected && self.is_followed_in_place(&stopped).await? {
                 continue;
             }
             let changed = Changed { table: stopped.table, what: stopped.change.what };
-            if self.cursor == CursorId::Main {
+            if self.cursor == CursorId::Main && !is_expected {
                 self.part_with(changed.clone());
             }
-            self.stopped = Some(Waiting { rest, changed });
+            self.stopped = Some(Waiting { rest, changed, is_expected });
             return Ok(());
         }
     }
@@ -98,9 +101,14 @@ impl Applier {
         }
     }
 
+    /// How a table was read before the first change of its shape that is not durable.
+    pub(super) fn read_before(&self, table: TableId) -> Option<Arc<Selection>> {
+        self.reshaped.iter().find(|reshaped| reshaped.table == table).map(|reshaped| Arc::clone(&reshaped.before))
+    }
+
     /// How the cursor's table is read now.
-    pub(in crate::pipeline) fn selection_of(&self, table: TableId) -> Option<Arc<Selection>> {
-        self.assembler.follow_of(table).map(|follow| Arc::clone(&follow.selection))
+    pub(in crate::pipeline) fn reading_of(&self, table: TableId) -> Option<Reading> {
+        self.assembler.reading(table)
     }
 
     /// Nothing after the change becomes durable before it is stored that the table is to be copied: what is read up to
@@ -117,16 +125,23 @@ impl Applier {
         let _ = self.run.changed.send(LeftChanged { changed, left });
     }
 
-    /// Reads on once the table that had changed is gone.
+    /// Reads on once the table that had changed is gone, or the one that was expected has arrived.
     pub(super) async fn go_on(&mut self) -> EtlResult<()> {
         match self.stopped.take() {
-            Some(waiting) if self.assembler.followed().any(|table| table == waiting.changed.table) => {
+            Some(waiting) if self.keeps_waiting(&waiting) => {
                 self.stopped = Some(waiting);
                 Ok(())
             }
             Some(waiting) => self.block(waiting.rest).await,
             None => Ok(()),
         }
+    }
+
+    fn keeps_waiting(&self, Waiting { changed, is_expected, .. }: &Waiting) -> bool {
+        if *is_expected {
+            return self.assembler.expects(changed.table);
+        }
+        self.assembler.follow_of(changed.table).is_some()
     }
 
     /// The cursor's table, if it looks different from where the cursor stands.

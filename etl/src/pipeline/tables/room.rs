@@ -36,7 +36,7 @@ impl Tables {
     /// Drops what waits for the cursor, where that helps: its tables are copied anew.
     pub(super) async fn make_room(&mut self, slowest: CursorId) -> EtlResult<()> {
         match slowest {
-            CursorId::Table(id) if self.held.contains_key(&id) => self.drop_paused(id).await,
+            CursorId::Table(id) if self.held.contains_key(&id) => self.drop_held(id).await,
             CursorId::Table(id) if self.at_work.contains_key(&id) => {
                 self.show_dropped(id, "Its copy begins anew");
                 self.resync(id, self.run.states.get(id).phase).await
@@ -47,10 +47,10 @@ impl Tables {
         }
     }
 
-    /// The table stays paused. Stored first, so that a crash does not forget it.
-    async fn drop_paused(&mut self, id: TableId) -> EtlResult<()> {
+    /// The table goes on waiting. Stored first, so that a crash does not forget it.
+    async fn drop_held(&mut self, id: TableId) -> EtlResult<()> {
         let run = &self.run;
-        run.set_phase(id, Phase::Paused { cursor: None, snapshot: None, mixed: None, so_far: None }).await?;
+        run.set_phase(id, run.states.get(id).phase.begun_anew()).await?;
         self.show_dropped(id, "It is copied anew once it goes on");
         failpoint::visit("relay.given_up").await?;
         run.store.forget_cursor(CursorId::Table(id)).await?;
@@ -66,6 +66,10 @@ impl Tables {
         let dropped = EtlError::new(ErrorKind::Relay, "the relay was full: what waited for the table is dropped")
             .with("table", self.run.name(id))
             .hint(hint);
+        let dropped = match self.run.states.get(id).phase {
+            Phase::Quarantined(why) => dropped.with("failed before", why.reason),
+            _ => dropped,
+        };
         tracing::warn!("{dropped}");
         self.run.board.table_failed(id, &dropped);
     }

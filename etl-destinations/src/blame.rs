@@ -1,0 +1,46 @@
+//! Which table is an error about? The one that it names, among those that were written.
+
+use std::sync::Arc;
+
+use etl::error::{ErrorKind, EtlError};
+
+use crate::writer::{Step, TargetTable};
+
+/// The tables that a unit touches.
+#[derive(Debug)]
+pub(crate) struct Touched(Vec<Arc<TargetTable>>);
+
+impl Touched {
+    /// Those of these steps.
+    pub(crate) fn by(steps: &[Step]) -> Self {
+        let mut tables = Vec::new();
+        for step in steps {
+            match step {
+                Step::Ensure(table) | Step::Alter(table, _) => tables.push(Arc::clone(table)),
+                Step::Truncate(several) => tables.extend(several.iter().map(|truncated| Arc::clone(&truncated.table))),
+                Step::Write(batch) => tables.push(Arc::clone(&batch.table)),
+            }
+        }
+        Self(tables)
+    }
+
+    /// An error that waiting does not help against, and that names one of the tables, is that table's alone.
+    pub(crate) fn blame(&self, error: EtlError) -> EtlError {
+        let may_be_its_own = matches!(
+            error.kind(),
+            ErrorKind::Config
+                | ErrorKind::Value
+                | ErrorKind::SchemaChanged
+                | ErrorKind::DestinationRejected
+                | ErrorKind::DestinationUnsupported
+        );
+        let Some(name) = error.context("table").filter(|_| may_be_its_own && error.table().is_none()) else {
+            return error;
+        };
+        let is_named = |table: &TargetTable| table.name.to_string() == name || table.source.name.to_string() == name;
+        match self.0.iter().find(|table| is_named(table)).map(|table| table.id) {
+            Some(table) => error.of_table(table),
+            None => error,
+        }
+    }
+}
