@@ -39,7 +39,7 @@ pub(crate) fn plan(
         match event {
             Event::Change(change) if is_new(change.position) => planner.change(change)?,
             Event::Relation { new, position } if is_new(*position) => {
-                if let Some(before) = schemas.get(&new.id) {
+                if let Some(before) = schemas.get(&new.id).filter(|_| !planner.places.contains_key(&new.id)) {
                     planner.open(before)?;
                 }
                 planner.open(new)?;
