@@ -127,6 +127,10 @@ pub struct PostgresConfig {
     /// in the database, for whoever watches the slot. Its position follows without, too. Default: never.
     #[serde(with = "etl::duration::optional")]
     pub heartbeat: Option<Duration>,
+    /// How often publication and catalog are looked at for what the stream does not tell: tables that come and go,
+    /// partitions, rewrites. Default 2s.
+    #[serde(with = "etl::duration::optional")]
+    pub watch_every: Option<Duration>,
     /// Whether standbys get a copy of the slot, so that the stream goes on after a failover; from version 17 on. Default:
     /// a slot that is there stays as it is.
     pub failover: Option<bool>,

@@ -100,6 +100,10 @@ impl<'t> Checks<'t> {
             let hint = "Such as 30s; without the key there is none";
             self.found_value("source.postgres.heartbeat", "it must be more than nothing", hint);
         }
+        if source.watch_every.is_some_and(|interval| interval.is_zero()) {
+            let hint = "Such as 2s, which is what it is without the key";
+            self.found_value("source.postgres.watch_every", "it must be more than nothing", hint);
+        }
         if let Some(tls) = &source.tls {
             self.tls("source.postgres.tls", tls);
         }

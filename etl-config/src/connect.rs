@@ -142,6 +142,7 @@ impl PostgresConfig {
         source.two_phase = self.two_phase;
         source.streaming = self.streaming.unwrap_or(source.streaming);
         source.heartbeat = self.heartbeat;
+        source.watch_every = self.watch_every.unwrap_or(source.watch_every);
         source.failover = self.failover;
         source.wal_guard.clone_from(&self.wal_guard);
         Ok(source)

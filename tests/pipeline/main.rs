@@ -13,6 +13,7 @@ mod identity;
 mod idle;
 mod large_rows;
 mod leftovers;
+mod publication;
 mod published;
 mod quarantine;
 mod refusing;

@@ -32,6 +32,7 @@ pub(crate) struct World {
     pub(crate) wal_guard: WalGuard,
     /// In place of the publication `p`.
     pub(crate) tables: Vec<String>,
+    pub(crate) watch_every: Duration,
     dir: tempfile::TempDir,
 }
 
@@ -62,6 +63,7 @@ impl World {
             failover: None,
             wal_guard: WalGuard::default(),
             tables: Vec::new(),
+            watch_every: Duration::from_millis(300),
             dir: tempfile::tempdir().unwrap(),
         }
     }
@@ -78,6 +80,7 @@ impl World {
         source.two_phase = self.two_phase;
         source.publication = self.tables.is_empty().then(|| "p".to_owned());
         source.tables.clone_from(&self.tables);
+        source.watch_every = self.watch_every;
         source.failover = self.failover;
         source.wal_guard.clone_from(&self.wal_guard);
         Pipeline::builder(&self.id, source)
@@ -114,6 +117,17 @@ impl World {
     /// Where the pipeline keeps its files.
     pub(crate) fn data_dir(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// Whether every table is what the source has now.
+    pub(crate) async fn is_equal(&self, client: &Client, tables: &[&str]) -> bool {
+        for table in tables {
+            let (id, expected) = source_rows(client, table).await;
+            if self.memory.rows(id).as_ref() != Some(&expected) {
+                return false;
+            }
+        }
+        true
     }
 
     /// Compares every table with what the source has now.

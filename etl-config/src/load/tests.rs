@@ -213,6 +213,10 @@ fn a_bad_source_is_said_without_its_secrets() {
             &["source.postgres.heartbeat (line 2): `0s`: it must be more than nothing"],
         ),
         (
+            "{ host: h, user: u, publication: p, watch_every: 0s }",
+            &["source.postgres.watch_every (line 2): `0s`: it must be more than nothing"],
+        ),
+        (
             "{ host: h, user: u, publication: p, tls: { mode: maybe } }",
             &["`maybe`: unknown value. Possible here: disable, prefer, require, verify-ca, verify-full"],
         ),

@@ -188,7 +188,13 @@ impl ApplyState {
 
     /// Whether everything that was to be read is taken out.
     pub(super) fn has_finished(&self) -> bool {
-        self.finish_at.is_some_and(|commit| self.taken >= Position::after(commit))
+        self.is_beyond(self.taken, self.end)
+    }
+
+    /// Whether no commit up to the one at which it finishes is left: no position need be there where the main cursor is
+    /// beyond all commits.
+    fn is_beyond(&self, reach: Position, end: Lsn) -> bool {
+        self.finish_at.is_some_and(|commit| reach >= Position::after(commit) || end > commit)
     }
 
     /// Read no more, write what is complete, finish.
@@ -215,7 +221,7 @@ impl ApplyState {
     fn decide_if(&self, now: Instant, is_pressed: bool) -> Decision {
         let boundary = self.filling.boundary();
         let reach = boundary.map_or(self.taken, |boundary| self.taken.max(boundary.position));
-        let is_over = self.finish_at.is_some_and(|commit| reach >= Position::after(commit));
+        let is_over = self.is_beyond(reach, self.end.max(boundary.map_or(Lsn::ZERO, |boundary| boundary.end)));
         let is_ending = self.is_draining || is_over;
         let is_full = self.filling.is_full(&self.limits);
         let is_old = self.filling.deadline(&self.limits).is_some_and(|deadline| now >= deadline);
@@ -456,6 +462,20 @@ mod tests {
         state.expect(TABLE, Lsn(10));
         state.add(transaction(1, 20), now);
         assert_eq!(state.decide(now), Decision::Finish);
+    }
+
+    #[test]
+    fn a_tables_own_cursor_ends_where_no_commit_is_left_though_none_is_there() {
+        let now = clock::monotonic();
+        let mut state = state();
+        state.finish_at(Lsn(39));
+        let quiet = |end| Boundary { position: after(5), end: Lsn(end), offset: end };
+        for (end, is_over) in [(39, false), (40, true)] {
+            state.add(Assembly { boundary: Some((0, quiet(end))), ..Assembly::default() }, now);
+            assert_eq!(state.decide(now), Decision::Advance(quiet(end)));
+            state.advance(now);
+            assert_eq!((state.has_finished(), state.decide(now) == Decision::Finish), (is_over, is_over));
+        }
     }
 
     #[test]

@@ -132,6 +132,20 @@ impl Board {
         });
     }
 
+    /// A table is published from now on.
+    pub(super) fn table_added(&self, table: TableStatus) {
+        self.update(|status| {
+            status.tables.retain(|known| known.id != table.id);
+            status.tables.push(table);
+            status.tables.sort_by(|a, b| a.name.cmp(&b.name));
+        });
+    }
+
+    /// A table is published no more.
+    pub(super) fn table_removed(&self, id: TableId) {
+        self.update(|status| status.tables.retain(|table| table.id != id));
+    }
+
     /// Shows an error that the pipeline lives with, or dies of.
     pub(super) fn failed(&self, error: &EtlError) {
         self.metrics.error(error.kind().name());
@@ -334,6 +348,7 @@ mod tests {
             durable: None,
             lag_bytes: None,
             lag_seconds: None,
+            stale_since: None,
             waits_for: None,
             error: None,
             retry_at: None,

@@ -8,7 +8,7 @@ use super::run::Run;
 use crate::destination::Destination;
 use crate::error::EtlResult;
 use crate::lsn::{Lsn, Position};
-use crate::postgres::Session;
+use crate::postgres::{Session, query_error};
 use crate::schema::{TableId, TableSchema, changes};
 use crate::source::{PublishedTable, Shape, difference, follow, published_table};
 use crate::store::{CursorId, Phase, SharedStore, TableState};
@@ -89,7 +89,7 @@ pub(super) async fn copy_half_followed(
 }
 
 /// What was copied in the old shape is of no use. A table that waits goes on waiting.
-async fn copied_again(store: &SharedStore, id: TableId, state: TableState) -> EtlResult<TableState> {
+pub(super) async fn copied_again(store: &SharedStore, id: TableId, state: TableState) -> EtlResult<TableState> {
     let state = TableState { phase: state.phase.begun_anew(), ..state };
     let revision = store.set_table_state(id, Some(state.revision), state.clone()).await?;
     Ok(TableState { revision, ..state })
@@ -111,6 +111,16 @@ fn describe(known: &TableSchema, found: &TableSchema) -> String {
     if changes.is_empty() { "replica identity".to_owned() } else { changes.join("; ") }
 }
 
+/// What has happened to a table.
+pub(super) enum Fate {
+    /// It is as it was.
+    Same,
+    /// It looks different.
+    Changed(String),
+    /// It is published no more.
+    Gone,
+}
+
 impl Run {
     /// Looks at the table again. What is copied from here on is what the source says now; `false` where the table is
     /// not published any more.
@@ -126,15 +136,21 @@ impl Run {
     /// looks like this for every row that the snapshot does not see and that comes before the next RELATION (R10).
     pub(super) async fn change_of(&self, session: &Session, known: &PublishedTable) -> EtlResult<Option<String>> {
         let (client, version, id) = (session.client(), session.server_version(), known.schema.id);
+        // Whoever waits to change the table waits for the copy that asks, and is not waited for in turn.
+        let limit = |time| format!("SET lock_timeout = {time}");
+        client.batch_execute(&limit("'1s'")).await.map_err(|e| query_error("limit a wait", e))?;
         let now = published_table(client, &self.publication, version, id).await?;
+        client.batch_execute(&limit("0")).await.map_err(|e| query_error("limit a wait", e))?;
         Ok(now.map_or_else(|| Some("it is not published any more".to_owned()), |now| known.difference(&now)))
     }
 
-    /// Whether the table is published now.
-    pub(super) async fn is_published(&self, id: TableId) -> EtlResult<bool> {
+    /// What has happened to the table since it was described, if anything: where its copy fails for that, another one
+    /// does not.
+    pub(super) async fn fate_of(&self, id: TableId) -> EtlResult<Fate> {
         let session = Session::connect(&self.source.connect.for_purpose("tables")).await?;
         let found = published_table(session.client(), &self.publication, session.server_version(), id).await?;
-        Ok(found.is_some())
+        let Some(now) = found else { return Ok(Fate::Gone) };
+        Ok(self.table(id)?.difference(&now).map_or(Fate::Same, Fate::Changed))
     }
 
     /// What is passed on of a table whose rows have this shape from this position on, if it is certain which columns

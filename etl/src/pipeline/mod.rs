@@ -30,10 +30,12 @@ mod settings;
 mod start;
 mod status;
 mod stream_form;
+mod streams;
 mod table;
 mod table_copy;
 mod table_state;
 mod tables;
+mod watch;
 
 pub use builder::{Pipeline, PipelineBuilder};
 pub use control::PipelineHandle;

@@ -35,6 +35,18 @@ impl PublishedTables {
         self.read().keys().copied().collect()
     }
 
+    /// Whether rows of a table of this oid are among what is published.
+    pub(super) fn knows(&self, id: TableId) -> bool {
+        let tables = self.read();
+        let has_leaf = |published: &Published| published.table.leaves.iter().any(|leaf| leaf.id == id);
+        tables.contains_key(&id) || tables.values().any(has_leaf)
+    }
+
+    /// All of them.
+    pub(super) fn all(&self) -> Vec<Published> {
+        self.read().values().cloned().collect()
+    }
+
     /// The table with this oid.
     ///
     /// # Errors
@@ -55,7 +67,6 @@ impl PublishedTables {
         self.0.write().unwrap_or_else(PoisonError::into_inner).insert(id, published);
     }
 
-    #[expect(dead_code, reason = "the publication is not watched yet")]
     /// A table is published no more.
     pub(super) fn remove(&self, id: TableId) {
         self.0.write().unwrap_or_else(PoisonError::into_inner).remove(&id);

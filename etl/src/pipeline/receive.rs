@@ -138,7 +138,7 @@ impl Receiver {
             // What is noted says which tables it costs where the source is not the same any more.
             note_touched(&run).await?;
         }
-        let is_binary = run.form.is_binary();
+        let (is_binary, number) = (run.form.is_binary(), run.streams.next());
         let request = run.stream_request(is_binary);
         let Opened { stream, confirmed, must_come } =
             open_stream(request, &run.store).instrument(tracing::debug_span!("open_stream", slot = run.slot)).await?;
@@ -148,6 +148,7 @@ impl Receiver {
         (self.begun, self.must_come, self.has_come) = (confirmed, must_come, AtomicBool::new(false));
         self.has_streamed = true;
         run.form.opened(is_binary);
+        run.streams.opened(number);
         run.board.streaming(true);
         let reporter = Reporter::new(confirmed);
         let feedback = reporter.clone().run(stream.writer, run.progress.confirmed(), self.over.clone());
@@ -160,6 +161,9 @@ impl Receiver {
             ended = self.stream(stream.reader, feedback, &reporter) => ended,
             () = run.form.text_is_wanted(), if is_binary => {
                 Err(EtlError::new(ErrorKind::SourceUnavailable, "the stream goes on as text"))
+            }
+            () = run.streams.is_over(number) => {
+                Err(EtlError::new(ErrorKind::SourceUnavailable, "the stream begins anew: partitions came or went"))
             }
             // The connection goes with the stream, and the server's walsender with the connection.
             error = shutdown => Err(error),

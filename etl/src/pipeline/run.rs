@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 use super::apply::{Changed, Leave, LeftChanged, LeftFailed, MainRequest};
 use super::backlog::Notes;
@@ -16,6 +16,8 @@ use super::published::PublishedTables;
 use super::quarantine::Quarantines;
 use super::settings::{Ack, Settings};
 use super::stream_form::StreamForm;
+use super::streams::Streams;
+use super::watch::CopiedFiles;
 use crate::clock::Timestamp;
 use crate::destination::{AnyDestination, Destination};
 use crate::error::EtlResult;
@@ -48,6 +50,11 @@ pub(super) struct Run {
     pub(super) failed: mpsc::UnboundedSender<LeftFailed>,
     pub(super) quarantines: Quarantines,
     pub(super) states: States,
+    /// What each table was copied from last.
+    pub(super) copied_files: CopiedFiles,
+    pub(super) streams: Streams,
+    /// Told when rows come of a table that is not known.
+    pub(super) strangers: Notify,
     /// Tables that share the main cursor but may still need their snapshots, and what those have seen at most.
     pub(super) settling: Mutex<Vec<(TableId, Lsn)>>,
     /// What is noted of how far the main cursor is.
@@ -171,7 +178,10 @@ impl Run {
         let phase = state.phase.clone();
         let revision = self.store.set_table_state(table, expect, state.clone()).await?;
         self.states.put(table, TableState { revision, ..state });
-        self.board.table(table, |status| status.shows(&phase));
+        self.board.table(table, |status| {
+            status.shows(&phase);
+            status.stale_since = status.stale_since.filter(|_| phase != Phase::Ready);
+        });
         Ok(())
     }
 
@@ -239,7 +249,8 @@ impl States {
         found
     }
 
-    fn put(&self, table: TableId, state: TableState) {
+    /// The state of a table, as it is stored.
+    pub(super) fn put(&self, table: TableId, state: TableState) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(table, state);
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::apply::{Applier, LeftChanged, LeftFailed, start_after};
@@ -28,8 +28,10 @@ use super::running::{Finished, RunningPipeline};
 use super::settings::Ack;
 use super::status::TableStatus;
 use super::stream_form::StreamForm;
+use super::streams::Streams;
 use super::table_state::{Begin, Known, begin, reads_on_from};
 use super::tables::{Order, Tables};
+use super::watch::{CopiedFiles, Stale, Told, stale_since_last_run, watch as watch_tables};
 use crate::destination::{AnyDestination, Destination, Metered};
 use crate::error::{ErrorKind, EtlError, EtlResult};
 use crate::lsn::{Lsn, Position};
@@ -38,8 +40,8 @@ use crate::relay::{Reader, Relay, RelayWriter};
 use crate::retry::{RetryPolicy, retry};
 use crate::schema::TableId;
 use crate::source::{
-    Assembler, FLUSHED, Follow, PublishedTable, Touched, can_read_standby, check_two_phase, ensure_publication,
-    heartbeat, is_standby, published_tables,
+    Assembler, FLUSHED, Follow, Look, PublishedTable, Touched, can_read_standby, check_two_phase, ensure_publication,
+    heartbeat, is_standby, look, published_tables,
 };
 use crate::store::CursorId;
 use crate::store::{Phase, SharedStore, TableState};
@@ -54,6 +56,7 @@ pub(super) async fn start(mut pipeline: Pipeline) -> EtlResult<RunningPipeline> 
     let slot = pipeline.slot();
     let source = Source::connect(&pipeline, &store, &data_dir, &slot).await?;
     let mut states = keep_states(&store, &source.tables).await?;
+    let acted = source.stale.mark(&store, &mut states).await?;
     let missed = prepared::mark(&store, &mut states).await?;
     let published = describe_all(&store, &pipeline.source.transform, source.tables, &mut states).await?;
     let main = main_position(&store, &pipeline.destination, &states).await?;
@@ -97,6 +100,9 @@ pub(super) async fn start(mut pipeline: Pipeline) -> EtlResult<RunningPipeline> 
         failed,
         quarantines: Quarantines::of(&states),
         states: States::new(states),
+        copied_files: CopiedFiles::default(),
+        streams: Streams::default(),
+        strangers: Notify::new(),
         settling: Mutex::default(),
         notes: tokio::sync::Mutex::new(notes),
         touched,
@@ -110,7 +116,12 @@ pub(super) async fn start(mut pipeline: Pipeline) -> EtlResult<RunningPipeline> 
     let follows = shared_tables(&run, &plan, durable);
     let assembler = Assembler::new(follows);
     let applier = Applier::open(&run, CursorId::Main, main, assembler, main_ear)?;
-    let task = tokio::spawn(supervise(run, applier, writer, Work { plan, holds, wishes, left_changed, left_failed }));
+    let task = tokio::spawn(supervise(
+        run,
+        applier,
+        writer,
+        Work { plan, holds, wishes, left_changed, left_failed, seen: (source.looked_at, acted) },
+    ));
     Ok(RunningPipeline { handle, task })
 }
 
@@ -120,6 +131,9 @@ struct Source {
     tables: Vec<PublishedTable>,
     /// Where the stream will begin.
     begins: Lsn,
+    /// What happened to publication and tables since the last run, and where that was looked at.
+    stale: Stale,
+    looked_at: Lsn,
 }
 
 impl Source {
@@ -143,6 +157,9 @@ impl Source {
             can_read_standby(&pipeline.source, server_version)?;
         }
         let publication = ensure_publication(client, &pipeline.source, &pipeline.id).await?;
+        // Before the tables are described: what changes in between is found by the next look.
+        let (looked_at, seen) = look(client, &publication, server_version).await?;
+        let stale = stale_since_last_run(client, store, seen, server_version).await?;
         let tables = published_tables(client, &publication, server_version).await?;
         let mut replication = Connection::connect_replication(&options).await?;
         let continuity = Continuity {
@@ -155,7 +172,7 @@ impl Source {
             relay: data_dir.relay(),
         };
         let begins = continuity.settle().await?;
-        Ok(Self { publication, tables, begins })
+        Ok(Self { publication, tables, begins, stale, looked_at })
     }
 }
 
@@ -325,15 +342,18 @@ struct Work {
     wishes: mpsc::Receiver<Order>,
     left_changed: mpsc::UnboundedReceiver<LeftChanged>,
     left_failed: mpsc::UnboundedReceiver<LeftFailed>,
+    /// What the tables were begun with.
+    seen: (Lsn, Look),
 }
 
 /// Runs all parts until one fails or all are told to stop; the first error ends them all.
 async fn supervise(run: Arc<Run>, mut main: Applier, writer: RelayWriter, work: Work) -> EtlResult<Finished> {
-    let Work { mut plan, mut holds, wishes, left_changed, left_failed } = work;
+    let Work { mut plan, mut holds, wishes, left_changed, left_failed, seen } = work;
     let (over, is_over) = watch::channel(false);
     let mut writers = JoinSet::new();
     let mut keepers = JoinSet::new();
-    let mut tables = Tables::new(&run, wishes, left_changed, left_failed);
+    let (tell, told) = mpsc::channel::<Told>(1);
+    let mut tables = Tables::new(&run, wishes, told, left_changed, left_failed);
     for id in run.published.ids() {
         let begin = plan.remove(&id).unwrap_or(Begin::Copy { generation: 1 });
         match begin {
@@ -348,6 +368,7 @@ async fn supervise(run: Arc<Run>, mut main: Applier, writer: RelayWriter, work: 
     keepers.spawn(Box::pin(confirm(Arc::clone(&run), is_over.clone())));
     keepers.spawn(Box::pin(relieve(Arc::clone(&run), is_over.clone())));
     keepers.spawn(Box::pin(report(Arc::clone(&run), is_over.clone())));
+    keepers.spawn(Box::pin(watch_tables(Arc::clone(&run), tell, seen, is_over.clone())));
     keepers.spawn(Box::pin(pulse(Arc::clone(&run), is_over.clone())));
     keepers.spawn(Box::pin(answer_targets(Arc::clone(&run), is_over)));
 

@@ -109,6 +109,9 @@ pub struct TableStatus {
     pub lag_bytes: Option<u64>,
     /// The age of the oldest commit that was read and is not durable; absent before the copy is done and while paused.
     pub lag_seconds: Option<f64>,
+    /// Since this position what the destination has may be wrong: it is being copied again.
+    #[serde(serialize_with = "optional_text")]
+    pub stale_since: Option<Lsn>,
     /// What the table waits for: the sessions that hold locks (`SOURCE.md` R1).
     pub waits_for: Option<String>,
     /// What last went wrong with it.
@@ -130,6 +133,7 @@ impl TableStatus {
             durable: None,
             lag_bytes: None,
             lag_seconds: None,
+            stale_since: None,
             waits_for: None,
             error: None,
             retry_at: None,

@@ -6,6 +6,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tracing::Instrument;
 
 use super::apply::{Applier, Changed, JoinRequest, Left, MainRequest};
+use super::describe::Fate;
 use super::memory_budget::CopyBudget;
 use super::quarantine::is_of_one_table;
 use super::repair::read_again;
@@ -179,9 +180,19 @@ impl Table {
             self.run.board.table_failed(self.id, &error);
             let error = match error.retry_class() {
                 RetryClass::Transient => error,
-                _ if self.run.is_published(self.id).await? => return Err(error),
-                // Dropped: whoever watches the publication calls this back.
-                _ => unpublished().because(error),
+                _ => match self.run.fate_of(self.id).await {
+                    Err(lost) => lost,
+                    // The server knows something no more that it was asked for.
+                    Ok(Fate::Changed(what)) if error.kind() == ErrorKind::SourceQuery => {
+                        self.run.set_phase(self.id, Phase::Pending).await?;
+                        let changed =
+                            EtlError::new(ErrorKind::SourceUnavailable, "the table was changed: it is copied anew");
+                        changed.with("change", what).because(error)
+                    }
+                    Ok(Fate::Same | Fate::Changed(_)) => return Err(error),
+                    // Whoever watches the publication calls this back.
+                    Ok(Fate::Gone) => unpublished().because(error),
+                },
             };
             if self.run.board.rows_copied_of(self.id) > rows {
                 waits.reset();

@@ -85,6 +85,7 @@ impl CopyOrder<'_> {
             if !ledger.is_about(&snapshot.leaves).await || run.change_of(&session, &table).await?.is_some() {
                 return Ok(Copied::Rewritten);
             }
+            run.copied_files.are(id, &snapshot.leaves);
             let now = one_more(so_far.take(), &snapshot.filter);
             if can_renew {
                 let phase = Phase::Copying { cursor: self.cursor, so_far: Some(now.clone()) };

@@ -2,6 +2,7 @@
 
 mod failed;
 mod room;
+mod watched;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use super::memory_budget::CopyBudget;
 use super::run::Run;
 use super::table::{Brought, Kept, Rest, Table};
 use super::table_state::Begin;
+use super::watch::Told;
 use crate::destination::Destination;
 use crate::error::{ErrorKind, EtlError, EtlResult};
 use crate::relay::Reader;
@@ -48,6 +50,8 @@ enum News {
     /// The work on a table has ended.
     Brought(TableId, Brought),
     Order(Order),
+    /// Something has happened to tables at the source.
+    Told(Told),
     /// A table looks different, and leaves the main cursor.
     Changed(LeftChanged),
     /// A table failed, and leaves the main cursor.
@@ -66,6 +70,7 @@ pub(super) struct Tables {
     /// How many tables are copied at a time.
     turns: Arc<Semaphore>,
     orders: mpsc::Receiver<Order>,
+    told: mpsc::Receiver<Told>,
     changed: mpsc::UnboundedReceiver<LeftChanged>,
     failed: mpsc::UnboundedReceiver<LeftFailed>,
     tasks: JoinSet<(TableId, EtlResult<Brought>)>,
@@ -79,6 +84,7 @@ impl Tables {
     pub(super) fn new(
         run: &Arc<Run>,
         orders: mpsc::Receiver<Order>,
+        told: mpsc::Receiver<Told>,
         changed: mpsc::UnboundedReceiver<LeftChanged>,
         failed: mpsc::UnboundedReceiver<LeftFailed>,
     ) -> Self {
@@ -88,6 +94,7 @@ impl Tables {
             budget: CopyBudget::new(&run.board.memory, workers),
             turns: Arc::new(Semaphore::new(copy.tables_in_parallel)),
             orders,
+            told,
             changed,
             failed,
             tasks: JoinSet::new(),
@@ -136,6 +143,7 @@ impl Tables {
                 }
                 Some(failed) = self.failed.recv() => News::Failed(failed),
                 Some(changed) = self.changed.recv() => News::Changed(changed),
+                Some(told) = self.told.recv() => News::Told(told),
                 order = next_order(&mut self.orders) => News::Order(order),
                 slowest = &mut stuck => News::Stuck(slowest),
                 due = due(run.states.next_retry()) => News::Retry(due),
@@ -179,6 +187,12 @@ impl Tables {
                 let done = self.obey(order.table, order.wish).await;
                 // Whoever asked may be gone.
                 let _ = order.answer.send(done);
+                Ok(())
+            }
+            News::Told(Told { finding, answer }) => {
+                let done = self.heed(finding).await;
+                // Nobody waits any more when the pipeline ends.
+                let _ = answer.send(done);
                 Ok(())
             }
             News::Changed(changed) => self.copy_changed(changed).await,

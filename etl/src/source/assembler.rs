@@ -104,6 +104,8 @@ pub(crate) struct Assembler {
     /// Followed tables that have yet to arrive, and what was told of their shape meanwhile.
     expected: HashMap<TableId, Option<Told>>,
     transaction: Option<Transaction>,
+    /// Tables that it does not follow and whose rows came.
+    strangers: Vec<TableId>,
     /// The last commit that was begun; everything up to its end was or will be handed out.
     begun: Lsn,
     /// The last commit whose end was read.
@@ -155,6 +157,7 @@ impl Assembler {
             changed: HashMap::new(),
             expected: HashMap::new(),
             transaction: None,
+            strangers: Vec::new(),
             begun: Lsn::ZERO,
             ended: Lsn::ZERO,
             limit: None,
@@ -209,6 +212,11 @@ impl Assembler {
     pub(crate) fn seen_until(&self, table: TableId) -> Lsn {
         let seen = self.follows.get(&table).and_then(|follow| follow.seen.as_ref());
         seen.map_or(Lsn::ZERO, |seen| seen.until)
+    }
+
+    /// The tables that it was told of since it was last asked, and does not follow.
+    pub(crate) fn take_strangers(&mut self) -> Vec<TableId> {
+        std::mem::take(&mut self.strangers)
     }
 
     /// The commit LSN of the last transaction of which a frame was read.
@@ -442,6 +450,7 @@ impl Assembler {
     fn relation(&mut self, relation: &Relation<'_>, is_void: bool) {
         let id = TableId(relation.oid);
         if !self.follows.contains_key(&id) {
+            self.strangers.push(id);
             return;
         }
         match self.expected.get_mut(&id) {

@@ -98,14 +98,17 @@ SELECT i.indrelid, i.indnkeyatts, i.indkey::int2[]
  WHERE i.indrelid = ANY($1) AND i.indisvalid
    AND CASE c.relreplident WHEN 'i' THEN i.indisreplident WHEN 'n' THEN false ELSE i.indisprimary END";
 
+/// Not `pg_partition_tree()`, which would wait for whoever waits to change a leaf, while a copy of ours keeps it waiting.
 const LEAVES: &str = "
-SELECT r.root, c.oid, n.nspname, c.relname, c.reltuples::float8, pg_catalog.pg_relation_filenode(c.oid)
-  FROM unnest($1::oid[]) AS r(root)
- CROSS JOIN LATERAL (SELECT relid::oid FROM pg_catalog.pg_partition_tree(r.root) WHERE isleaf
-                     UNION SELECT oid FROM pg_catalog.pg_class WHERE oid = r.root AND relkind <> 'p') t(leaf)
-  JOIN pg_catalog.pg_class c ON c.oid = t.leaf AND c.relkind = 'r'
+WITH RECURSIVE parts AS (
+  SELECT r.root, r.root AS part FROM unnest($1::oid[]) AS r(root)
+  UNION ALL
+  SELECT p.root, i.inhrelid FROM parts p JOIN pg_catalog.pg_inherits i ON i.inhparent = p.part
+    JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid AND c.relispartition WHERE NOT i.inhdetachpending)
+SELECT p.root, c.oid, n.nspname, c.relname, c.reltuples::float8, pg_catalog.pg_relation_filenode(c.oid)
+  FROM parts p JOIN pg_catalog.pg_class c ON c.oid = p.part AND c.relkind = 'r'
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
- ORDER BY r.root, c.oid";
+ ORDER BY p.root, c.oid";
 
 /// The tables of a publication, by oid.
 pub(crate) async fn published_tables(

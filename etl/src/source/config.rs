@@ -27,6 +27,8 @@ pub struct SourceConfig {
     pub failover: Option<bool>,
     /// How much WAL the source may keep for the slot.
     pub wal_guard: WalGuard,
+    /// How often publication and catalog are looked at for what the stream does not tell. Default: 2 s.
+    pub watch_every: Duration,
     /// Which of its columns are passed on, and under which names.
     pub transform: Transform,
     /// Whether large transactions are received while they are in progress, into files. Default: they are.
@@ -47,6 +49,7 @@ impl SourceConfig {
             publication: None,
             tables: Vec::new(),
             heartbeat: None,
+            watch_every: Duration::from_secs(2),
             transform: Transform::default(),
             streaming: true,
             two_phase: false,

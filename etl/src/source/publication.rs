@@ -108,6 +108,33 @@ async fn keep_own(client: &Client, patterns: &TablePatterns, name: &str) -> EtlR
     Ok(name.to_owned())
 }
 
+/// Brings a publication of the pipeline's own up to date while it is read: one table at a time, so that one that cannot
+/// be published does not keep the others out. Returns the tables that cannot. Nobody who alters a table is waited for.
+pub(crate) async fn extend_own(
+    client: &Client,
+    patterns: &TablePatterns,
+    name: &str,
+) -> EtlResult<Vec<(TableName, EtlError)>> {
+    let all = names(client, ALL_TABLES, &[&STATE_MARK]).await?;
+    let published = names(client, PUBLISHED, &[&name]).await?;
+    let is_wanted = |table: &&TableName| patterns.matches(table);
+    let missing = all.iter().filter(is_wanted).filter(|table| !published.contains(table)).map(|table| ("ADD", table));
+    let surplus = published.iter().filter(|table| !is_wanted(table)).map(|table| ("DROP", table));
+    let mut refused = Vec::new();
+    for (verb, table) in missing.chain(surplus) {
+        let statement = format!(
+            "SET LOCAL lock_timeout = '1s'; ALTER PUBLICATION {} {verb} TABLE {}",
+            quote_ident(name),
+            quoted(table)
+        );
+        if let Err(error) = client.batch_execute(&statement).await {
+            let error = query_error("keep the publication", error).with("publication", name).with("table", table);
+            refused.push((table.clone(), error.hint("The user must own the table; or leave it out of `tables`")));
+        }
+    }
+    Ok(refused)
+}
+
 async fn names(
     client: &Client,
     query: &str,

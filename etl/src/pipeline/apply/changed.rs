@@ -65,6 +65,7 @@ impl Applier {
         loop {
             let mut assembly = self.assembler.read(&rest.bytes, rest.offset, rest.in_stream.as_deref())?;
             let stopped = assembly.stopped.take();
+            self.meet_strangers();
             let notes = notes_of(&assembly, rest.bytes.len());
             self.notes.join(self.run.board.memory.charge(part_of(self.cursor), notes));
             self.state.add(assembly, clock::monotonic());
@@ -80,6 +81,14 @@ impl Applier {
             }
             self.stopped = Some(Waiting { rest, changed, is_expected });
             return Ok(());
+        }
+    }
+
+    /// Whoever watches the publication looks at once where rows come of a table that nobody knows.
+    fn meet_strangers(&mut self) {
+        let strangers = self.assembler.take_strangers();
+        if self.cursor == CursorId::Main && strangers.iter().any(|table| !self.run.published.knows(*table)) {
+            self.run.strangers.notify_one();
         }
     }
 

@@ -47,12 +47,27 @@ impl Tables {
         }
     }
 
-    /// The table goes on waiting. Stored first, so that a crash does not forget it.
+    /// The table goes on waiting.
     async fn drop_held(&mut self, id: TableId) -> EtlResult<()> {
-        let run = &self.run;
-        run.set_phase(id, run.states.get(id).phase.begun_anew()).await?;
+        self.begin_anew(id).await?;
         self.show_dropped(id, "It is copied anew once it goes on");
         failpoint::visit("relay.given_up").await?;
+        self.let_go(id).await
+    }
+
+    /// What waits for a waiting table is of no use. Stored first, so that a crash does not forget it.
+    async fn begin_anew(&self, id: TableId) -> EtlResult<()> {
+        self.run.set_phase(id, self.run.states.get(id).phase.begun_anew()).await
+    }
+
+    /// A waiting table is copied anew once it goes on.
+    pub(super) async fn forget_held(&mut self, id: TableId) -> EtlResult<()> {
+        self.begin_anew(id).await?;
+        if self.held.contains_key(&id) { self.let_go(id).await } else { Ok(()) }
+    }
+
+    async fn let_go(&mut self, id: TableId) -> EtlResult<()> {
+        let run = &self.run;
         run.store.forget_cursor(CursorId::Table(id)).await?;
         run.board.forget_meter(CursorId::Table(id));
         if let Some(hold) = self.held.remove(&id) {

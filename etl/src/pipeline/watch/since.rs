@@ -1,0 +1,86 @@
+//! What has happened to the published tables while nobody watched? The last look is in the store.
+
+use std::collections::HashMap;
+
+use tokio_postgres::Client;
+
+use super::found::{ATTACHED, REPARTITIONED, REWRITTEN, What, compare};
+use crate::error::{ErrorKind, EtlError, EtlResult};
+use crate::pipeline::describe::copied_again;
+use crate::schema::TableId;
+use crate::source::{Look, are_empty};
+use crate::store::{SharedStore, TableState};
+
+/// What was seen of the publication, as far as it was acted on.
+const LOOK: &str = "publication.look";
+
+/// What has happened since the last run looked.
+#[derive(Debug)]
+pub(in crate::pipeline) struct Stale {
+    /// Tables that may be wrong in the destination, and why.
+    tables: Vec<(TableId, &'static str)>,
+    /// What was seen, as far as it is acted on by that.
+    acted: Look,
+}
+
+/// Stores what was seen, once it was acted on.
+pub(in crate::pipeline) async fn remember(store: &SharedStore, look: &Look) -> EtlResult<()> {
+    let text = serde_json::to_string(look)
+        .map_err(|e| EtlError::new(ErrorKind::Internal, "what was seen cannot be stored").because(e))?;
+    store.set_fact(LOOK, text).await
+}
+
+/// Which tables to copy again for what has happened to them since the last run looked, and has seen this now.
+pub(in crate::pipeline) async fn stale_since_last_run(
+    client: &Client,
+    store: &SharedStore,
+    now: Look,
+    version: u32,
+) -> EtlResult<Stale> {
+    let mut stale = Stale { tables: Vec::new(), acted: now.clone() };
+    let Some(text) = store.fact(LOOK).await? else { return Ok(stale) };
+    let before: Look = serde_json::from_str(&text)
+        .map_err(|e| EtlError::new(ErrorKind::Store, "what was seen of the publication cannot be read").because(e))?;
+    for found in compare(&before, &now) {
+        let why = match found.what {
+            What::Added | What::Gone => continue,
+            What::Stale(why) => why,
+            What::Rewritten => REWRITTEN,
+            What::Attached(leaves) if are_empty(client, &leaves, version).await.unwrap_or(false) => continue,
+            What::Attached(_) | What::Repartitioned if needs_another_stream(version) => {
+                // Found again by whoever watches: the stream has to pass it before.
+                let before = before.tables.get(&found.table.0).map(|sight| (found.table.0, sight.clone()));
+                stale.acted.tables.extend(before);
+                continue;
+            }
+            What::Repartitioned => REPARTITIONED,
+            What::Attached(_) => ATTACHED,
+        };
+        stale.tables.push((found.table, why));
+    }
+    Ok(stale)
+}
+
+/// Version 14 goes on to send a partition's rows, or not to, as it did when it met the first one, for as long as the
+/// connection lasts.
+pub(super) fn needs_another_stream(version: u32) -> bool {
+    version < 150_000
+}
+
+impl Stale {
+    /// Marks the tables, before anybody takes them for whole. Returns what is acted on by that.
+    pub(in crate::pipeline) async fn mark(
+        self,
+        store: &SharedStore,
+        states: &mut HashMap<TableId, TableState>,
+    ) -> EtlResult<Look> {
+        for (table, why) in self.tables {
+            if let Some(state) = states.get_mut(&table) {
+                tracing::warn!(%table, why, "the table changed meanwhile: it is copied again");
+                *state = copied_again(store, table, state.clone()).await?;
+            }
+        }
+        remember(store, &self.acted).await?;
+        Ok(self.acted)
+    }
+}
