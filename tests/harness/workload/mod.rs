@@ -4,6 +4,7 @@
 //! Truncates happen between rounds, when no lane writes. Statements tolerate a lost answer: after a crash of the server
 //! the lanes reconnect and go on.
 
+mod alteration;
 mod lane;
 mod tables;
 mod values;
@@ -15,6 +16,7 @@ use tokio::task::JoinSet;
 use tokio_postgres::{Client, NoTls};
 
 use crate::seed::numbers;
+use alteration::Alterations;
 use lane::Lane;
 
 pub use tables::TABLES;
@@ -31,6 +33,8 @@ pub struct Workload {
     transactions: u64,
     longest: Option<Duration>,
     truncates: bool,
+    /// How likely an alteration between two rounds is.
+    alters: f64,
 }
 
 /// What a run did.
@@ -42,6 +46,8 @@ pub struct Summary {
     pub unknown: u64,
     /// Truncating transactions.
     pub truncates: u64,
+    /// Transactions that alter tables.
+    pub alterations: u64,
 }
 
 impl Workload {
@@ -49,7 +55,7 @@ impl Workload {
     #[must_use]
     pub fn new(seed: u64) -> Self {
         println!("workload seed {seed}");
-        Self { seed, lanes: 2, preloaded: 0, rounds: 5, transactions: 20, longest: None, truncates: true }
+        Self { seed, lanes: 2, preloaded: 0, rounds: 5, transactions: 20, longest: None, truncates: true, alters: 0.0 }
     }
 
     /// How many connections write at the same time.
@@ -87,6 +93,13 @@ impl Workload {
         self
     }
 
+    /// Alters the tables between this share of the rounds: columns beside those that are written come, change and go.
+    #[must_use]
+    pub fn altering(mut self, share: f64) -> Self {
+        self.alters = share;
+        self
+    }
+
     /// Makes the tables and fills them with the rows that are there before the run.
     ///
     /// # Errors
@@ -106,6 +119,7 @@ impl Workload {
         let mut lanes: Vec<Lane> =
             (0..self.lanes).map(|lane| Lane::new(self.seed, lane, self.lanes, self.preloaded)).collect();
         let mut between = numbers(self.seed, u64::MAX);
+        let (mut altering, mut alterations) = (numbers(self.seed, u64::MAX - 1), Alterations::default());
         let mut summary = Summary::default();
         let mut round = 0;
         while round < self.rounds && !over() {
@@ -127,6 +141,12 @@ impl Workload {
                 let did = deliver(&mut None, url, &sql).await?;
                 summary.unknown += u64::from(!did);
                 summary.truncates += 1;
+            }
+            if self.alters > 0.0 && altering.random_bool(self.alters) {
+                let sql = alterations.transaction(&mut altering);
+                let did = deliver(&mut None, url, &sql).await?;
+                summary.unknown += u64::from(!did);
+                summary.alterations += 1;
             }
         }
         Ok(summary)

@@ -36,6 +36,20 @@ async fn the_same_seed_ends_in_the_same_tables() {
     assert_ne!(first.1, other.1);
 }
 
+#[tokio::test]
+async fn alterations_are_of_every_kind_and_end_the_same() {
+    let workload = Workload::new(5).connections(2).preloaded(100).rounds(60, 2).altering(0.9);
+    let Some(first) = end_of(&workload).await else { return };
+    let Some(second) = end_of(&workload).await else { return };
+    assert_eq!(first, second);
+    assert!(first.0.alterations > 30 && first.0.unknown == 0, "{first:?}");
+    let (mut rng, mut alterations) = (numbers(5, 0), Alterations::default());
+    let all: Vec<String> = (0..100).map(|_| alterations.transaction(&mut rng)).collect();
+    for kind in ["add column", "random()", "drop column", "rename x", "type bigint", "execute $q$update"] {
+        assert!(all.iter().any(|sql| sql.contains(kind)), "no `{kind}`");
+    }
+}
+
 #[test]
 fn transactions_are_of_every_kind() {
     let mut lane = Lane::new(1, 0, 1, 100);
