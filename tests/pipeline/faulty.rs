@@ -164,3 +164,46 @@ async fn a_table_that_is_to_be_copied_anew_while_it_is_copied_begins_again() {
     let states = world.store.table_states().await.unwrap();
     assert_eq!(states.iter().find(|(id, _)| *id == table).unwrap().1.generation, 2);
 }
+
+/// Waits until the query says yes.
+async fn until(client: &Client, query: &str) {
+    while !client.query_one(query, &[]).await.unwrap().get::<_, bool>(0) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_that_is_gone_before_all_have_joined_it_leads_to_another_one() {
+    let Some(database) = database().await else { return };
+    let (client, other) = (database.client().await, database.client().await);
+    client
+        .batch_execute(
+            "CREATE TABLE t (v text); INSERT INTO t SELECT repeat('x', 500) || g FROM generate_series(1, 4000) g;
+             CREATE PUBLICATION p FOR ALL TABLES",
+        )
+        .await
+        .unwrap();
+    let world = World::new(database.name(), &database.url());
+    world.destination.hold(Call::CopyBegins);
+    world.destination.hold(Call::CopyRows);
+    let running = world.start().await;
+    world.destination.is_held(Call::CopyBegins).await;
+    // Whoever joins the snapshot waits behind this one, who waits for the connection that has exported it.
+    let alone = tokio::spawn(async move { other.batch_execute("BEGIN; LOCK TABLE t; ROLLBACK").await });
+    let waits = |mode| {
+        format!("SELECT count(*) > 0 FROM pg_locks WHERE relation = 't'::regclass AND NOT granted AND mode = '{mode}'")
+    };
+    until(&client, &waits("AccessExclusiveLock")).await;
+    world.destination.release_one(Call::CopyBegins);
+    until(&client, &waits("AccessShareLock")).await;
+    world.destination.is_held(Call::CopyRows).await;
+    let end = "SELECT bool_and(pg_terminate_backend(pid)) FROM pg_locks
+                WHERE relation = 't'::regclass AND granted AND mode = 'AccessShareLock'";
+    assert!(client.query_one(end, &[]).await.unwrap().get::<_, bool>(0));
+    alone.await.unwrap().unwrap();
+    until(&client, "SELECT count(*) = 0 FROM pg_locks WHERE relation = 't'::regclass AND NOT granted").await;
+    world.destination.release();
+    caught_up(&running).await;
+    stop(running).await;
+    world.assert_equal(&client, &["t"]).await;
+}

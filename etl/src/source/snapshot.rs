@@ -144,7 +144,7 @@ impl Snapshot {
 /// Joins a snapshot on another connection: locks first (R2), and makes sure that the files are the same.
 pub(crate) async fn join(connection: &mut Connection, table: &PublishedTable, snapshot: &SnapshotId) -> EtlResult<()> {
     begin_locked(connection, table).await?;
-    connection.query(&format!("SET TRANSACTION SNAPSHOT '{}'", snapshot.id)).await?;
+    connection.query(&format!("SET TRANSACTION SNAPSHOT '{}'", snapshot.id)).await.map_err(gone)?;
     let found = locked_leaves(connection, &table.leaves).await?;
     let is_same = |(a, b): (&LockedLeaf, &LockedLeaf)| a.filenode == b.filenode && a.leaf == b.leaf;
     if found.len() == snapshot.leaves.len() && found.iter().zip(&snapshot.leaves).all(is_same) {
@@ -153,6 +153,18 @@ pub(crate) async fn join(connection: &mut Connection, table: &PublishedTable, sn
     Err(EtlError::new(ErrorKind::SourceUnavailable, "the table was rewritten while it was copied")
         .with("table", &table.schema.name)
         .hint("It is copied again"))
+}
+
+/// A snapshot ends with the connection that exported it; the next attempt takes another one.
+fn gone(error: EtlError) -> EtlError {
+    match error.context("sqlstate") {
+        // What versions until 16 say, and later ones.
+        Some("22023" | "42704") => {
+            EtlError::new(ErrorKind::SourceUnavailable, "the connection that held the copy's snapshot is gone")
+                .because(error)
+        }
+        _ => error,
+    }
 }
 
 /// What a worker needs to join a snapshot.
