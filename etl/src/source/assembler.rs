@@ -104,8 +104,8 @@ pub(crate) struct Assembler {
     /// Followed tables that have yet to arrive, and what was told of their shape meanwhile.
     expected: HashMap<TableId, Option<Told>>,
     transaction: Option<Transaction>,
-    /// Tables that it does not follow and whose rows came.
-    strangers: Vec<TableId>,
+    /// Tables that it does not follow and whose rows came; for whoever wonders, and takes them out.
+    pub(crate) strangers: Vec<TableId>,
     /// The last commit that was begun; everything up to its end was or will be handed out.
     begun: Lsn,
     /// The last commit whose end was read.
@@ -212,11 +212,6 @@ impl Assembler {
     pub(crate) fn seen_until(&self, table: TableId) -> Lsn {
         let seen = self.follows.get(&table).and_then(|follow| follow.seen.as_ref());
         seen.map_or(Lsn::ZERO, |seen| seen.until)
-    }
-
-    /// The tables that it was told of since it was last asked, and does not follow.
-    pub(crate) fn take_strangers(&mut self) -> Vec<TableId> {
-        std::mem::take(&mut self.strangers)
     }
 
     /// The commit LSN of the last transaction of which a frame was read.

@@ -86,7 +86,7 @@ impl Applier {
 
     /// Whoever watches the publication looks at once where rows come of a table that nobody knows.
     fn meet_strangers(&mut self) {
-        let strangers = self.assembler.take_strangers();
+        let strangers = std::mem::take(&mut self.assembler.strangers);
         if self.cursor == CursorId::Main && strangers.iter().any(|table| !self.run.published.knows(*table)) {
             self.run.strangers.notify_one();
         }
