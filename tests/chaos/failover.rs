@@ -102,10 +102,8 @@ async fn has_slot(standby: &LocalPostgres, slot: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes minutes: `make soak` has them"]
 async fn a_workload_ends_equal_while_standbys_take_the_place_of_crashed_primaries() {
-    if std::env::var_os("ETL_SOAK").is_none() {
-        return harness::skip::skip("it takes minutes: `make soak` has them");
-    }
     let seed = harness::seed::seed(15);
     let workload = Workload::new(seed).connections(3).preloaded(2000).lasting(Duration::from_secs(40));
     let Some(line) = Line::start(&workload).await else { return };

@@ -150,6 +150,17 @@ impl DuckDb {
 impl File {
     /// Opens the file as the one that this name has written, or a new one.
     fn open(config: &DuckDbConfig, owner: Option<String>) -> EtlResult<Self> {
+        let was_there = config.path.exists();
+        let opened = Self::prepare(config, owner);
+        if !was_there && opened.as_ref().is_err_and(|error| error.kind() == ErrorKind::DiskFull) {
+            // What there was room for is the beginning of a file, which DuckDB takes for a damaged one later. What
+            // cannot be removed is told then.
+            let _ = std::fs::remove_file(&config.path);
+        }
+        opened
+    }
+
+    fn prepare(config: &DuckDbConfig, owner: Option<String>) -> EtlResult<Self> {
         let connection = open(config)?;
         ledger::prepare(&connection)?;
         let new_name = || connection.query_row("SELECT uuid()::VARCHAR", [], |row| row.get(0)).or_duckdb("make a name");
