@@ -20,7 +20,7 @@ impl Line {
     async fn start(workload: &Workload) -> Option<Self> {
         let first = dedicated(LocalPostgres::builder()).await?;
         if first.major() < 17 {
-            harness::skip::skip("slots follow a failover from Postgres 17 on");
+            harness::skip::inapplicable("slots follow a failover from Postgres 17 on");
             return None;
         }
         let at = client(&first.url()).await;

@@ -11,7 +11,7 @@ use harness::duckdb::Reader;
 use harness::kill::Program;
 use harness::postgres::{client, dedicated};
 use harness::seed::{numbers, seed};
-use harness::skip::skip;
+use harness::skip::inapplicable;
 use rand::RngExt;
 use rand::rngs::StdRng;
 use tokio_postgres::Client;
@@ -37,7 +37,7 @@ destination: {{ duckdb: {{ path: {file:?} }} }}
 async fn server() -> Option<(LocalPostgres, Client)> {
     let server = dedicated(LocalPostgres::builder().setting("max_prepared_transactions", "20")).await?;
     if server.major() < 15 {
-        skip("this Postgres cannot send what is prepared");
+        inapplicable("this Postgres cannot send what is prepared");
         return None;
     }
     let client = client(&server.url()).await;

@@ -20,6 +20,13 @@ pub fn skip(reason: &str) {
     let _ = writeln!(std::io::stderr().lock(), "SKIPPED ({count} so far) {test}: {reason}");
 }
 
+/// Prints that a test is about what this version of the source does not have; there is nothing to show, in CI neither.
+pub fn inapplicable(reason: &str) {
+    let test = std::thread::current().name().unwrap_or("a test").to_owned();
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr().lock(), "NOTHING TO SHOW {test}: {reason}");
+}
+
 /// How many tests of this binary were skipped so far.
 #[must_use]
 pub fn skipped() -> usize {

@@ -55,7 +55,7 @@ async fn rows_come_and_go_as_the_filter_of_the_publication_says() {
     let Some(database) = database().await else { return };
     let client = database.client().await;
     if version(&client).await < 150_000 {
-        return harness::skip::skip("row filters begin with version 15");
+        return harness::skip::inapplicable("row filters begin with version 15");
     }
     let tables = "CREATE TABLE t (id int PRIMARY KEY, kind text, big text); ALTER TABLE t REPLICA IDENTITY FULL;
         ALTER TABLE t ALTER big SET STORAGE EXTERNAL;
@@ -83,7 +83,7 @@ async fn a_column_list_holds_in_the_copy_and_in_the_stream() {
     let Some(database) = database().await else { return };
     let client = database.client().await;
     if version(&client).await < 150_000 {
-        return harness::skip::skip("column lists begin with version 15");
+        return harness::skip::inapplicable("column lists begin with version 15");
     }
     let tables = "CREATE TABLE t (secret text, id int PRIMARY KEY, a text, b int); CREATE TABLE u (id int, v text, UNIQUE (id));
         ALTER TABLE u ALTER id SET NOT NULL; ALTER TABLE u REPLICA IDENTITY USING INDEX u_id_key;

@@ -31,7 +31,7 @@ impl Pair {
     async fn start(since: u16, own: &[(&str, &str)]) -> Option<Self> {
         let primary = dedicated(LocalPostgres::builder()).await?;
         if primary.major() < since {
-            harness::skip::skip(&format!("this needs Postgres {since}"));
+            harness::skip::inapplicable(&format!("this needs Postgres {since}"));
             return None;
         }
         primary.psql("SELECT pg_create_physical_replication_slot('phys', true)").await.unwrap();
