@@ -44,7 +44,8 @@ async fn followed(when: When) {
         equal(&world, &running, &client, &["t", "other"]).await;
         client.batch_execute("UPDATE t SET v = 'after' WHERE id % 2 = 0; INSERT INTO other VALUES (2)").await.unwrap();
         equal(&world, &running, &client, &["t", "other"]).await;
-        assert_eq!(generation(&world, &client, "other").await, 1);
+        // A copy that was cut short begins anew.
+        assert!(generation(&world, &client, "other").await <= 2);
         stop(running).await;
     }
 }
