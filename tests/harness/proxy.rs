@@ -202,7 +202,8 @@ async fn connection(mut client: TcpStream, mut server: TcpStream, control: &Cont
         let (from_client, to_client) = client.split();
         let (from_server, to_server) = server.split();
         let both = async {
-            tokio::join!(
+            // Where one side was reset, nobody would ever tell the other.
+            tokio::try_join!(
                 pump(from_client, to_server, Direction::ToServer, control),
                 pump(from_server, to_client, Direction::ToClient, control),
             )

@@ -82,13 +82,19 @@ impl Gate {
             fs::write(dir.join(to), fs::read(from).unwrap()).unwrap();
         }
         let session = Session::connect(&self.options("postgres")).await.unwrap();
-        let now = "SELECT clock_timestamp()::text FROM pg_reload_conf()";
+        let now = "SELECT clock_timestamp()::text";
+        // Asked before: the server may have read everything by the time that a reload is answered.
         let asked: String = session.client().query_one(now, &[]).await.unwrap().get(0);
+        session.client().batch_execute("SELECT pg_reload_conf()").await.unwrap();
         // A new session has what the server has read.
         let has_read = format!("SELECT pg_conf_load_time() >= '{asked}'");
-        while self.server.psql(&has_read).await.unwrap().trim() != "t" {
+        for _ in 0..500 {
+            if self.server.psql(&has_read).await.unwrap().trim() == "t" {
+                return;
+            }
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
+        panic!("the server did not read its files again");
     }
 }
 

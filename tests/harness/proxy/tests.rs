@@ -61,6 +61,19 @@ async fn a_reset_is_an_error_and_no_end() {
 }
 
 #[tokio::test]
+async fn a_side_that_was_reset_takes_the_other_with_it() {
+    let (proxy, client) = echo().await;
+    socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).expect("an option");
+    drop(client);
+    let closed = async {
+        while proxy.control().counters().open > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(LONG, closed).await.expect("the server hears of it");
+}
+
+#[tokio::test]
 async fn a_held_connection_is_silent_and_loses_nothing() {
     let (proxy, mut client) = echo().await;
     proxy.control().hold();
