@@ -179,7 +179,7 @@ impl Run {
             return Ok(None);
         }
         match self.source.transform.select(&now.schema) {
-            Ok(selection) if !self.form.is_readable(&selection) => return Ok(None),
+            Ok(selection) if !self.streams.is_readable(&selection) => return Ok(None),
             Ok(_) => self.describe(now, Some(position)).await?,
             // Whoever copies it says so again, of that table alone.
             Err(error) => {

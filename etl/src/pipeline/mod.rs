@@ -29,7 +29,6 @@ mod running;
 mod settings;
 mod start;
 mod status;
-mod stream_form;
 mod streams;
 mod table;
 mod table_copy;

@@ -35,6 +35,11 @@ impl PublishedTables {
         self.read().keys().copied().collect()
     }
 
+    /// Whether a table of this oid is published itself.
+    pub(super) fn contains(&self, id: TableId) -> bool {
+        self.read().contains_key(&id)
+    }
+
     /// Whether rows of a table of this oid are among what is published.
     pub(super) fn knows(&self, id: TableId) -> bool {
         let tables = self.read();

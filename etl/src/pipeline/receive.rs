@@ -62,7 +62,8 @@ pub(super) async fn receive(run: Arc<Run>, relay: RelayWriter, over: watch::Rece
             Err(error) => error,
         };
         receiver.run.board.streaming(false);
-        let is_unsendable = receiver.run.form.is_binary() && error.context("sqlstate") == Some(NO_SUCH_FUNCTION);
+        let is_unsendable =
+            receiver.run.streams.next().is_binary && error.context("sqlstate") == Some(NO_SUCH_FUNCTION);
         let is_held =
             error.kind() == ErrorKind::SlotBusy && !receiver.has_streamed && holder.keeps_it(&receiver.run).await;
         if is_held || (error.retry_class() != RetryClass::Transient && !is_unsendable) {
@@ -73,7 +74,7 @@ pub(super) async fn receive(run: Arc<Run>, relay: RelayWriter, over: watch::Rece
         if is_unsendable {
             // The walsender dies at the same place again, unless it is asked for text (`SOURCE.md` R15).
             tracing::warn!(%error, "a type has no binary form: the stream goes on as text");
-            receiver.run.form.want_text();
+            receiver.run.streams.want_text();
             continue;
         }
         let mut stop = receiver.run.stop.subscribe();
@@ -138,8 +139,8 @@ impl Receiver {
             // What is noted says which tables it costs where the source is not the same any more.
             note_touched(&run).await?;
         }
-        let (is_binary, number) = (run.form.is_binary(), run.streams.next());
-        let request = run.stream_request(is_binary);
+        let next = run.streams.next();
+        let request = run.stream_request(next.is_binary);
         let Opened { stream, confirmed, must_come } =
             open_stream(request, &run.store).instrument(tracing::debug_span!("open_stream", slot = run.slot)).await?;
         waits.reset();
@@ -147,8 +148,7 @@ impl Receiver {
         self.intake = Intake::default();
         (self.begun, self.must_come, self.has_come) = (confirmed, must_come, AtomicBool::new(false));
         self.has_streamed = true;
-        run.form.opened(is_binary);
-        run.streams.opened(number);
+        run.streams.opened(next);
         run.board.streaming(true);
         let reporter = Reporter::new(confirmed);
         let feedback = reporter.clone().run(stream.writer, run.progress.confirmed(), self.over.clone());
@@ -159,11 +159,10 @@ impl Receiver {
         let shutdown = until_shutdown(&run.source.connect, &suspicion, received, run.progress.confirmed());
         tokio::select! {
             ended = self.stream(stream.reader, feedback, &reporter) => ended,
-            () = run.form.text_is_wanted(), if is_binary => {
-                Err(EtlError::new(ErrorKind::SourceUnavailable, "the stream goes on as text"))
-            }
-            () = run.streams.is_over(number) => {
-                Err(EtlError::new(ErrorKind::SourceUnavailable, "the stream begins anew: partitions came or went"))
+            () = run.streams.is_over(next) => {
+                let is_alike = run.streams.next().is_binary == next.is_binary;
+                let why = if is_alike { "partitions came or went" } else { "values come as text from here on" };
+                Err(EtlError::new(ErrorKind::SourceUnavailable, "the stream begins anew").with("why", why))
             }
             // The connection goes with the stream, and the server's walsender with the connection.
             error = shutdown => Err(error),

@@ -15,7 +15,6 @@ use super::progress::Progress;
 use super::published::PublishedTables;
 use super::quarantine::Quarantines;
 use super::settings::{Ack, Settings};
-use super::stream_form::StreamForm;
 use super::streams::Streams;
 use super::watch::CopiedFiles;
 use crate::clock::Timestamp;
@@ -43,7 +42,6 @@ pub(super) struct Run {
     /// The main cursor's ear.
     pub(super) requests: mpsc::Sender<MainRequest>,
     pub(super) published: PublishedTables,
-    pub(super) form: StreamForm,
     /// Where tables are told of that have changed.
     pub(super) changed: mpsc::UnboundedSender<LeftChanged>,
     /// Where tables are told of that have failed.

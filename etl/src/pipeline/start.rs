@@ -27,7 +27,6 @@ use super::run::{Run, States};
 use super::running::{Finished, RunningPipeline};
 use super::settings::Ack;
 use super::status::TableStatus;
-use super::stream_form::StreamForm;
 use super::streams::Streams;
 use super::table_state::{Begin, Known, begin, reads_on_from};
 use super::tables::{Order, Tables};
@@ -94,14 +93,13 @@ pub(super) async fn start(mut pipeline: Pipeline) -> EtlResult<RunningPipeline> 
         board: Arc::clone(&board),
         stop: Arc::clone(&stop),
         requests,
-        form: StreamForm::of(&published),
+        streams: Streams::of(&published),
         published: PublishedTables::new(published),
         changed,
         failed,
         quarantines: Quarantines::of(&states),
         states: States::new(states),
         copied_files: CopiedFiles::default(),
-        streams: Streams::default(),
         strangers: Notify::new(),
         settling: Mutex::default(),
         notes: tokio::sync::Mutex::new(notes),

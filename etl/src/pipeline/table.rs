@@ -242,7 +242,7 @@ impl Table {
     async fn begin_copy(&mut self) -> EtlResult<Position> {
         let run = &self.run;
         // What comes in a form that nobody can read comes before the cursor.
-        let was_text = run.form.is_text();
+        let was_text = run.streams.is_text();
         let mut hold = run.relay.reader_of(CursorId::Table(self.id), StartAt::Head)?;
         // When the run ends before the copy does, the next one goes on with what it keeps.
         hold.stay();

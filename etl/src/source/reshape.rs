@@ -36,7 +36,7 @@ pub(crate) fn follow(known: &PublishedTable, now: &PublishedTable, shape: &Shape
             {
                 return Err(format!("older rows have a value in the new column {}", column.name));
             }
-            SchemaChange::RetypeColumn { from, to } if !is_alike(&from.kind, &to.kind) => {
+            SchemaChange::RetypeColumn { from, to } if !is_alike(&from, &to) => {
                 return Err(format!("the column {} has values of another kind", to.name));
             }
             SchemaChange::ChangeKey { .. } => return Err("its key is another".to_owned()),
@@ -59,7 +59,14 @@ fn is_plain(column: &Column) -> bool {
     is_of_plain_kind && column.fill.as_deref().is_some_and(|fill| fill != "NaN")
 }
 
-/// Whether a value that was not rewritten is the same value.
-fn is_alike(from: &Kind, to: &Kind) -> bool {
-    from == to || matches!((from, to), (Kind::Numeric(_), Kind::Numeric(_)))
+/// Whether a value that was not rewritten is read as the same value. What is only read as text may be written in
+/// another way by another type.
+fn is_alike(from: &Column, to: &Column) -> bool {
+    match (&from.kind, &to.kind) {
+        (Kind::Numeric(_), Kind::Numeric(_)) => true,
+        (before, after) => before == after && (from.type_oid == to.type_oid || before.has_binary()),
+    }
 }
+
+#[cfg(test)]
+mod tests;

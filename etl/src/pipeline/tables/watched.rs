@@ -30,7 +30,7 @@ impl Tables {
     /// A table is copied beside the stream, as at the start.
     async fn add(&mut self, table: PublishedTable) -> EtlResult<()> {
         let (run, id) = (&self.run, table.schema.id);
-        if run.published.ids().contains(&id) {
+        if run.published.contains(id) {
             return Ok(());
         }
         run.expect_own_name(&table)?;
@@ -47,7 +47,7 @@ impl Tables {
 
     /// Nothing waits for the table any more. Its rows stay in the destination as they are.
     async fn remove(&mut self, id: TableId) -> EtlResult<()> {
-        if !self.run.published.ids().contains(&id) {
+        if !self.run.published.contains(id) {
             return Ok(());
         }
         let (has_own_cursor, hold) = match (self.held.remove(&id), self.run.states.get(id).phase) {
