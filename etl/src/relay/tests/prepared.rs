@@ -66,7 +66,7 @@ async fn it_survives_and_is_there_until_nobody_asks_for_it_again() {
         assert!(commit_it(&mut writer, 7, 20, false).await, "everybody has it");
         assert_eq!(relay.head().last, None);
         assert!(!commit_it(&mut writer, 7, 30, false).await, "another one, that was never here");
-        assert!(no_files(dir.path()).await);
+        assert!(has_files(dir.path(), 0).await);
     }
 }
 
@@ -109,6 +109,6 @@ async fn what_is_damaged_is_lost_and_said_to_be_so_when_it_commits() {
         let (relay, mut writer) = open(dir.path(), 100, LIMIT, AtLimit::Wait).await;
         assert!(!relay.has_prepared());
         assert!(!commit_it(&mut writer, 7, 20, false).await);
-        assert!(no_files(dir.path()).await);
+        assert!(has_files(dir.path(), 0).await);
     }
 }
