@@ -10,6 +10,7 @@ pub mod log;
 pub mod metadata_columns;
 pub mod null;
 mod plan;
+pub mod postgres;
 pub mod registry;
 #[cfg(feature = "rowwise")]
 pub mod rowwise;

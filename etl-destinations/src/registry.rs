@@ -9,6 +9,7 @@ use crate::duckdb::DuckDbConfig;
 use crate::file::FileConfig;
 use crate::log::LogConfig;
 use crate::null::NullConfig;
+use crate::postgres::PostgresTargetConfig;
 use crate::table_rules::TableRules;
 
 /// Makes the enum of all configs. A config is compiled even when its feature is off, so that the error can name
@@ -66,6 +67,8 @@ destinations! {
     Null(NullConfig), "null" if cfg!(feature = "null") => open_null;
     /// One DuckDB file.
     DuckDb(DuckDbConfig), "duckdb" if cfg!(feature = "duckdb") => open_duckdb;
+    /// Another Postgres.
+    Postgres(PostgresTargetConfig), "postgres" if cfg!(feature = "postgres") => open_postgres;
     /// A log of all changes in JSON lines or CSV.
     File(FileConfig), "file" if cfg!(feature = "file") => open_file;
     /// A line of the process's log a change.
@@ -102,6 +105,15 @@ async fn open_duckdb(config: DuckDbConfig, store: SharedStore, rules: TableRules
     Ok(AnyDestination::new(crate::duckdb::DuckDb::with_config(config, store, rules)))
 }
 
+#[cfg(feature = "postgres")]
+async fn open_postgres(
+    config: PostgresTargetConfig,
+    store: SharedStore,
+    rules: TableRules,
+) -> EtlResult<AnyDestination> {
+    Ok(AnyDestination::new(crate::postgres::Postgres::with_config(config, store, rules)?))
+}
+
 #[cfg(feature = "file")]
 async fn open_file(config: FileConfig, store: SharedStore, rules: TableRules) -> EtlResult<AnyDestination> {
     Ok(AnyDestination::new(crate::file::Files::with_config(config, store, rules)?))
@@ -125,6 +137,7 @@ macro_rules! not_compiled {
 not_compiled! {
     "null" open_null(NullConfig);
     "duckdb" open_duckdb(DuckDbConfig);
+    "postgres" open_postgres(PostgresTargetConfig);
     "file" open_file(FileConfig);
     "log" open_log(LogConfig);
 }

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use etl::data::{Event, Op};
-use etl::destination::{CopyChunk, Destination};
+use etl::destination::Destination;
 use etl::store::{MemoryStore, SharedStore};
 use etl::{ByteSize, CursorId, ErrorKind, EtlResult, Lsn, Position};
 use etl_destinations::file::{FileConfig, FileFormat, Files};
 use etl_destinations::table_rules::{RuleSettings, TableRules};
 use etl_destinations::write_mode::WriteMode;
 
-use crate::small_table::{COMMITTED, TABLE, delete, insert, rekey, row, schema, transaction, update};
+use crate::small_table::{TABLE, chunk, delete, insert, rekey, row, schema, transaction, update};
 
 struct Scene {
     store: SharedStore,
@@ -35,14 +35,7 @@ impl Scene {
 
     /// Copies a row, then delivers the changes.
     async fn run(&self, destination: &impl Destination, ops: Vec<Op>) -> EtlResult<()> {
-        let chunk = CopyChunk {
-            generation: 1,
-            index: 1,
-            position: Position::new(Lsn(50), 0),
-            read_at: COMMITTED,
-            replaces: false,
-        };
-        destination.write_copy_chunk(TABLE, chunk, vec![row(&schema(), ["a", "-"])]).await?;
+        destination.write_copy_chunk(TABLE, chunk(), vec![row(&schema(), ["a", "-"])]).await?;
         let (batch, events) = transaction(100, ops);
         destination.write_batch(batch, events).await
     }

@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use etl::destination::{CopyChunk, Destination};
+use etl::ErrorKind;
+use etl::destination::Destination;
 use etl::store::{MemoryStore, SharedStore};
-use etl::{ErrorKind, Lsn, Position};
 use etl_destinations::log::{Log, LogConfig, Shown};
 use etl_destinations::table_rules::{TablePatterns, TableRules};
 use harness::lines::Lines;
 use tracing::instrument::WithSubscriber;
 
-use crate::small_table::{COMMITTED, TABLE, delete, insert, row, schema, transaction, update};
+use crate::small_table::{TABLE, chunk, delete, insert, row, schema, transaction, update};
 
 /// What is logged of a copied row and three changes: change type, position and row.
 async fn logged(config: LogConfig) -> Vec<String> {
@@ -21,14 +21,7 @@ async fn logged(config: LogConfig) -> Vec<String> {
     let subscriber = tracing_subscriber::fmt().json().flatten_event(true).with_writer(move || writer.clone()).finish();
     let log = Log::open(config, store, TableRules::default()).unwrap();
     async {
-        let chunk = CopyChunk {
-            generation: 1,
-            index: 1,
-            position: Position::new(Lsn(50), 0),
-            read_at: COMMITTED,
-            replaces: false,
-        };
-        log.write_copy_chunk(TABLE, chunk, vec![row(&schema(), ["a", "hunter2"])]).await.unwrap();
+        log.write_copy_chunk(TABLE, chunk(), vec![row(&schema(), ["a", "hunter2"])]).await.unwrap();
         let ops = vec![insert(["b", "hunter2"]), update(["b", "?"]), delete("a")];
         let (batch, events) = transaction(100, ops);
         log.write_batch(batch, events).await.unwrap();

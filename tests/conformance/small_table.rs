@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use etl::clock::Timestamp;
 use etl::data::{Change, Event, OldRow, Op, RawValue, RowBuilder, TableRow};
-use etl::destination::Batch;
+use etl::destination::{Batch, CopyChunk};
 use etl::schema::{Column, Kind, ReplicaIdentity, TableId, TableName, TableSchema};
 use etl::{CursorId, Lsn, Position};
 
@@ -45,6 +45,11 @@ pub(crate) fn row(schema: &Arc<TableSchema>, values: [&str; 2]) -> TableRow {
     let mut builder = RowBuilder::new();
     builder.push_raw(schema, raw.into_iter()).unwrap();
     builder.finish().remove(0)
+}
+
+/// The first chunk of a copy.
+pub(crate) fn chunk() -> CopyChunk {
+    CopyChunk { generation: 1, index: 1, position: Position::new(Lsn(50), 0), read_at: COMMITTED, replaces: false }
 }
 
 /// A batch of the main cursor with one transaction.

@@ -11,6 +11,7 @@ mod faulty;
 mod filters;
 mod identity;
 mod idle;
+mod into_postgres;
 mod large_rows;
 mod leftovers;
 mod publication;

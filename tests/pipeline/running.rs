@@ -72,7 +72,7 @@ impl World {
         self.pipeline_into(self.destination.clone())
     }
 
-    fn pipeline_into(&self, destination: impl Destination) -> Pipeline {
+    pub(crate) fn pipeline_into(&self, destination: impl Destination) -> Pipeline {
         let source = SourceConfig::from_url(&self.url).unwrap().streaming(self.streaming);
         let mut source = source.transform(self.transform.clone());
         source.decoding_memory = self.decoding_memory;

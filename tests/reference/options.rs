@@ -18,6 +18,7 @@ const SECTIONS: &[(&str, &str)] = &[
     ("source.postgres", "PostgresConfig"),
     ("store.postgres", "PostgresStoreConfig"),
     ("destination.duckdb", "DuckDbConfig"),
+    ("destination.postgres", "PostgresTargetConfig"),
     ("destination.file", "FileConfig"),
     ("destination.log", "LogConfig"),
     ("defaults", "RuleSettings"),
@@ -80,6 +81,7 @@ fn every_destination_is_in_the_reference() {
 fn config(section: &str) -> String {
     let destination = match section {
         "destination.duckdb" => "duckdb: { path: x }",
+        "destination.postgres" => "postgres: { url: 'postgres://u@h/d' }",
         "destination.file" => "file: { path: x }",
         "destination.log" => "log: {}",
         "destination.null" => "'null': {}",
