@@ -2,10 +2,11 @@
 
 mod altered;
 mod big_copy;
+mod change_logs;
 mod disk;
 mod failover;
 mod faults;
-mod files;
+mod into_postgres;
 mod large;
 mod pgbench;
 mod prepared;

@@ -35,6 +35,19 @@ impl Site {
 
     /// The same, with these settings of copies.
     pub(crate) async fn with_copy(url: &str, ack: &str, relay: &str, copy: &str) -> Option<Self> {
+        Self::into_destination(url, &format!("ack: {ack}\n  {copy}"), relay, |file| {
+            format!("duckdb: {{ path: {file:?}, threads: 2 }}")
+        })
+        .await
+    }
+
+    /// The same, into another destination than a DuckDB file.
+    pub(crate) async fn into_destination(
+        url: &str,
+        pipeline: &str,
+        relay: &str,
+        destination: impl FnOnce(PathBuf) -> String,
+    ) -> Option<Self> {
         let reader = Reader::find_or_skip().await?;
         let dir = tempfile::tempdir().unwrap();
         let config = dir.path().join("etl.yaml");
@@ -44,9 +57,8 @@ impl Site {
             "pipeline:
   id: {id}
   data_dir: {data_dir:?}
-  ack: {ack}
   batch: {{ max_age: 100ms }}
-  {copy}
+  {pipeline}
 relay: {relay}
 source:
   postgres:
@@ -54,10 +66,10 @@ source:
     tls: {{ mode: disable }}
     publication: p
 destination:
-  duckdb: {{ path: {file:?}, threads: 2 }}
+  {destination}
 ",
             data_dir = dir.path().join("data"),
-            file = dir.path().join("file/copy.duckdb"),
+            destination = destination(dir.path().join("file/copy.duckdb")),
         );
         std::fs::create_dir(dir.path().join("file")).unwrap();
         std::fs::write(&config, text).unwrap();
@@ -89,12 +101,17 @@ destination:
         self.dir.path().join(name)
     }
 
-    /// Runs until everything is there, and ends; then compares every table, and counts the slots. Says how many rows
-    /// there are.
-    pub(crate) async fn assert_equal(&self, client: &Client, tables: &[&str]) -> u64 {
+    /// Runs until everything is there, and ends.
+    pub(crate) async fn catch_up(&self) {
         let mut running = self.until_caught_up.start().unwrap();
         let ended = running.end(Duration::from_secs(300)).await.unwrap();
         assert!(ended.success(), "{ended}\n{}", running.output());
+    }
+
+    /// Runs until everything is there, and ends; then compares every table, and counts the slots. Says how many rows
+    /// there are.
+    pub(crate) async fn assert_equal(&self, client: &Client, tables: &[&str]) -> u64 {
+        self.catch_up().await;
         let mut all = 0;
         for table in tables {
             let pair = Pair::new(format!("public.{table}"), format!("public.{table}"));

@@ -16,12 +16,12 @@ fn lasts() -> Duration {
     Duration::from_secs(if std::env::var_os("ETL_SOAK").is_some() { 120 } else { 8 })
 }
 
-fn workload(seed: u64) -> Workload {
+pub(crate) fn workload(seed: u64) -> Workload {
     Workload::new(harness::seed::seed(seed)).connections(3).preloaded(3000).lasting(lasts())
 }
 
 /// A server of one's own, with the tables of the workload published.
-async fn server(workload: &Workload) -> Option<LocalPostgres> {
+pub(crate) async fn server(workload: &Workload) -> Option<LocalPostgres> {
     let server = dedicated(LocalPostgres::builder()).await?;
     let client = client(&server.url()).await;
     workload.create(&client).await.unwrap();
