@@ -85,6 +85,8 @@ pub(super) struct Applier {
     in_flight: VecDeque<InFlight>,
     /// Everything up to here is durable.
     durable: Position,
+    /// The last commit of which anything was sent to be written: the destination may have it although nobody heard so.
+    sent: Lsn,
     /// The end of what is durable, as the source counts.
     reached: Lsn,
     /// Of a table whose rows are from more than one snapshot.
@@ -133,6 +135,8 @@ impl Applier {
             state: ApplyState::new(durable, batch_limits(&run.settings), writes),
             in_flight: VecDeque::new(),
             durable,
+            // Of the commit itself nothing is there where the position is before its first change.
+            sent: if durable.ordinal > 0 { durable.commit } else { Lsn::ZERO },
             reached: Lsn::ZERO,
             mixed: None,
             wake: None,
@@ -152,9 +156,10 @@ impl Applier {
         })
     }
 
-    /// The last commit of which anything was read.
+    /// The last commit of which anything was read. What is read again after a failure counts from the first time: the
+    /// destination skips what it has of this cursor.
     pub(super) fn begun(&self) -> Lsn {
-        self.assembler.begun()
+        self.assembler.begun().max(self.sent)
     }
 
     /// Notes which rows are to be read again because the table's copy had several snapshots.
@@ -372,6 +377,7 @@ impl Applier {
             _ => None,
         };
         self.run.touched.writes(&events);
+        self.sent = self.sent.max(upto.commit);
         let (count, oldest) = (events.len(), events.iter().find_map(committed_at));
         let task = tokio::spawn(async move {
             // Before they are written: no restart forgets them.
@@ -474,7 +480,7 @@ impl Applier {
     fn join(&mut self, request: JoinRequest) {
         let JoinRequest { table, begun, follow, answer, arrived } = request;
         // What is durable is not read again after a restart.
-        let at = begun.max(self.assembler.begun()).max(self.durable.commit);
+        let at = begun.max(self.begun()).max(self.durable.commit);
         let after = follow.after.max(Position::after(at));
         self.assembler.expect(table, Follow { after, ..follow });
         self.state.expect(table, at);

@@ -28,6 +28,8 @@ pub(super) struct Join {
     pub(super) table: TableId,
     at: Position,
     has_arrived: bool,
+    /// A write by which it joins was sent and has failed: the destination may have it all the same.
+    was_sent: bool,
 }
 
 /// What is written next.
@@ -96,15 +98,16 @@ impl ApplyState {
         self.end = self.end.max(end);
     }
 
-    /// The table joins no more; returns up to where it is durable by itself.
-    pub(super) fn forget_join(&mut self, table: TableId) -> Option<Position> {
+    /// The table joins no more; returns up to where it is durable by itself, if that is known.
+    pub(super) fn forget_join(&mut self, table: TableId) -> Option<Option<Position>> {
         let place = self.joins.iter().position(|join| join.table == table)?;
-        Some(self.joins.swap_remove(place).at)
+        let join = self.joins.swap_remove(place);
+        Some(Some(join.at).filter(|_| !join.was_sent))
     }
 
     /// The write that tables would have joined or left by has failed.
     pub(super) fn expect_again(&mut self, joins: Vec<Join>, leaving: impl IntoIterator<Item = TableId>) {
-        self.joins.extend(joins);
+        self.joins.extend(joins.into_iter().map(|join| Join { was_sent: true, ..join }));
         self.leaving.extend(leaving);
     }
 
@@ -168,7 +171,7 @@ impl ApplyState {
 
     /// A table will join after this commit.
     pub(super) fn expect(&mut self, table: TableId, at: Lsn) {
-        self.joins.push(Join { table, at: Position::after(at), has_arrived: false });
+        self.joins.push(Join { table, at: Position::after(at), has_arrived: false, was_sent: false });
     }
 
     /// The table has made everything before durable; without, it has given up.
@@ -446,6 +449,20 @@ mod tests {
         state.written();
         assert_eq!(state.decide(now), Decision::Write, "it leaves");
         assert_eq!(state.take(now).unwrap().leaving, [TABLE]);
+    }
+
+    #[test]
+    fn where_a_table_stands_is_known_until_its_joining_was_sent() {
+        let now = clock::monotonic();
+        let mut state = state();
+        state.expect(TABLE, Lsn(3));
+        state.arrived(TABLE, true);
+        let joining = state.take(now).unwrap().joining;
+        state.expect_again(joining, []);
+        assert_eq!(state.forget_join(TABLE), Some(None));
+        state.expect(TABLE, Lsn(3));
+        assert_eq!(state.forget_join(TABLE), Some(Some(after(3))));
+        assert_eq!(state.forget_join(TABLE), None);
     }
 
     #[test]

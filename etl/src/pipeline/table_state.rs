@@ -76,8 +76,15 @@ pub(super) fn begin(state: &TableState, known: Known) -> Begin {
         Phase::CatchingUp { .. } | Phase::Copying { so_far: Some(_), .. } if known.is_replaced => copy,
         Phase::CatchingUp { cursor, snapshot, mixed } => match known.own {
             // A destination that stores positions says the main one for a table that has joined it. One with rows
-            // from more than one snapshot never has.
-            Some(own) if own >= known.main && own > *cursor && known.relay_holds && mixed.is_none() => {
+            // from more than one snapshot never has. Within a transaction nothing joins: of a large one, the main cursor
+            // would write pieces before the table's place says that they are there.
+            Some(own)
+                if own >= known.main
+                    && own > *cursor
+                    && (own.ordinal == Position::WHOLE || own == known.main)
+                    && known.relay_holds
+                    && mixed.is_none() =>
+            {
                 Begin::Share { after: own, snapshot: Some(snapshot.clone()) }
             }
             own if known.relay_holds => {
@@ -142,6 +149,10 @@ mod tests {
         let shared = |lsn| Begin::Share { after: Position::after(Lsn(lsn)), snapshot: Some(snapshot.clone()) };
         let on = |from| Begin::CatchUp { from, cursor, snapshot: snapshot.clone(), mixed: None };
         let on_mixed = |from| Begin::CatchUp { from, cursor, snapshot: snapshot.clone(), mixed };
+        let place = Position::new(Lsn(60), 4);
+        let within = Known { own: Some(place), ..known(50, None, true) };
+        let joined_within = Known { main: place, ..within };
+        let shared_within = Begin::Share { after: place, snapshot: Some(snapshot.clone()) };
         for (phase, known, expected) in [
             (Phase::Pending, known(0, None, false), again.clone()),
             (Phase::Copying { cursor, so_far: None }, known(50, None, true), again.clone()),
@@ -158,6 +169,8 @@ mod tests {
             (catching(), known(50, Some(50), false), again),
             (catching(), known(50, Some(50), true), shared(50)),
             (catching(), known(50, Some(60), true), shared(60)),
+            (catching(), within, on(place)),
+            (catching(), joined_within, shared_within),
             (paused(Some(cursor)), known(50, None, true), Begin::Wait),
             (paused(Some(cursor)), known(50, None, false), Begin::Rest),
             (paused(None), known(50, None, true), Begin::Rest),

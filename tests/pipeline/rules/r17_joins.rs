@@ -14,6 +14,7 @@ use harness::postgres::database;
 use tokio::sync::watch;
 
 use crate::running::{World, caught_up, stop};
+use crate::watched::{Call, Fault};
 
 /// How many times destination or store are changed until a table shares the main cursor, and some more.
 const MOMENTS: u64 = 26;
@@ -218,4 +219,36 @@ async fn r17_a_table_without_a_key_has_every_row_once_wherever_its_joining_is_cu
         world.assert_equal(&client, &["t", "u"]).await;
         stop(running).await;
     }
+}
+
+/// What the main cursor has written comes from it no more, though it reads it again: the destination skips that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r17_a_table_joins_after_all_that_the_main_cursor_has_written_heard_or_unheard() {
+    let Some(database) = database().await else { return };
+    let client = database.client().await;
+    client
+        .batch_execute(
+            "CREATE TABLE t (v text); INSERT INTO t VALUES ('old');
+             CREATE TABLE u (v text); CREATE PUBLICATION p FOR TABLE t, u",
+        )
+        .await
+        .unwrap();
+    let world = World::new(database.name(), &database.url());
+    world.destination.hold(Call::CopyRows);
+    let running = world.start().await;
+    world.destination.is_held(Call::CopyRows).await;
+    while world.destination.told().iter().all(|told| told.cursor != CursorId::Main) {
+        client.batch_execute("INSERT INTO u VALUES ('old')").await.unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    // Each time the main cursor waits for longer before it reads again; meanwhile the table gets ready to join.
+    (0..5).for_each(|_| world.destination.fail(Call::Batch, Fault::Unheard));
+    client.batch_execute("BEGIN; INSERT INTO t VALUES ('new'); INSERT INTO u VALUES ('new'); COMMIT").await.unwrap();
+    while !world.destination.has_failed() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    world.destination.release();
+    caught_up(&running).await;
+    world.assert_equal(&client, &["t", "u"]).await;
+    stop(running).await;
 }

@@ -70,10 +70,15 @@ impl Applier {
         self.read_again()
     }
 
-    /// The table was about to join: its own cursor goes on later from where it has arrived.
-    async fn turn_away(&mut self, table: TableId, at: Position, error: &EtlError) -> EtlResult<()> {
+    /// The table was about to join: its own cursor goes on later from where it has arrived. Where the destination may
+    /// take it for joined, nobody knows where that is, and it is copied anew then.
+    async fn turn_away(&mut self, table: TableId, at: Option<Position>, error: &EtlError) -> EtlResult<()> {
         self.read_as_before();
         let follow = self.assembler.unfollow(table);
+        let Some(at) = at else {
+            self.run.own_cursor_closed();
+            return self.run.quarantine(table, error, Held::default()).await;
+        };
         let (snapshot, selection) = follow.map_or((None, None), |follow| (follow.seen, Some(follow.selection)));
         let mut hold = self.run.relay.reader_of(CursorId::Table(table), start_after(at))?;
         hold.stay();
