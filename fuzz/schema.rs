@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use etl::Position;
 use etl::data::TableRow;
-use etl::schema::{Column, Kind, ReplicaIdentity, TableId, TableName, TableSchema};
+use etl::schema::{Attribute, Column, Kind, ReplicaIdentity, Shape, TableId, TableName, TableSchema};
 
-/// Every kind, and arrays of two.
+/// Every kind, and some that are made of others.
 pub fn kinds() -> Vec<Kind> {
     vec![
         Kind::Bool,
@@ -30,7 +30,44 @@ pub fn kinds() -> Vec<Kind> {
         Kind::Other,
         Kind::Array(Arc::new(Kind::Int4)),
         Kind::Array(Arc::new(Kind::Text)),
+        Kind::Char,
+        Kind::TimeTz,
+        Kind::Interval,
+        Kind::Network,
+        Kind::MacAddress,
+        Kind::Bits,
+        Kind::Lsn,
+        Kind::Tid,
+        Kind::Xid8,
+        Kind::Snapshot,
+        Kind::VersionedText,
+        Kind::Geometric(Shape::Point),
+        Kind::Geometric(Shape::Line),
+        Kind::Geometric(Shape::Segment),
+        Kind::Geometric(Shape::Box),
+        Kind::Geometric(Shape::Path),
+        Kind::Geometric(Shape::Polygon),
+        Kind::Geometric(Shape::Circle),
+        Kind::Spaced(Arc::new(Kind::Int2)),
+        Kind::TsVector,
+        Kind::TsQuery,
+        Kind::Range(Arc::new(Kind::Text)),
+        Kind::Multirange(Arc::new(Kind::Timestamp)),
+        composite(&[Kind::Int4, Kind::Text, composite(&[Kind::Range(Arc::new(Kind::Text))])]),
+        composite(&[]),
+        Kind::Hstore,
+        Kind::Vector(None),
+        Kind::HalfVector(None),
+        Kind::SparseVector,
+        Kind::Geometry(None),
+        Kind::Array(Arc::new(Kind::Geometric(Shape::Box))),
+        Kind::Array(Arc::new(Kind::Range(Arc::new(Kind::Text)))),
+        Kind::Array(Arc::new(composite(&[Kind::Text, Kind::Interval]))),
     ]
+}
+
+fn composite(kinds: &[Kind]) -> Kind {
+    Kind::Composite(kinds.iter().map(|kind| Attribute { name: "a".into(), type_oid: 0, kind: kind.clone() }).collect())
 }
 
 /// A table of these columns.

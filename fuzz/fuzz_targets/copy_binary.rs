@@ -12,7 +12,7 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|bytes: &[u8]| {
     // The first byte says how many columns there are and where the messages are cut.
     let Some((first, block)) = bytes.split_first() else { return };
-    let columns = usize::from(first % 32).min(kinds().len());
+    let columns = usize::from(first % 64).min(kinds().len());
     let cut = usize::from(*first).min(block.len());
     let mut copy = CopyBinary::new(table(1, &kinds()[..columns]));
     let (mut spans, mut rows) = (RowSpans::new(), Vec::new());

@@ -252,13 +252,13 @@ async fn r15_a_type_without_a_binary_form_that_arrives_later_turns_the_stream_to
     let running = begun(&world, &client).await;
     client
         .batch_execute(
-            "CREATE TYPE public.pair AS (l int, r text); ALTER TABLE t ADD COLUMN p pair;
-             UPDATE t SET p = (1, 'x y') WHERE id = 1",
+            "CREATE TYPE public.pair AS (l aclitem, r text); ALTER TABLE t ADD COLUMN p pair;
+             UPDATE t SET p = ('=r/postgres', 'x y') WHERE id = 1",
         )
         .await
         .unwrap();
     caught_up(&running).await;
-    client.batch_execute("UPDATE t SET p = (2, 'z') WHERE id = 2; INSERT INTO other VALUES (-1)").await.unwrap();
+    client.batch_execute("UPDATE t SET p = (NULL, 'z') WHERE id = 2; INSERT INTO other VALUES (-1)").await.unwrap();
     caught_up(&running).await;
     altered(&world, &client).await;
     stop(running).await;

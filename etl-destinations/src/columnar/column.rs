@@ -49,6 +49,7 @@ pub(super) struct ListBuilder {
     offsets: Vec<i32>,
     validity: Vec<bool>,
     elements: ColumnBuilder,
+    delimiter: u8,
     scratch: Vec<u8>,
 }
 
@@ -165,6 +166,7 @@ impl ListBuilder {
             offsets,
             validity: Vec::with_capacity(capacity),
             elements: ColumnBuilder::new(kind, limits, capacity),
+            delimiter: kind.delimiter(),
             scratch: Vec::new(),
         }
     }
@@ -176,7 +178,7 @@ impl ListBuilder {
 
     /// A list has one dimension, and begins at 1.
     fn append(&mut self, raw: RawValue<'_>) -> Decoded<()> {
-        let array = decode::array(raw)?;
+        let array = decode::array_of(self.delimiter, raw)?;
         if !matches!(array.dimensions(), [] | [(_, 1)]) {
             return Err(DecodeError::ArrayShape);
         }

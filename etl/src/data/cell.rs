@@ -24,7 +24,7 @@ pub enum Cell<'a> {
     F64(f64),
     /// `numeric` as Postgres writes it: any length, `NaN`, `Infinity`, `-Infinity`.
     Numeric(Cow<'a, str>),
-    /// `text` and its kin, an enum's label, or the text form of a type without a kind of its own
+    /// `text` and its kin, an enum's label, or the text form of any type that has no cell of its own
     Text(Cow<'a, str>),
     /// `bytea`
     Bytes(Cow<'a, [u8]>),
@@ -87,9 +87,13 @@ impl<'a> Cell<'a> {
             Kind::Uuid => Self::Uuid(decode::uuid(raw)?),
             Kind::Json => Self::Json(decode::json(raw)?.into()),
             Kind::Jsonb => Self::Json(decode::jsonb(raw)?.into()),
-            Kind::Array(element) => Self::Array(array(element, raw)?),
-            Kind::Other if matches!(raw, RawValue::Binary(_)) => return Err(DecodeError::NoBinaryForm),
-            Kind::Other => Self::Text(decode::text(raw)?.into()),
+            Kind::Array(element) if element.delimiter() == b',' => Self::Array(array(element, raw)?),
+            _ if matches!(raw, RawValue::Text(_)) => Self::Text(decode::text(raw)?.into()),
+            _ => {
+                let mut text = String::new();
+                decode::write_text(kind, raw, &mut text)?;
+                Self::Text(text.into())
+            }
         })
     }
 
@@ -141,7 +145,7 @@ impl<'a> Cell<'a> {
             Self::Array(array) => {
                 array.check_shape()?;
                 let mut elements = array.elements.iter();
-                decode::write_array(&array.dimensions, out, |out| match elements.next() {
+                decode::write_array(&array.dimensions, b',', out, |out| match elements.next() {
                     Some(Self::Null) => Ok(false),
                     Some(element) => element.write_text(out).map(|()| true),
                     None => Err(DecodeError::OutOfRange),

@@ -173,10 +173,9 @@ fn encode<'a>(kind: &Kind, cell: &'a Cell<'_>, scratch: &'a mut String) -> Decod
             check_numeric_text(value)?;
             Encoded::Raw(RawValue::Text(value.as_bytes()))
         }
-        (Kind::Text | Kind::Enum | Kind::Other, Cell::Text(value)) | (Kind::Json | Kind::Jsonb, Cell::Json(value)) => {
-            Encoded::Raw(RawValue::Text(value.as_bytes()))
-        }
-        (Kind::Array(element), Cell::Array(array)) => {
+        (Kind::Json | Kind::Jsonb, Cell::Json(value)) => Encoded::Raw(RawValue::Text(value.as_bytes())),
+        (kind, Cell::Text(value)) if is_text(kind) => Encoded::Raw(RawValue::Text(value.as_bytes())),
+        (Kind::Array(element), Cell::Array(array)) if element.delimiter() == b',' => {
             for cell in &array.elements {
                 if !matches!(cell, Cell::Null) {
                     encode(element, cell, scratch)?;
@@ -188,6 +187,30 @@ fn encode<'a>(kind: &Kind, cell: &'a Cell<'_>, scratch: &'a mut String) -> Decod
         }
         _ => return Err(DecodeError::WrongType),
     })
+}
+
+/// Whether values of this kind are cells of text.
+fn is_text(kind: &Kind) -> bool {
+    match kind {
+        Kind::Bool
+        | Kind::Int2
+        | Kind::Int4
+        | Kind::Int8
+        | Kind::Oid
+        | Kind::Float4
+        | Kind::Float8
+        | Kind::Numeric(_)
+        | Kind::Bytea
+        | Kind::Date
+        | Kind::Time
+        | Kind::Timestamp
+        | Kind::TimestampTz
+        | Kind::Uuid
+        | Kind::Json
+        | Kind::Jsonb => false,
+        Kind::Array(element) => element.delimiter() != b',',
+        _ => true,
+    }
 }
 
 fn small<'a, const N: usize>(value: [u8; N]) -> Encoded<'a> {

@@ -6,6 +6,6 @@ mod patterns;
 mod table;
 
 pub use change::{SchemaChange, changes};
-pub use kind::Kind;
+pub use kind::{Attribute, Kind, Shape};
 pub use patterns::TablePatterns;
 pub use table::{Column, ReplicaIdentity, TableId, TableName, TableSchema};

@@ -42,7 +42,7 @@ impl<'a> Array<'a> {
 pub enum Element<'a> {
     /// A value of the element's type.
     Raw(RawValue<'a>),
-    /// A text with backslashes before some bytes.
+    /// A text with a backslash, or a quote before a quote, before some bytes.
     Escaped(&'a [u8]),
 }
 
@@ -59,7 +59,7 @@ impl<'a> Element<'a> {
         };
         scratch.clear();
         let mut rest = text;
-        while let Some(at) = memchr::memchr(b'\\', rest) {
+        while let Some(at) = memchr::memchr2(b'\\', b'"', rest) {
             let (plain, escaped) = rest.split_at(at);
             scratch.extend_from_slice(plain);
             scratch.extend(escaped.get(1));
@@ -76,6 +76,7 @@ pub struct Elements<'a> {
     rest: &'a [u8],
     left: usize,
     is_binary: bool,
+    delimiter: u8,
 }
 
 impl<'a> Iterator for Elements<'a> {
@@ -116,22 +117,30 @@ impl<'a> Elements<'a> {
 
     fn next_text(&mut self) -> Decoded<Element<'a>> {
         loop {
-            match take_token(&mut self.rest)? {
+            match take_token(&mut self.rest, self.delimiter)? {
                 Token::Element(element) => return Ok(element),
-                Token::Open | Token::Close | Token::Comma => {}
+                Token::Open | Token::Close | Token::Delimiter => {}
             }
         }
     }
 }
 
-/// Any array: reads its shape, and in text form checks all of it.
+/// An array whose elements have commas between them: reads its shape, and in text form checks all of it.
 ///
 /// # Errors
 /// When the value is missing or malformed.
 pub fn array(raw: RawValue<'_>) -> Decoded<Array<'_>> {
+    array_of(b',', raw)
+}
+
+/// An array whose elements have this [delimiter](crate::schema::Kind::delimiter) between them.
+///
+/// # Errors
+/// When the value is missing or malformed.
+pub fn array_of(delimiter: u8, raw: RawValue<'_>) -> Decoded<Array<'_>> {
     match raw {
         RawValue::Binary(bytes) => binary_array(bytes),
-        RawValue::Text(text) => text_array(text),
+        RawValue::Text(text) => text_array(text, delimiter),
         RawValue::Null | RawValue::Unchanged => missing(raw),
     }
 }
@@ -156,7 +165,8 @@ fn binary_array(bytes: &[u8]) -> Decoded<Array<'_>> {
         return Err(DecodeError::Binary);
     }
     let depth = if count == 0 { 0 } else { depth };
-    Ok(Array { dimensions, depth, length: count, elements: Elements { rest, left: count, is_binary: true } })
+    let elements = Elements { rest, left: count, is_binary: true, delimiter: b',' };
+    Ok(Array { dimensions, depth, length: count, elements })
 }
 
 #[inline]
@@ -166,15 +176,15 @@ fn take_i32(bytes: &mut &[u8]) -> Decoded<i32> {
     Ok(i32::from_be_bytes(*number))
 }
 
-fn text_array(text: &[u8]) -> Decoded<Array<'_>> {
+fn text_array(text: &[u8], delimiter: u8) -> Decoded<Array<'_>> {
     let mut rest = text;
     let mut dimensions = [(0, 1); MAX_DIMENSIONS];
     let bounds = take_bounds(&mut rest, &mut dimensions)?;
-    let empty = Elements { rest: b"", left: 0, is_binary: false };
+    let elements = |rest, left| Elements { rest, left, is_binary: false, delimiter };
     if rest == b"{}" && bounds == 0 {
-        return Ok(Array { dimensions, depth: 0, length: 0, elements: empty });
+        return Ok(Array { dimensions, depth: 0, length: 0, elements: elements(b"", 0) });
     }
-    let (lengths, depth, count) = shape(rest)?;
+    let (lengths, depth, count) = shape(rest, delimiter)?;
     if bounds != 0 && bounds != depth {
         return Err(DecodeError::Text);
     }
@@ -184,7 +194,7 @@ fn text_array(text: &[u8]) -> Decoded<Array<'_>> {
         }
         dimension.0 = length;
     }
-    Ok(Array { dimensions, depth, length: count, elements: Elements { rest, left: count, is_binary: false } })
+    Ok(Array { dimensions, depth, length: count, elements: elements(rest, count) })
 }
 
 /// Reads `[1:3][0:1]=`, which stands before the braces where a lower bound is not 1. Returns the number of
@@ -212,19 +222,20 @@ fn take_bounds(text: &mut &[u8], dimensions: &mut [(u32, i32); MAX_DIMENSIONS]) 
 enum Token<'a> {
     Open,
     Close,
-    Comma,
+    Delimiter,
     Element(Element<'a>),
 }
 
-fn take_token<'a>(text: &mut &'a [u8]) -> Decoded<Token<'a>> {
+fn take_token<'a>(text: &mut &'a [u8], delimiter: u8) -> Decoded<Token<'a>> {
     let (first, after) = text.split_first().ok_or(DecodeError::Text)?;
     let token = match first {
         b'{' => Token::Open,
         b'}' => Token::Close,
-        b',' => Token::Comma,
-        b'"' => return take_quoted(after, text),
+        byte if *byte == delimiter => Token::Delimiter,
+        b'"' => return Ok(Token::Element(take_quoted(after, text)?)),
         _ => {
-            let end = text.iter().position(|byte| matches!(byte, b',' | b'{' | b'}' | b'"' | b'\\'));
+            let is_end = |byte: &u8| *byte == delimiter || matches!(byte, b'{' | b'}' | b'"' | b'\\');
+            let end = text.iter().position(is_end);
             let (element, rest) = text.split_at(end.ok_or(DecodeError::Text)?);
             *text = rest;
             let raw = if element == b"NULL" { RawValue::Null } else { RawValue::Text(element) };
@@ -235,7 +246,8 @@ fn take_token<'a>(text: &mut &'a [u8]) -> Decoded<Token<'a>> {
     Ok(token)
 }
 
-fn take_quoted<'a>(quoted: &'a [u8], text: &mut &'a [u8]) -> Decoded<Token<'a>> {
+/// Takes an element whose opening quote is taken already.
+pub(super) fn take_quoted<'a>(quoted: &'a [u8], text: &mut &'a [u8]) -> Decoded<Element<'a>> {
     let (mut end, mut is_escaped) = (0, false);
     loop {
         let from = quoted.get(end..).ok_or(DecodeError::Text)?;
@@ -248,13 +260,12 @@ fn take_quoted<'a>(quoted: &'a [u8], text: &mut &'a [u8]) -> Decoded<Token<'a>> 
     }
     let (element, rest) = quoted.split_at(end);
     *text = rest.get(1..).unwrap_or_default();
-    let element = if is_escaped { Element::Escaped(element) } else { Element::Raw(RawValue::Text(element)) };
-    Ok(Token::Element(element))
+    Ok(if is_escaped { Element::Escaped(element) } else { Element::Raw(RawValue::Text(element)) })
 }
 
 /// Walks over all of an array that is not empty: the length of each dimension, their number, and the number
 /// of elements.
-fn shape(text: &[u8]) -> Decoded<([u32; MAX_DIMENSIONS], usize, usize)> {
+fn shape(text: &[u8], delimiter: u8) -> Decoded<([u32; MAX_DIMENSIONS], usize, usize)> {
     let mut rest = text;
     let mut lengths = [None; MAX_DIMENSIONS];
     let mut counts = [0u32; MAX_DIMENSIONS];
@@ -262,13 +273,13 @@ fn shape(text: &[u8]) -> Decoded<([u32; MAX_DIMENSIONS], usize, usize)> {
     // Whether an element or a sub-array has just ended, so that a comma or brace must follow.
     let mut is_after_item = false;
     loop {
-        match take_token(&mut rest)? {
+        match take_token(&mut rest, delimiter)? {
             Token::Open if !is_after_item && open < depth.unwrap_or(MAX_DIMENSIONS) => {
                 counts[open] = 0;
                 open += 1;
                 continue;
             }
-            Token::Comma if is_after_item => {
+            Token::Delimiter if is_after_item => {
                 is_after_item = false;
                 continue;
             }
@@ -297,6 +308,7 @@ fn shape(text: &[u8]) -> Decoded<([u32; MAX_DIMENSIONS], usize, usize)> {
 /// returns false for a null.
 pub(crate) fn write_array(
     dimensions: &[(u32, i32)],
+    delimiter: u8,
     out: &mut String,
     mut element: impl FnMut(&mut String) -> Decoded<bool>,
 ) -> Decoded<()> {
@@ -323,14 +335,14 @@ pub(crate) fn write_array(
         }
         let start = out.len();
         if element(out)? {
-            quote_from(start, out);
+            quote_from(start, delimiter, out);
         } else {
             out.push_str("NULL");
         }
         loop {
             done[place] += 1;
             if done[place] < dimensions[place].0 {
-                out.push(',');
+                out.push(char::from(delimiter));
                 break;
             }
             done[place] = 0;
@@ -344,9 +356,9 @@ pub(crate) fn write_array(
 }
 
 /// Puts what was written from `start` on in quotes, where the server would.
-fn quote_from(start: usize, out: &mut String) {
+fn quote_from(start: usize, delimiter: u8, out: &mut String) {
     let text = &out[start..];
-    let is_special = |byte| matches!(byte, b'"' | b'\\' | b'{' | b'}' | b',' | b' ' | b'\t'..=b'\r');
+    let is_special = |byte| byte == delimiter || matches!(byte, b'"' | b'\\' | b'{' | b'}' | b' ' | b'\t'..=b'\r');
     if !text.is_empty() && !text.eq_ignore_ascii_case("NULL") && !text.bytes().any(is_special) {
         return;
     }

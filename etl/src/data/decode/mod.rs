@@ -4,26 +4,46 @@
 //! `SOURCE.md` R13 sets them) and allocates nothing. [`write_text`] gives back the server's exact text.
 
 mod array;
+mod bits;
 mod float_text;
+mod geometric;
+mod geometry;
+mod hstore;
+mod interval;
+mod network;
 mod numeric;
+mod quoted;
+mod range;
+mod reader;
+mod record;
 mod scalar;
+mod system;
 mod temporal;
 #[cfg(test)]
 mod tests;
 mod text_form;
+mod text_search;
 mod uuid;
+mod vector;
 
 use std::fmt;
 
 pub(crate) use array::write_array;
-pub use array::{Array, Element, Elements, MAX_DIMENSIONS, array};
+pub use array::{Array, Element, Elements, MAX_DIMENSIONS, array, array_of};
 pub use float_text::{write_float4, write_float8};
+pub use geometry::geometry;
+pub use hstore::{Pairs, hstore};
+pub use interval::{Interval, interval, write_interval};
 pub(crate) use numeric::check_numeric_text;
 pub use numeric::{numeric_i128, write_numeric};
+pub use range::{Range, Ranges, multirange, range};
+pub use record::{Fields, composite};
+use scalar::bytea_digits;
 pub use scalar::{bool, bytea, float4, float8, int2, int4, int8, json, jsonb, oid, text, write_bytea};
 pub use temporal::{date, time, timestamp, timestamptz, write_date, write_time, write_timestamp, write_timestamptz};
 pub use text_form::write_text;
 pub use uuid::{uuid, write_uuid};
+pub use vector::{Numbers, half_vector, vector};
 
 /// Why a value could not be decoded: the class that it belongs to, never the value itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -51,6 +71,8 @@ pub enum DecodeError {
     TooFine,
     /// It is an array of several dimensions, or one that does not begin at 1.
     ArrayShape,
+    /// Its composite type has other attributes than when it was looked at.
+    Altered,
     /// Its type has no known binary form.
     NoBinaryForm,
     /// It is a cell of another type.
@@ -74,6 +96,7 @@ impl fmt::Display for DecodeError {
             Self::TooManyDigits => "more digits than its precision",
             Self::TooFine => "more digits after the point than its scale",
             Self::ArrayShape => "array of several dimensions, or with a lower bound other than 1",
+            Self::Altered => "composite whose type was altered",
             Self::NoBinaryForm => "binary form of a type that is read as text",
             Self::WrongType => "cell of another type",
         })

@@ -160,25 +160,29 @@ pub fn jsonb(raw: RawValue<'_>) -> Decoded<&str> {
 pub fn bytea(raw: RawValue<'_>, out: &mut Vec<u8>) -> Decoded<()> {
     match raw {
         RawValue::Binary(bytes) => out.extend_from_slice(bytes),
-        RawValue::Text([b'\\', b'x', digits @ ..]) => {
-            let (pairs, rest) = digits.as_chunks::<2>();
-            if !rest.is_empty() {
-                return Err(DecodeError::Text);
-            }
-            let before = out.len();
-            let mut invalid = 0;
-            out.extend(pairs.iter().map(|[high, low]| {
-                let (high, low) = (nibble(*high), nibble(*low));
-                invalid |= high | low;
-                (high << 4) | (low & 15)
-            }));
-            if invalid > 15 {
-                out.truncate(before);
-                return Err(DecodeError::Text);
-            }
-        }
+        RawValue::Text([b'\\', b'x', digits @ ..]) => bytea_digits(digits, out)?,
         RawValue::Text(_) => return Err(DecodeError::Text),
         RawValue::Null | RawValue::Unchanged => return missing(raw),
+    }
+    Ok(())
+}
+
+/// The bytes that hexadecimal digits stand for, appended to `out`; it is as before when they are not digits.
+pub(super) fn bytea_digits(digits: &[u8], out: &mut Vec<u8>) -> Decoded<()> {
+    let (pairs, rest) = digits.as_chunks::<2>();
+    if !rest.is_empty() {
+        return Err(DecodeError::Text);
+    }
+    let before = out.len();
+    let mut invalid = 0;
+    out.extend(pairs.iter().map(|[high, low]| {
+        let (high, low) = (nibble(*high), nibble(*low));
+        invalid |= high | low;
+        (high << 4) | (low & 15)
+    }));
+    if invalid > 15 {
+        out.truncate(before);
+        return Err(DecodeError::Text);
     }
     Ok(())
 }

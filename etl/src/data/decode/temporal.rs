@@ -2,6 +2,7 @@
 //!
 //! Text forms are those of `datestyle ISO`.
 
+use super::reader::Reader;
 use super::{DecodeError, Decoded, fixed, missing};
 use crate::data::RawValue;
 
@@ -267,6 +268,26 @@ pub fn write_timestamp(micros: i64, out: &mut String) {
 /// Writes a timestamp in UTC as the server does.
 pub fn write_timestamptz(micros: i64, out: &mut String) {
     write_moment(micros, "+00", out);
+}
+
+/// Writes a `timetz`: in binary the time of day, then the seconds west of UTC.
+pub(super) fn write_timetz(bytes: &[u8], out: &mut String) -> Decoded<()> {
+    let mut reader = Reader(bytes);
+    write_time(time(RawValue::Binary(reader.bytes(8)?))?, out);
+    let west = reader.i32()?;
+    reader.end()?;
+    out.push(if west <= 0 { '+' } else { '-' });
+    let seconds = u64::from(west.unsigned_abs());
+    write_padded(seconds / 3600, 2, out);
+    for part in [seconds / 60 % 60, seconds % 60].iter().take(match (seconds / 60 % 60, seconds % 60) {
+        (0, 0) => 0,
+        (_, 0) => 1,
+        _ => 2,
+    }) {
+        out.push(':');
+        write_padded(*part, 2, out);
+    }
+    Ok(())
 }
 
 fn write_moment(micros: i64, offset: &str, out: &mut String) {

@@ -3,9 +3,10 @@
 use std::fmt::Write as _;
 
 use super::{
-    DecodeError, Decoded, array, bool, date, float4, float8, int2, int4, int8, json, jsonb, missing, oid, text, time,
-    timestamp, timestamptz, utf8, uuid, write_array, write_bytea, write_date, write_float4, write_float8,
-    write_numeric, write_time, write_timestamp, write_timestamptz, write_uuid,
+    DecodeError, Decoded, array_of, bits, bool, date, float4, float8, geometric, geometry, half_vector, hstore, int2,
+    int4, int8, interval, json, jsonb, missing, network, oid, range, record, system, temporal, text, text_search, time,
+    timestamp, timestamptz, utf8, uuid, vector, write_array, write_bytea, write_date, write_float4, write_float8,
+    write_interval, write_numeric, write_time, write_timestamp, write_timestamptz, write_uuid,
 };
 use crate::data::RawValue;
 use crate::schema::Kind;
@@ -40,9 +41,40 @@ pub fn write_text(kind: &Kind, raw: RawValue<'_>, out: &mut String) -> Decoded<(
         Kind::TimestampTz => write_timestamptz(timestamptz(raw)?, out),
         Kind::Uuid => write_uuid(&uuid(raw)?, out),
         Kind::Json => out.push_str(json(raw)?),
-        Kind::Jsonb => out.push_str(jsonb(raw)?),
+        Kind::Jsonb | Kind::VersionedText => out.push_str(jsonb(raw)?),
         Kind::Array(element) => write_elements(element, raw, out)?,
-        Kind::Other => return Err(DecodeError::NoBinaryForm),
+        _ => write_rarer(kind, bytes, out)?,
+    }
+    Ok(())
+}
+
+/// Of the kinds that are not in every table.
+fn write_rarer(kind: &Kind, bytes: &[u8], out: &mut String) -> Decoded<()> {
+    let raw = RawValue::Binary(bytes);
+    match kind {
+        Kind::Char => system::write_char(bytes, out)?,
+        Kind::TimeTz => temporal::write_timetz(bytes, out)?,
+        Kind::Interval => write_interval(interval(raw)?, out),
+        Kind::Network => network::write_network(bytes, out)?,
+        Kind::MacAddress => network::write_mac_address(bytes, out)?,
+        Kind::Bits => bits::write_bits(bytes, out)?,
+        Kind::Lsn => system::write_lsn(bytes, out)?,
+        Kind::Tid => system::write_tid(bytes, out)?,
+        Kind::Xid8 => system::write_xid8(bytes, out)?,
+        Kind::Snapshot => system::write_snapshot(bytes, out)?,
+        Kind::Geometric(shape) => geometric::write_geometric(*shape, bytes, out)?,
+        Kind::Spaced(element) => system::write_spaced(element, raw, out)?,
+        Kind::TsVector => text_search::write_ts_vector(bytes, out)?,
+        Kind::TsQuery => text_search::write_ts_query(bytes, out)?,
+        Kind::Range(element) => range::write_range(element, range::range(raw)?, out)?,
+        Kind::Multirange(element) => range::write_multirange(element, raw, out)?,
+        Kind::Composite(attributes) => record::write_composite(attributes, raw, out)?,
+        Kind::Hstore => hstore::write_hstore(raw, out)?,
+        Kind::Vector(_) => vector::write_numbers(vector::vector(raw)?, out)?,
+        Kind::HalfVector(_) => vector::write_numbers(half_vector(raw)?, out)?,
+        Kind::SparseVector => vector::write_sparse_vector(bytes, out)?,
+        Kind::Geometry(_) => geometry::write_geometry(bytes, out),
+        _ => return Err(DecodeError::NoBinaryForm),
     }
     Ok(())
 }
@@ -53,10 +85,10 @@ fn integer(number: impl Into<i64>, out: &mut String) {
 }
 
 fn write_elements(kind: &Kind, raw: RawValue<'_>, out: &mut String) -> Decoded<()> {
-    let array = array(raw)?;
+    let array = array_of(kind.delimiter(), raw)?;
     let mut elements = array.elements();
     let mut scratch = Vec::new();
-    write_array(array.dimensions(), out, |out| {
+    write_array(array.dimensions(), kind.delimiter(), out, |out| {
         let element = elements.next().ok_or(DecodeError::Binary)??;
         match element.resolve(&mut scratch) {
             RawValue::Null => Ok(false),
