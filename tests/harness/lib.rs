@@ -4,6 +4,7 @@ pub mod change_log;
 pub mod compare;
 pub mod disk;
 pub mod duckdb;
+pub mod every_type;
 pub mod kill;
 pub mod lines;
 pub mod postgres;

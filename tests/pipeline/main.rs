@@ -7,6 +7,7 @@ mod confirmed;
 mod copies;
 mod copy_and_stream;
 mod down;
+mod every_type;
 mod faulty;
 mod filters;
 mod identity;
