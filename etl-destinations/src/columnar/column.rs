@@ -4,16 +4,17 @@ use std::sync::Arc;
 
 use arrow::array::{
     ArrayRef, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, FixedSizeBinaryBuilder, Float32Builder,
-    Float64Builder, Int16Builder, Int32Builder, Int64Builder, ListArray, StringBuilder, Time64MicrosecondBuilder,
-    TimestampMicrosecondBuilder, UInt32Builder,
+    Float64Builder, Int16Builder, Int32Builder, Int64Builder, IntervalMonthDayNanoBuilder, StringBuilder,
+    Time64MicrosecondBuilder, TimestampMicrosecondBuilder, UInt32Builder,
 };
-use arrow::buffer::{NullBuffer, OffsetBuffer};
-use arrow::datatypes::FieldRef;
+use arrow::datatypes::{DataType, IntervalMonthDayNano};
 use etl::data::RawValue;
-use etl::data::decode::{self, DecodeError, Decoded, Element};
+use etl::data::decode::{self, DecodeError, Decoded, Interval};
 use etl::schema::Kind;
 
-use super::arrow_schema::{ArrowLimits, Infinities, decimal128, element_field};
+use super::arrow_schema::{ArrowLimits, Infinities, decimal128, half_float, is_struct};
+use super::nested::{CompositeBuilder, ListBuilder, MapBuilder, MultirangeBuilder, RangeBuilder};
+use super::vectors::VectorBuilder;
 
 /// From Postgres's epoch, 2000-01-01, to Unix's.
 const EPOCH_DAYS: i32 = 10_957;
@@ -40,17 +41,15 @@ pub(super) enum ColumnBuilder {
     Timestamp(TimestampMicrosecondBuilder, Option<Infinities>),
     TimestampTz(TimestampMicrosecondBuilder, Option<Infinities>),
     Uuid(FixedSizeBinaryBuilder),
+    Interval(IntervalMonthDayNanoBuilder),
+    /// With the SRID that all have, which is left out.
+    Geometry(BinaryBuilder, Option<i32>, Vec<u8>),
     List(Box<ListBuilder>),
-}
-
-/// A column of arrays; its elements are a column of their own.
-pub(super) struct ListBuilder {
-    field: FieldRef,
-    offsets: Vec<i32>,
-    validity: Vec<bool>,
-    elements: ColumnBuilder,
-    delimiter: u8,
-    scratch: Vec<u8>,
+    Composite(Box<CompositeBuilder>),
+    Range(Box<RangeBuilder>),
+    Multirange(Box<MultirangeBuilder>),
+    Map(Box<MapBuilder>),
+    Vector(VectorBuilder),
 }
 
 /// Appends every value with one decoder; says at which value it failed.
@@ -97,7 +96,17 @@ impl ColumnBuilder {
                 limits.infinities,
             ),
             Kind::Uuid => Self::Uuid(FixedSizeBinaryBuilder::with_capacity(capacity, 16)),
+            Kind::Interval => Self::Interval(IntervalMonthDayNanoBuilder::with_capacity(capacity)),
+            Kind::Geometry(srid) => Self::Geometry(BinaryBuilder::with_capacity(capacity, 0), *srid, Vec::new()),
             Kind::Array(element) => Self::List(Box::new(ListBuilder::new(element, limits, capacity))),
+            Kind::Composite(attributes) if is_struct(attributes) => {
+                Self::Composite(Box::new(CompositeBuilder::new(attributes, limits, capacity)))
+            }
+            Kind::Range(element) => Self::Range(Box::new(RangeBuilder::new(element, limits, capacity))),
+            Kind::Multirange(element) => Self::Multirange(Box::new(MultirangeBuilder::new(element, limits, capacity))),
+            Kind::Hstore => Self::Map(Box::new(MapBuilder::new(capacity))),
+            Kind::Vector(n) => Self::Vector(VectorBuilder::new(false, DataType::Float32, *n, capacity)),
+            Kind::HalfVector(n) => Self::Vector(VectorBuilder::new(true, half_float(limits), *n, capacity)),
             _ => Self::Spelled(strings(capacity), kind.clone(), String::new()),
         }
     }
@@ -130,9 +139,21 @@ impl ColumnBuilder {
             Self::Uuid(b) => fill!(b, values, v => {
                 b.append_value(decode::uuid(v)?).map_err(|_| DecodeError::Binary)?;
             }),
+            Self::Interval(b) => fill!(b, values, v => b.append_value(nanoseconds(decode::interval(v)?)?)),
+            Self::Geometry(b, srid, scratch) => fill!(b, values, v => append_geometry(b, v, *srid, scratch)?),
             Self::List(b) => fill!(b, values, v => b.append(v)?),
+            Self::Multirange(b) => fill!(b, values, v => b.append(v)?),
+            Self::Map(b) => fill!(b, values, v => b.append(v)?),
+            Self::Composite(b) => each(values, |v| if v == RawValue::Null { b.append_null() } else { b.append(v) })?,
+            Self::Range(b) => each(values, |v| if v == RawValue::Null { b.append_null() } else { b.append(v) })?,
+            Self::Vector(b) => each(values, |v| if v == RawValue::Null { b.append_null() } else { b.append(v) })?,
         }
         Ok(())
+    }
+
+    /// Appends one value, of a part of another.
+    pub(super) fn append(&mut self, value: RawValue<'_>) -> Decoded<()> {
+        self.fill(std::iter::once(value)).map_err(|(_, error)| error)
     }
 
     /// The array of what was appended.
@@ -152,59 +173,24 @@ impl ColumnBuilder {
             Self::Time(mut b) => Arc::new(b.finish()),
             Self::Timestamp(mut b, _) | Self::TimestampTz(mut b, _) => Arc::new(b.finish()),
             Self::Uuid(mut b) => Arc::new(b.finish()),
+            Self::Interval(mut b) => Arc::new(b.finish()),
+            Self::Geometry(mut b, ..) => Arc::new(b.finish()),
             Self::List(b) => b.finish(),
+            Self::Composite(b) => b.finish(),
+            Self::Range(b) => b.finish(),
+            Self::Multirange(b) => b.finish(),
+            Self::Map(b) => b.finish(),
+            Self::Vector(b) => b.finish(),
         }
     }
 }
 
-impl ListBuilder {
-    fn new(kind: &Kind, limits: ArrowLimits, capacity: usize) -> Self {
-        let mut offsets = Vec::with_capacity(capacity + 1);
-        offsets.push(0);
-        Self {
-            field: element_field(kind),
-            offsets,
-            validity: Vec::with_capacity(capacity),
-            elements: ColumnBuilder::new(kind, limits, capacity),
-            delimiter: kind.delimiter(),
-            scratch: Vec::new(),
-        }
-    }
-
-    fn append_null(&mut self) {
-        self.offsets.push(self.end());
-        self.validity.push(false);
-    }
-
-    /// A list has one dimension, and begins at 1.
-    fn append(&mut self, raw: RawValue<'_>) -> Decoded<()> {
-        let array = decode::array_of(self.delimiter, raw)?;
-        if !matches!(array.dimensions(), [] | [(_, 1)]) {
-            return Err(DecodeError::ArrayShape);
-        }
-        let count = i32::try_from(array.len()).map_err(|_| DecodeError::OutOfRange)?;
-        let end = self.end().checked_add(count).ok_or(DecodeError::OutOfRange)?;
-        for element in array.elements() {
-            let raw = match element? {
-                Element::Raw(raw) => raw,
-                escaped => escaped.resolve(&mut self.scratch),
-            };
-            self.elements.fill(std::iter::once(raw)).map_err(|(_, error)| error)?;
-        }
-        self.offsets.push(end);
-        self.validity.push(true);
-        Ok(())
-    }
-
-    fn end(&self) -> i32 {
-        self.offsets.last().copied().unwrap_or_default()
-    }
-
-    fn finish(self) -> ArrayRef {
-        let offsets = OffsetBuffer::new(self.offsets.into());
-        let nulls = NullBuffer::from(self.validity);
-        Arc::new(ListArray::new(self.field, offsets, self.elements.finish(), Some(nulls)))
-    }
+/// Appends every value; says at which it failed.
+fn each<'a>(
+    values: impl Iterator<Item = RawValue<'a>>,
+    mut append: impl FnMut(RawValue<'a>) -> Decoded<()>,
+) -> Result<(), (usize, DecodeError)> {
+    values.enumerate().try_for_each(|(place, value)| append(value).map_err(|error| (place, error)))
 }
 
 fn strings(capacity: usize) -> StringBuilder {
@@ -213,7 +199,7 @@ fn strings(capacity: usize) -> StringBuilder {
 
 /// Precision and scale were checked when the type was chosen.
 fn decimals(capacity: usize, precision: u8, scale: i8) -> Decimal128Builder {
-    let data_type = arrow::datatypes::DataType::Decimal128(precision, scale);
+    let data_type = DataType::Decimal128(precision, scale);
     Decimal128Builder::with_capacity(capacity).with_data_type(data_type)
 }
 
@@ -222,7 +208,7 @@ fn fits(held: usize, more: usize) -> Decoded<()> {
     if held.saturating_add(more) > i32::MAX as usize { Err(DecodeError::OutOfRange) } else { Ok(()) }
 }
 
-fn append_text(builder: &mut StringBuilder, text: &str) -> Decoded<()> {
+pub(super) fn append_text(builder: &mut StringBuilder, text: &str) -> Decoded<()> {
     fits(builder.values_slice().len(), text.len())?;
     builder.append_value(text);
     Ok(())
@@ -239,6 +225,33 @@ fn append_bytes(builder: &mut BinaryBuilder, raw: RawValue<'_>, scratch: &mut Ve
     fits(builder.values_slice().len(), bytes.len())?;
     builder.append_value(bytes);
     Ok(())
+}
+
+fn append_geometry(
+    builder: &mut BinaryBuilder,
+    raw: RawValue<'_>,
+    srid: Option<i32>,
+    scratch: &mut Vec<u8>,
+) -> Decoded<()> {
+    scratch.clear();
+    decode::geometry(raw, scratch)?;
+    let bytes = match srid {
+        Some(srid) => decode::well_known(scratch, srid)?,
+        None => std::mem::take(scratch),
+    };
+    fits(builder.values_slice().len(), bytes.len())?;
+    builder.append_value(&bytes);
+    *scratch = bytes;
+    Ok(())
+}
+
+/// Arrow counts nanoseconds, of which it has room for 292 years.
+fn nanoseconds(interval: Interval) -> Decoded<IntervalMonthDayNano> {
+    if matches!(interval, Interval::INFINITY | Interval::MINUS_INFINITY) {
+        return Err(DecodeError::Infinite);
+    }
+    let nanos = interval.micros.checked_mul(1000).ok_or(DecodeError::OutOfRange)?;
+    Ok(IntervalMonthDayNano::new(interval.months, interval.days, nanos))
 }
 
 fn unix_days(days: i32, infinities: Option<Infinities>) -> Decoded<i32> {

@@ -2,11 +2,13 @@
 
 mod arrow_schema;
 mod column;
+mod nested;
 mod record_batch;
 #[cfg(test)]
 mod tests;
+mod vectors;
 
-pub use arrow_schema::{ArrowLimits, Infinities, POSTGRES_TYPE, arrow_field};
+pub use arrow_schema::{ArrowLimits, Infinities, POSTGRES_TYPE, arrow_field, is_struct};
 #[cfg(feature = "duckdb")]
 pub(crate) use record_batch::stamps;
 pub use record_batch::{ArrowTable, pieces};

@@ -31,7 +31,8 @@ pub struct ArrowTable {
 impl ArrowTable {
     /// The columns of the table, then its metadata columns.
     pub fn new(target: &Arc<TargetTable>, limits: ArrowLimits) -> Self {
-        let mut fields: Vec<Field> = target.named_columns().map(|(name, column)| arrow_field(name, column)).collect();
+        let mut fields: Vec<Field> =
+            target.named_columns().map(|(name, column)| arrow_field(name, column, limits)).collect();
         if let Some(metadata) = &target.metadata {
             fields.extend(metadata_fields(metadata));
         }

@@ -15,7 +15,7 @@ use crate::metadata_columns::MetadataColumns;
 use crate::write_mode::WriteMode;
 use crate::writer::TargetTable;
 
-const FINITE: ArrowLimits = ArrowLimits { infinities: None };
+const FINITE: ArrowLimits = ArrowLimits { infinities: None, half_floats: true };
 
 fn target(kinds: &[(Kind, &str)], metadata: bool) -> Arc<TargetTable> {
     let column = |(place, (kind, type_name)): (usize, &(Kind, &str))| Column {
@@ -138,7 +138,7 @@ fn a_value_that_does_not_fit_names_table_column_type_and_class() {
         let context = ["table", "column", "type"].map(|key| error.context(key).unwrap_or_default());
         assert_eq!(context, ["public.t", "c0", name]);
         assert!(error.context("value").is_some_and(|found| found.contains(class)), "{error}");
-        let limits = ArrowLimits { infinities: Some(infinities) };
+        let limits = ArrowLimits { infinities: Some(infinities), half_floats: true };
         assert_eq!(copied(&target, limits, &[row]).is_ok(), class == "infinity", "{value}");
     }
 }

@@ -2,10 +2,11 @@
 
 use duckdb::Connection;
 use etl::error::{ErrorKind, EtlError, EtlResult};
-use etl::schema::{Column, Kind, SchemaChange, TableName};
+use etl::schema::{Attribute, Column, Kind, SchemaChange, TableName};
 
 use super::error::DuckDbResult;
 use super::ledger;
+use crate::columnar::is_struct;
 use crate::write_mode::WriteMode;
 use crate::writer::TargetTable;
 
@@ -48,10 +49,29 @@ pub(super) fn sql_type(kind: &Kind) -> String {
         Kind::TimestampTz => "TIMESTAMP WITH TIME ZONE",
         Kind::Uuid => "UUID",
         Kind::Jsonb => "JSON",
+        Kind::Interval => "INTERVAL",
+        Kind::Geometry(_) => "BLOB",
+        Kind::Hstore => "MAP(VARCHAR, VARCHAR)",
+        Kind::Vector(dimensions) | Kind::HalfVector(dimensions) => {
+            return dimensions.map_or_else(|| "FLOAT[]".to_owned(), |dimensions| format!("FLOAT[{dimensions}]"));
+        }
         Kind::Array(element) => return format!("{}[]", sql_type(element)),
+        Kind::Multirange(element) => return format!("{}[]", range_type(element)),
+        Kind::Range(element) => return range_type(element),
+        Kind::Composite(attributes) if is_struct(attributes) => {
+            let field = |of: &Attribute| format!("{} {}", quoted(&of.name), sql_type(&of.kind));
+            return format!("STRUCT({})", attributes.iter().map(field).collect::<Vec<_>>().join(", "));
+        }
         _ => "VARCHAR",
     }
     .to_owned()
+}
+
+fn range_type(element: &Kind) -> String {
+    let of = sql_type(element);
+    format!(
+        "STRUCT(\"lower\" {of}, \"upper\" {of}, lower_inclusive BOOLEAN, upper_inclusive BOOLEAN, \"empty\" BOOLEAN)"
+    )
 }
 
 /// Whether there is a table of this name.
@@ -179,13 +199,23 @@ pub(super) fn is_in_shape(connection: &Connection, table: &TargetTable) -> EtlRe
     let found = columns(connection, &table.name)?;
     let wanted = table.named_columns().map(|(name, column)| (name, sql_type(&column.kind)));
     let count = column_names(table).len();
-    let has = |name: &str, of: Option<&str>| {
-        found.iter().any(|(found, found_type)| found == name && of.is_none_or(|of| of == found_type))
-    };
     let metadata = table.metadata.iter().flat_map(|metadata| metadata.names());
-    Ok(found.len() == count
-        && wanted.into_iter().all(|(name, of)| has(name, Some(&of)))
-        && metadata.into_iter().all(|name| has(name, None)))
+    if found.len() != count || !metadata.into_iter().all(|name| found.iter().any(|(found, _)| found == name)) {
+        return Ok(false);
+    }
+    for (name, of) in wanted {
+        let Some((_, found)) = found.iter().find(|(found, _)| found == name) else { return Ok(false) };
+        if *found != of && *found != spelled(connection, &of)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// A type as DuckDB writes it, which quotes fewer names.
+fn spelled(connection: &Connection, of: &str) -> EtlResult<String> {
+    let query = format!("SELECT typeof(CAST(NULL AS {of}))");
+    connection.query_row(&query, [], |row| row.get(0)).or_duckdb("read how a type is written")
 }
 
 pub(super) fn run(connection: &Connection, sql: &str, doing: &'static str, table: &TableName) -> EtlResult<()> {

@@ -111,7 +111,7 @@ impl Target<'_> {
         let mut arrays = sent.columns().to_vec();
         let keys = || source.key.iter().map(|place| usize::from(*place));
         arrays.extend(self.arrow.some_columns(keys(), updates.iter().map(|update| &update.base))?);
-        fields.extend(keys().map(|place| arrow_field(&format!("_etl_base_{place}"), &source.columns[place])));
+        fields.extend(keys().map(|place| arrow_field(&format!("_etl_base_{place}"), &source.columns[place], LIMITS)));
         for place in unknown {
             let flags: BooleanArray =
                 updates.iter().map(|update| Some(update.new.row.raw(*place) == RawValue::Unchanged)).collect();
@@ -127,7 +127,7 @@ impl Target<'_> {
         let keys = || source.key.iter().map(|place| usize::from(*place));
         let mut columns: Vec<String> = self.table.key_names().map(quoted).collect();
         let mut fields: Vec<Field> =
-            keys().map(|place| arrow_field(&self.table.columns[place], &source.columns[place])).collect();
+            keys().map(|place| arrow_field(&self.table.columns[place], &source.columns[place], LIMITS)).collect();
         let rows: Vec<&TableRow> = gone.iter().map(|gone| &gone.row).collect();
         let mut arrays = self.arrow.some_columns(keys(), rows.into_iter())?;
         if let Some(metadata) = &self.table.metadata {

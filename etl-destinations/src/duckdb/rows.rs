@@ -11,8 +11,10 @@ use crate::columnar::{ArrowLimits, Infinities};
 use crate::writer::TargetTable;
 
 /// DuckDB's infinities are its largest numbers and their opposites.
-pub(super) const LIMITS: ArrowLimits =
-    ArrowLimits { infinities: Some(Infinities { dates: (-i32::MAX, i32::MAX), timestamps: (-i64::MAX, i64::MAX) }) };
+pub(super) const LIMITS: ArrowLimits = ArrowLimits {
+    infinities: Some(Infinities { dates: (-i32::MAX, i32::MAX), timestamps: (-i64::MAX, i64::MAX) }),
+    half_floats: false,
+};
 
 /// Appends to a table by the names of the batch's columns.
 pub(super) fn append(connection: &Connection, table: &TableName, batch: RecordBatch) -> EtlResult<()> {

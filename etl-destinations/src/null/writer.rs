@@ -13,8 +13,10 @@ use crate::table_rules::TableRules;
 use crate::writer::{BatchRows, StampedRow, Step, TableBatch, TableWriter, TargetTable, WriteUnit};
 
 /// Whatever is dropped may be infinite.
-const LIMITS: ArrowLimits =
-    ArrowLimits { infinities: Some(Infinities { dates: (i32::MIN, i32::MAX), timestamps: (i64::MIN, i64::MAX) }) };
+const LIMITS: ArrowLimits = ArrowLimits {
+    infinities: Some(Infinities { dates: (i32::MIN, i32::MAX), timestamps: (i64::MIN, i64::MAX) }),
+    half_floats: true,
+};
 
 /// Builds record batches and drops them, for measuring the source's side.
 #[derive(Debug, Clone, Copy, Default)]

@@ -31,7 +31,7 @@ use std::fmt;
 pub(crate) use array::write_array;
 pub use array::{Array, Element, Elements, MAX_DIMENSIONS, array, array_of};
 pub use float_text::{write_float4, write_float8};
-pub use geometry::geometry;
+pub use geometry::{geometry, well_known};
 pub use hstore::{Pairs, hstore};
 pub use interval::{Interval, interval, write_interval};
 pub(crate) use numeric::check_numeric_text;
