@@ -256,7 +256,8 @@ fn parts<'e>(batch: Option<&Batch>, events: &'e [Event]) -> Vec<(Option<Batch>, 
     let mut parts = Vec::new();
     let (mut rest, mut from) = (events, batch.map(|batch| batch.from));
     let relation = |event: &Event| matches!(event, Event::Relation { .. });
-    while let Some(changed) = rest.iter().position(|event| matches!(event, Event::Change(_))) {
+    let writes = |event: &Event| matches!(event, Event::Change(_) | Event::Truncate { .. });
+    while let Some(changed) = rest.iter().position(writes) {
         let Some(cut) = rest[changed..].iter().position(relation).map(|place| changed + place) else { break };
         let (head, after) = rest.split_at(cut);
         let Some(Event::Relation { position, .. }) = after.first() else { break };

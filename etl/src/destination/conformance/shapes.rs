@@ -73,5 +73,13 @@ pub(super) async fn schema_changes_are_followed_within_a_batch(trial: &mut Trial
         &["3", "c", "later", "f"],
         &["5000000000", "d", "new", "f"],
     ];
-    trial.expect(&after, expected).await
+    trial.expect(&after, expected).await?;
+    // Emptied and changed at once.
+    let fewer = after.columns.iter().filter(|column| &*column.name != "f").cloned().collect();
+    let last =
+        Arc::new(TableSchema { columns: fewer, since: Position::new(Lsn(120), 2), ..TableSchema::clone(&after) });
+    trial.declare(&last).await?;
+    let transaction = Transaction::at(120).truncate(&[&after]).relation(&last).insert(&last, &["7", "e", "n"]).end();
+    trial.deliver(&[transaction]).await?;
+    trial.expect(&last, &[&["7", "e", "n"]]).await
 }
