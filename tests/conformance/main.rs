@@ -1,6 +1,7 @@
 //! Does every destination keep every promise?
 
 mod duckdb;
+mod duckdb_values;
 mod file;
 mod file_modes;
 mod log;

@@ -16,6 +16,8 @@ pub struct ArrowLimits {
     pub infinities: Option<Infinities>,
     /// Whether it has floats of 16 bits; 32 where not.
     pub half_floats: bool,
+    /// Whether intervals can be handed over as Arrow's; where not they are text, `N months N days N microseconds`.
+    pub intervals: bool,
 }
 
 /// The numbers that stand for infinite dates and timestamps.
@@ -127,7 +129,7 @@ fn data_type(kind: &Kind, limits: ArrowLimits) -> DataType {
         Kind::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, None),
         Kind::TimestampTz => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
         Kind::Uuid => DataType::FixedSizeBinary(16),
-        Kind::Interval => DataType::Interval(IntervalUnit::MonthDayNano),
+        Kind::Interval if limits.intervals => DataType::Interval(IntervalUnit::MonthDayNano),
         Kind::Array(element) => DataType::List(element_field(element, limits)),
         Kind::Composite(attributes) if is_struct(attributes) => DataType::Struct(composite_fields(attributes, limits)),
         Kind::Range(element) => DataType::Struct(range_fields(element, limits)),

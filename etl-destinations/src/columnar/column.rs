@@ -1,5 +1,6 @@
 //! How do the values of one column become an Arrow array? The decoder is chosen once a column.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -42,6 +43,7 @@ pub(super) enum ColumnBuilder {
     TimestampTz(TimestampMicrosecondBuilder, Option<Infinities>),
     Uuid(FixedSizeBinaryBuilder),
     Interval(IntervalMonthDayNanoBuilder),
+    IntervalText(StringBuilder, String),
     /// With the SRID that all have, which is left out.
     Geometry(BinaryBuilder, Option<i32>, Vec<u8>),
     List(Box<ListBuilder>),
@@ -96,7 +98,8 @@ impl ColumnBuilder {
                 limits.infinities,
             ),
             Kind::Uuid => Self::Uuid(FixedSizeBinaryBuilder::with_capacity(capacity, 16)),
-            Kind::Interval => Self::Interval(IntervalMonthDayNanoBuilder::with_capacity(capacity)),
+            Kind::Interval if limits.intervals => Self::Interval(IntervalMonthDayNanoBuilder::with_capacity(capacity)),
+            Kind::Interval => Self::IntervalText(strings(capacity), String::new()),
             Kind::Geometry(srid) => Self::Geometry(BinaryBuilder::with_capacity(capacity, 0), *srid, Vec::new()),
             Kind::Array(element) => Self::List(Box::new(ListBuilder::new(element, limits, capacity))),
             Kind::Composite(attributes) if is_struct(attributes) => {
@@ -140,6 +143,11 @@ impl ColumnBuilder {
                 b.append_value(decode::uuid(v)?).map_err(|_| DecodeError::Binary)?;
             }),
             Self::Interval(b) => fill!(b, values, v => b.append_value(nanoseconds(decode::interval(v)?)?)),
+            Self::IntervalText(b, scratch) => fill!(b, values, v => {
+                scratch.clear();
+                write_fields(decode::interval(v)?, scratch)?;
+                append_text(b, scratch)?;
+            }),
             Self::Geometry(b, srid, scratch) => fill!(b, values, v => append_geometry(b, v, *srid, scratch)?),
             Self::List(b) => fill!(b, values, v => b.append(v)?),
             Self::Multirange(b) => fill!(b, values, v => b.append(v)?),
@@ -167,7 +175,9 @@ impl ColumnBuilder {
             Self::Float4(mut b) => Arc::new(b.finish()),
             Self::Float8(mut b) => Arc::new(b.finish()),
             Self::Decimal(mut b, ..) => Arc::new(b.finish()),
-            Self::Text(mut b) | Self::Jsonb(mut b) | Self::Spelled(mut b, ..) => Arc::new(b.finish()),
+            Self::Text(mut b) | Self::Jsonb(mut b) | Self::Spelled(mut b, ..) | Self::IntervalText(mut b, _) => {
+                Arc::new(b.finish())
+            }
             Self::Bytes(mut b, _) => Arc::new(b.finish()),
             Self::Date(mut b, _) => Arc::new(b.finish()),
             Self::Time(mut b) => Arc::new(b.finish()),
@@ -245,11 +255,25 @@ fn append_geometry(
     Ok(())
 }
 
+fn finite(interval: Interval) -> Decoded<()> {
+    match interval {
+        Interval::INFINITY | Interval::MINUS_INFINITY => Err(DecodeError::Infinite),
+        _ => Ok(()),
+    }
+}
+
+/// An interval as anybody's parser takes it.
+fn write_fields(interval: Interval, out: &mut String) -> Decoded<()> {
+    finite(interval)?;
+    let Interval { months, days, micros } = interval;
+    // Formatting into a string does not fail.
+    let _ = write!(out, "{months} months {days} days {micros} microseconds");
+    Ok(())
+}
+
 /// Arrow counts nanoseconds, of which it has room for 292 years.
 fn nanoseconds(interval: Interval) -> Decoded<IntervalMonthDayNano> {
-    if matches!(interval, Interval::INFINITY | Interval::MINUS_INFINITY) {
-        return Err(DecodeError::Infinite);
-    }
+    finite(interval)?;
     let nanos = interval.micros.checked_mul(1000).ok_or(DecodeError::OutOfRange)?;
     Ok(IntervalMonthDayNano::new(interval.months, interval.days, nanos))
 }

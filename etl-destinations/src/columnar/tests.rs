@@ -1,11 +1,13 @@
 //! Are values the same in Arrow, whichever of the server's forms they came in?
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{DataType, Date32Type, Decimal128Type, Int32Type, Int64Type, TimestampMicrosecondType};
 use arrow::record_batch::RecordBatch;
 use etl::clock::Timestamp;
+use etl::data::recorded::{Recorded, recorded};
 use etl::data::{Cell, RawValue, RowBuilder, TableRow};
 use etl::schema::{Column, Kind, ReplicaIdentity, TableId, TableName, TableSchema};
 use etl::{EtlResult, Lsn, Position};
@@ -15,7 +17,7 @@ use crate::metadata_columns::MetadataColumns;
 use crate::write_mode::WriteMode;
 use crate::writer::TargetTable;
 
-const FINITE: ArrowLimits = ArrowLimits { infinities: None, half_floats: true };
+const FINITE: ArrowLimits = ArrowLimits { infinities: None, half_floats: true, intervals: true };
 
 fn target(kinds: &[(Kind, &str)], metadata: bool) -> Arc<TargetTable> {
     let column = |(place, (kind, type_name)): (usize, &(Kind, &str))| Column {
@@ -120,6 +122,36 @@ fn both_forms_of_every_kind_become_the_same_columns() {
 }
 
 #[test]
+fn both_forms_of_every_recorded_value_become_the_same_column() {
+    let mut refused = BTreeMap::new();
+    for Recorded { name, kind, text, binary } in recorded() {
+        let target = target(&[(kind, name)], false);
+        let [of_text, of_binary] = [RawValue::Text(text.as_bytes()), RawValue::Binary(&binary)].map(|raw| {
+            let mut builder = RowBuilder::new();
+            builder.push_raw(&target.source, [raw].into_iter()).unwrap();
+            builder.push_raw(&target.source, [RawValue::Null].into_iter()).unwrap();
+            copied(&target, FINITE, &builder.finish())
+        });
+        match (of_text, of_binary) {
+            (Ok(of_text), Ok(of_binary)) => {
+                // NaN is not equal to itself.
+                let shown = |batch: &RecordBatch| format!("{:?}", batch.column(0));
+                assert_eq!(shown(&of_text), shown(&of_binary), "{text} as {name}");
+                assert!(of_text.column(0).is_valid(0) && of_text.column(0).is_null(1), "{text} as {name}");
+            }
+            (Err(of_text), Err(of_binary)) => {
+                assert_eq!(of_text.context("value"), of_binary.context("value"), "{text} as {name}");
+                *refused.entry(of_text.context("value").unwrap_or_default().to_owned()).or_default() += 1;
+            }
+            (of_text, of_binary) => panic!("{text} as {name}: {of_text:?} and {of_binary:?}"),
+        }
+    }
+    let refused: Vec<(&str, usize)> = refused.iter().map(|(class, count)| (&**class, *count)).collect();
+    let shape = "array of several dimensions, or with a lower bound other than 1";
+    assert_eq!(refused, [(shape, 9), ("infinity", 12), ("out of range", 4)]);
+}
+
+#[test]
 fn a_value_that_does_not_fit_names_table_column_type_and_class() {
     let list = Kind::Array(Arc::new(Kind::Int4));
     let infinities = Infinities { dates: (-1, 1), timestamps: (-2, 2) };
@@ -138,7 +170,7 @@ fn a_value_that_does_not_fit_names_table_column_type_and_class() {
         let context = ["table", "column", "type"].map(|key| error.context(key).unwrap_or_default());
         assert_eq!(context, ["public.t", "c0", name]);
         assert!(error.context("value").is_some_and(|found| found.contains(class)), "{error}");
-        let limits = ArrowLimits { infinities: Some(infinities), half_floats: true };
+        let limits = ArrowLimits { infinities: Some(infinities), half_floats: true, intervals: true };
         assert_eq!(copied(&target, limits, &[row]).is_ok(), class == "infinity", "{value}");
     }
 }

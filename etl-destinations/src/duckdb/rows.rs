@@ -14,6 +14,8 @@ use crate::writer::TargetTable;
 pub(super) const LIMITS: ArrowLimits = ArrowLimits {
     infinities: Some(Infinities { dates: (-i32::MAX, i32::MAX), timestamps: (-i64::MAX, i64::MAX) }),
     half_floats: false,
+    // The driver loses nulls among them; DuckDB reads the text.
+    intervals: false,
 };
 
 /// Appends to a table by the names of the batch's columns.

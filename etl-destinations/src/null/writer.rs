@@ -16,6 +16,7 @@ use crate::writer::{BatchRows, StampedRow, Step, TableBatch, TableWriter, Target
 const LIMITS: ArrowLimits = ArrowLimits {
     infinities: Some(Infinities { dates: (i32::MIN, i32::MAX), timestamps: (i64::MIN, i64::MAX) }),
     half_floats: true,
+    intervals: true,
 };
 
 /// Builds record batches and drops them, for measuring the source's side.

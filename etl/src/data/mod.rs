@@ -5,6 +5,8 @@ pub mod decode;
 mod event;
 #[cfg(test)]
 pub(crate) mod mutation;
+#[cfg(any(test, feature = "conformance"))]
+pub mod recorded;
 #[cfg(test)]
 mod round_trip;
 mod row;

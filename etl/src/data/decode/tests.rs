@@ -4,115 +4,19 @@ use std::sync::Arc;
 
 use super::*;
 use crate::data::mutation::Random;
+use crate::data::recorded::{Recorded, recorded};
 use crate::data::{Cell, RawValue, TableRow};
-use crate::schema::{Attribute, Kind, Shape};
-
-/// From PostgreSQL 15, and 18 for what came later: kind, text form as the output functions give it, binary form in hex, as
-/// `..._send` give it (PostGIS: from its documentation); in the text,
-/// backslash, newline and tab are escaped.
-const RECORDED: &str = include_str!("recorded.tsv");
-
-/// `int4`, `int4[]`, `range(int4)`, `record(int4,text)`: kinds by short names.
-fn kind_of(name: &str) -> Kind {
-    if let Some(element) = name.strip_suffix("[]") {
-        return Kind::Array(Arc::new(kind_of(element)));
-    }
-    let shape = |shape| Kind::Geometric(shape);
-    match name {
-        "bool" => Kind::Bool,
-        "int2" => Kind::Int2,
-        "int4" => Kind::Int4,
-        "int8" => Kind::Int8,
-        "oid" => Kind::Oid,
-        "float4" => Kind::Float4,
-        "float8" => Kind::Float8,
-        "numeric" => Kind::Numeric(None),
-        "text" => Kind::Text,
-        "bytea" => Kind::Bytea,
-        "date" => Kind::Date,
-        "time" => Kind::Time,
-        "timestamp" => Kind::Timestamp,
-        "timestamptz" => Kind::TimestampTz,
-        "uuid" => Kind::Uuid,
-        "json" => Kind::Json,
-        "jsonb" => Kind::Jsonb,
-        "char" => Kind::Char,
-        "timetz" => Kind::TimeTz,
-        "interval" => Kind::Interval,
-        "network" => Kind::Network,
-        "mac" => Kind::MacAddress,
-        "bits" => Kind::Bits,
-        "lsn" => Kind::Lsn,
-        "tid" => Kind::Tid,
-        "xid8" => Kind::Xid8,
-        "snapshot" => Kind::Snapshot,
-        "versioned" => Kind::VersionedText,
-        "point" => shape(Shape::Point),
-        "line" => shape(Shape::Line),
-        "segment" => shape(Shape::Segment),
-        "box" => shape(Shape::Box),
-        "path" => shape(Shape::Path),
-        "polygon" => shape(Shape::Polygon),
-        "circle" => shape(Shape::Circle),
-        "tsvector" => Kind::TsVector,
-        "tsquery" => Kind::TsQuery,
-        "hstore" => Kind::Hstore,
-        "vector" => Kind::Vector(None),
-        "halfvec" => Kind::HalfVector(None),
-        "sparsevec" => Kind::SparseVector,
-        "geometry" => Kind::Geometry(None),
-        "inner" => kind_of("record(int4,text)"),
-        made => made_of(made),
-    }
-}
-
-fn made_of(name: &str) -> Kind {
-    let (form, parts) = name.strip_suffix(')').and_then(|name| name.split_once('(')).expect("a known type");
-    let part = || Arc::new(kind_of(parts));
-    match form {
-        "spaced" => Kind::Spaced(part()),
-        "range" => Kind::Range(part()),
-        "multirange" => Kind::Multirange(part()),
-        "record" => Kind::Composite(
-            parts
-                .split(',')
-                .map(|part| Attribute { name: part.into(), type_oid: oid_of(part), kind: kind_of(part) })
-                .collect(),
-        ),
-        _ => panic!("{name}"),
-    }
-}
-
-/// As in the database that the values were recorded in.
-fn oid_of(name: &str) -> u32 {
-    match name {
-        "int4" => 23,
-        "text" => 25,
-        "int4[]" => 1007,
-        "date" => 1082,
-        "inner" => 16_804,
-        _ => panic!("{name}"),
-    }
-}
-
-fn recorded(lines: &str) -> impl Iterator<Item = (Kind, String, Vec<u8>)> {
-    lines.lines().map(|line| {
-        let mut parts = line.split('\t');
-        let [kind, text, hex] = [(); 3].map(|()| parts.next().expect("three parts"));
-        let mut binary = Vec::new();
-        bytea(RawValue::Text(format!("\\x{hex}").as_bytes()), &mut binary).unwrap();
-        let text = text.replace("\\\\", "\0").replace("\\n", "\n").replace("\\t", "\t").replace('\0', "\\");
-        (kind_of(kind), text, binary)
-    })
-}
+use crate::schema::Kind;
 
 /// Floats differ from themselves when they are NaN; their text does not.
 fn shown(cell: &Cell<'_>) -> String {
     format!("{cell:?}")
 }
 
-fn check(lines: &str) {
-    for (kind, text, binary) in recorded(lines) {
+#[test]
+fn text_and_binary_say_what_the_server_says() {
+    assert!(recorded().count() > 380);
+    for Recorded { kind, text, binary, .. } in recorded() {
         let mut written = String::new();
         write_text(&kind, RawValue::Binary(&binary), &mut written).unwrap();
         assert_eq!(written, text, "text of a binary {kind:?}");
@@ -126,12 +30,6 @@ fn check(lines: &str) {
         assert_eq!(row.text(0).unwrap().unwrap(), text, "text of a {kind:?} from cells");
         assert_eq!(shown(&row.get(0).unwrap()), shown(&of_binary), "cells of a {kind:?} from cells");
     }
-}
-
-#[test]
-fn text_and_binary_say_what_the_server_says() {
-    assert!(RECORDED.lines().count() > 380);
-    check(RECORDED);
 }
 
 #[test]
@@ -159,8 +57,7 @@ fn a_numeric_is_scaled_exactly_or_refused_with_its_class() {
     ];
     for (text, precision, scale, expected) in cases {
         assert_eq!(numeric_i128(RawValue::Text(text.as_bytes()), precision, scale), expected, "{text} {scale}");
-        let line = RECORDED.lines().find(|line| line.starts_with(&format!("numeric\t{text}\t")));
-        let (_, _, binary) = recorded(line.expect(text)).next().unwrap();
+        let binary = recorded().find(|value| value.name == "numeric" && value.text == text).expect(text).binary;
         assert_eq!(numeric_i128(RawValue::Binary(&binary), precision, scale), expected, "binary {text} {scale}");
     }
     assert_eq!(numeric_i128(RawValue::Text(max.to_string().as_bytes()), 38, 0), Ok(max));
@@ -228,11 +125,11 @@ fn an_offset_of_a_timestamp_counts_to_the_second() {
 
 #[test]
 fn damaged_values_never_panic() {
-    let values: Vec<_> = recorded(RECORDED).collect();
+    let values: Vec<_> = recorded().collect();
     let mut random = Random::new(17);
     let mut accepted = 0;
     for round in 0..120_000 {
-        let (kind, text, binary) = &values[round % values.len()];
+        let Recorded { kind, text, binary, .. } = &values[round % values.len()];
         let (text, binary) = (random.mutate(text.as_bytes()), random.mutate(binary));
         for raw in [RawValue::Text(&text), RawValue::Binary(&binary)] {
             let _ = write_text(kind, raw, &mut String::new());
