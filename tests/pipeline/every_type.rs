@@ -1,10 +1,14 @@
 //! Is every value of every type what the server says that it is, copied and streamed, in binary and as text?
 
+use std::sync::Arc;
+
+use etl::destination::AnyDestination;
 use etl::schema::TableId;
 use etl::{Lsn, Position};
+use etl_destinations::postgres::Postgres;
 use harness::every_type::{Table, again, count, create};
 use harness::postgres::database;
-use tokio_postgres::Client;
+use tokio_postgres::{Client, SimpleQueryMessage};
 
 use crate::running::{World, caught_up, stop};
 
@@ -48,4 +52,49 @@ async fn every_value_of_every_type_is_exact_in_binary() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_value_of_every_type_is_exact_as_text() {
     arrives(true).await;
+}
+
+/// What both sides write, row by row.
+async fn written(client: &Client, table: &Table) -> Vec<Vec<Option<String>>> {
+    let query = format!("SELECT id, n, v, a, m, l, d, c, ca, da FROM public.{} ORDER BY id", table.name);
+    client.batch_execute("SET timezone = 'UTC'; SET extra_float_digits = 3").await.unwrap();
+    let row = |message| match message {
+        SimpleQueryMessage::Row(row) => Some((0..row.len()).map(|column| row.get(column).map(str::to_owned)).collect()),
+        _ => None,
+    };
+    client.simple_query(&query).await.unwrap().into_iter().filter_map(row).collect()
+}
+
+async fn arrives_in_another(with_text_only: bool, has_types: bool) {
+    let (Some(source), Some(target)) = (database().await, database().await) else { return };
+    let (client, target_client) = (source.client().await, target.client().await);
+    let tables = create(&client, with_text_only).await;
+    if has_types {
+        for table in create(&target_client, with_text_only).await {
+            target_client.batch_execute(&format!("DROP TABLE {}", table.name)).await.unwrap();
+        }
+    }
+    client.batch_execute("CREATE PUBLICATION p FOR ALL TABLES").await.unwrap();
+    let world = World::new(source.name(), &source.url());
+    let destination = AnyDestination::new(Postgres::open(&target.url(), Arc::clone(&world.store)).await.unwrap());
+    let running = world.start_into(destination).await;
+    caught_up(&running).await;
+    for table in &tables {
+        client.batch_execute(&again(table)).await.unwrap();
+    }
+    caught_up(&running).await;
+    stop(running).await;
+    for table in &tables {
+        assert_eq!(written(&target_client, table).await, written(&client, table).await, "{}", table.of);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_value_of_every_type_is_exact_in_another_postgres_that_has_the_types() {
+    arrives_in_another(false, true).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_value_of_every_type_is_exact_in_another_postgres_that_has_not() {
+    arrives_in_another(true, false).await;
 }
