@@ -23,6 +23,7 @@ mod relay_full;
 mod reshaped;
 mod rules;
 mod running;
+mod settling;
 mod shapes;
 mod standby;
 mod status;

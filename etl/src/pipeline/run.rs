@@ -1,9 +1,9 @@
 //! What do the parts of a run have in common?
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Mutex as AsyncMutex, Notify, mpsc, watch};
 
 use super::apply::{Changed, Leave, LeftChanged, LeftFailed, MainRequest};
 use super::backlog::Notes;
@@ -54,9 +54,10 @@ pub(super) struct Run {
     /// Told when rows come of a table that is not known.
     pub(super) strangers: Notify,
     /// Tables that share the main cursor but may still need their snapshots, and what those have seen at most.
-    pub(super) settling: Mutex<Vec<(TableId, Lsn)>>,
+    /// Held while the state of any of them is stored: the cursor and whoever confirms both store it.
+    pub(super) settling: AsyncMutex<Vec<(TableId, Lsn)>>,
     /// What is noted of how far the main cursor is.
-    pub(super) notes: tokio::sync::Mutex<Notes>,
+    pub(super) notes: AsyncMutex<Notes>,
     /// Up to where each table has something.
     pub(super) touched: Touched,
     pub(super) publication: String,
@@ -69,14 +70,15 @@ impl Run {
     /// The table shares the main cursor from now on, durably. It is ready once all that its copy may have seen is
     /// durable and confirmed: only then no restart reads it again and needs the snapshot to tell (R4).
     pub(super) async fn table_joined(&self, table: TableId, seen_until: Lsn) -> EtlResult<()> {
-        self.settling().push((table, seen_until));
+        self.settling.lock().await.push((table, seen_until));
         self.settle().await
     }
 
     /// Makes the tables ready that need their snapshots no more.
     pub(super) async fn settle(&self) -> EtlResult<()> {
+        let mut settling = self.settling.lock().await;
         let passed = self.progress.passed();
-        let settled: Vec<(TableId, Lsn)> = self.settling().extract_if(.., |(_, until)| passed >= *until).collect();
+        let settled: Vec<(TableId, Lsn)> = settling.extract_if(.., |(_, until)| passed >= *until).collect();
         if !settled.is_empty() {
             self.note_reached().await?;
         }
@@ -91,10 +93,6 @@ impl Run {
         let mut notes = self.notes.lock().await;
         let received = self.relay.head().last.map_or(Lsn::ZERO, |last| last.end);
         notes.note(&self.store, self.progress.reached_now(), received).await
-    }
-
-    fn settling(&self) -> MutexGuard<'_, Vec<(TableId, Lsn)>> {
-        self.settling.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn table_is_ready(&self, table: TableId) -> EtlResult<()> {
@@ -129,8 +127,8 @@ impl Run {
         upto: Position,
         seen: Option<SnapshotFilter>,
     ) -> EtlResult<()> {
-        let settled = self.settling().extract_if(.., |(settling, _)| *settling == table).count();
-        if settled == 0 {
+        let mut settling = self.settling.lock().await;
+        if settling.extract_if(.., |(settling, _)| *settling == table).count() == 0 {
             self.own_cursor_opened();
         }
         self.store.advance(CursorId::Table(table), upto).await?;
@@ -151,7 +149,8 @@ impl Run {
     /// What the relay holds for a table of the main cursor is dropped: stored before anything else is done, it is
     /// copied anew by this run or the next.
     pub(super) async fn table_given_up(&self, table: TableId) -> EtlResult<()> {
-        self.settling().retain(|(settling, _)| *settling != table);
+        let mut settling = self.settling.lock().await;
+        settling.retain(|(settling, _)| *settling != table);
         if self.states.get(table).phase == Phase::Ready {
             self.own_cursor_opened();
         }

@@ -1,9 +1,9 @@
 //! How does a pipeline begin? It finds out what is there, decides for each table, and sets everything to work.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Mutex as AsyncMutex, Notify, mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::apply::{Applier, LeftChanged, LeftFailed, start_after};
@@ -101,8 +101,8 @@ pub(super) async fn start(mut pipeline: Pipeline) -> EtlResult<RunningPipeline> 
         states: States::new(states),
         copied_files: CopiedFiles::default(),
         strangers: Notify::new(),
-        settling: Mutex::default(),
-        notes: tokio::sync::Mutex::new(notes),
+        settling: AsyncMutex::default(),
+        notes: AsyncMutex::new(notes),
         touched,
         publication: source.publication,
         slot,
