@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::{Batch, Capabilities, CopyChunk, Destination};
+use super::{Batch, Capabilities, CopyChunk, Destination, TableChange};
 use crate::data::{Event, TableRow};
 use crate::error::EtlResult;
 use crate::lsn::Position;
@@ -92,6 +92,7 @@ forward! {
     startup() -> ();
     shutdown() -> ();
     write_copy_chunk(table_id: TableId, chunk: CopyChunk, table_rows: Vec<TableRow>) -> ();
+    allow_change(change: TableChange) -> ();
     write_batch(batch: Batch, events: Vec<Event>) -> ();
     go_back(to: Position) -> ();
     durable_position(cursor: CursorId) -> Option<Position>;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tracing::{Instrument, debug_span};
 
-use super::{AnyDestination, Batch, Capabilities, CopyChunk, Destination};
+use super::{AnyDestination, Batch, Capabilities, CopyChunk, Destination, TableChange};
 use crate::clock;
 use crate::data::{Event, TableRow};
 use crate::error::EtlResult;
@@ -63,6 +63,10 @@ impl Destination for Metered {
 
     fn replaces_copied_rows(&self, schema: &Arc<TableSchema>) -> bool {
         self.inner.replaces_copied_rows(schema)
+    }
+
+    async fn allow_change(&self, change: TableChange) -> EtlResult<()> {
+        self.inner.allow_change(change).await
     }
 
     async fn check_connection(&self) -> EtlResult<()> {

@@ -94,6 +94,13 @@ pub trait Destination: Send + Sync + 'static {
         false
     }
 
+    /// Whether this may follow from a change of a table at the source; asked before anything of it is written. An error
+    /// of the kind [`SchemaChanged`](crate::ErrorKind::SchemaChanged) stops the table, and it alone, until somebody lets
+    /// it go on; then it is copied again, whatever is said here.
+    fn allow_change(&self, _change: TableChange) -> impl Future<Output = EtlResult<()>> + Send {
+        async { Ok(()) }
+    }
+
     /// What streams call: [`write_events`](Self::write_events) with the cursor, the positions that the batch
     /// covers, and the tables that leave or join the main cursor with it.
     fn write_batch(&self, _batch: Batch, events: Vec<Event>) -> impl Future<Output = EtlResult<()>> + Send {
@@ -151,6 +158,19 @@ impl Capabilities {
         self.writes_in_flight = writes.max(1);
         self
     }
+}
+
+/// What has happened to a table at the source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableChange {
+    /// What its rows look like until then.
+    pub before: Arc<TableSchema>,
+    /// What they look like from then on, as far as that is known: the same where only their values are in doubt.
+    pub after: Arc<TableSchema>,
+    /// Whether the table is to be copied again for it. Otherwise [`Event::Relation`] says the same in the stream.
+    pub is_copied: bool,
+    /// What it is, in words.
+    pub what: String,
 }
 
 /// The token of a piece of a table's copy.

@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::allowed::{Allowance, Allowed};
 use super::published::Published;
 use super::run::Run;
-use crate::destination::Destination;
+use crate::destination::{Destination, TableChange};
 use crate::error::EtlResult;
 use crate::lsn::{Lsn, Position};
 use crate::postgres::{Session, query_error};
@@ -24,6 +25,7 @@ pub(super) async fn describe_all(
     transform: &Transform,
     tables: Vec<PublishedTable>,
     states: &mut HashMap<TableId, TableState>,
+    allowed: &Allowed<'_>,
 ) -> EtlResult<Vec<Published>> {
     let mut described = Vec::with_capacity(tables.len());
     let chosen = transform.select_all(tables.iter().map(|table| &table.schema))?;
@@ -38,9 +40,8 @@ pub(super) async fn describe_all(
             known => {
                 let since = known.as_ref().map_or(Position::ZERO, |known| known.since);
                 if let (Some(known), Some(state)) = (known, states.get_mut(&id)) {
-                    let changes = describe(&known, &selection.schema);
-                    tracing::warn!(table = %known.source_name(), changes, "the table changed meanwhile: it is copied again");
-                    *state = copied_again(store, id, state.clone()).await?;
+                    let what = describe(&known, &selection.schema);
+                    *state = allowed.copied_again(store, state, &known, &selection.schema, what).await?;
                 }
                 let schema = Arc::new(TableSchema { since, ..TableSchema::clone(&selection.schema) });
                 store.put_schema(Arc::clone(&schema)).await?;
@@ -102,11 +103,11 @@ fn warn_of_generated(table: &PublishedTable) {
     }
 }
 
-fn is_same(known: &TableSchema, found: &TableSchema) -> bool {
+pub(super) fn is_same(known: &TableSchema, found: &TableSchema) -> bool {
     changes(known, found).is_empty() && known.identity == found.identity
 }
 
-fn describe(known: &TableSchema, found: &TableSchema) -> String {
+pub(super) fn describe(known: &TableSchema, found: &TableSchema) -> String {
     let changes: Vec<String> = changes(known, found).iter().map(ToString::to_string).collect();
     if changes.is_empty() { "replica identity".to_owned() } else { changes.join("; ") }
 }
@@ -127,7 +128,10 @@ impl Run {
     pub(super) async fn describe_again(&self, id: TableId) -> EtlResult<bool> {
         let session = Session::connect(&self.source.connect.for_purpose("tables")).await?;
         match published_table(session.client(), &self.publication, session.server_version(), id).await? {
-            Some(table) => self.describe(table, None).await.map(|()| true),
+            Some(table) => {
+                self.expect_allowed(&table).await?;
+                self.describe(table, None).await.map(|()| true)
+            }
             None => Ok(false),
         }
     }
@@ -155,6 +159,9 @@ impl Run {
 
     /// What is passed on of a table whose rows have this shape from this position on, if it is certain which columns
     /// those are and what older rows have in them (R10).
+    ///
+    /// # Errors
+    /// [`SchemaChanged`](crate::error::ErrorKind::SchemaChanged), of the table, where the destination does not want it.
     pub(super) async fn follow(
         &self,
         id: TableId,
@@ -180,7 +187,19 @@ impl Run {
         }
         match self.source.transform.select(&now.schema) {
             Ok(selection) if !self.streams.is_readable(&selection) => return Ok(None),
-            Ok(_) => self.describe(now, Some(position)).await?,
+            Ok(selection) => {
+                let what = describe(&known.selection.schema, &selection.schema);
+                let change = TableChange {
+                    before: Arc::clone(&known.selection.schema),
+                    after: Arc::clone(&selection.schema),
+                    is_copied: false,
+                    what,
+                };
+                if self.allow(change).await? == Allowance::Wished {
+                    return Ok(None);
+                }
+                self.describe(now, Some(position)).await?;
+            }
             // Whoever copies it says so again, of that table alone.
             Err(error) => {
                 tracing::warn!(table = %now.schema.name, %error, "the choice does not fit the table any more");

@@ -1,5 +1,6 @@
 //! What happens to a table, and when? States, workers, batches and their control.
 
+mod allowed;
 mod apply;
 mod apply_state;
 mod backlog;

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::allowed::Wished;
 use super::data_dir::DataDir;
 use crate::error::{ErrorKind, EtlError, EtlResult};
 use crate::lsn::{Lsn, Position};
@@ -23,7 +24,9 @@ pub async fn resync_next_time(
     let _lock = DataDir::lock(data_dir, pipeline)?;
     let known = known_tables(store).await?;
     let found: Vec<&Known> = names.iter().map(|name| find(&known, name)).collect::<EtlResult<_>>()?;
+    let wished = Wished::read(store).await?;
     for table in &found {
+        wished.add(store, table.id).await?;
         let state = TableState { phase: Phase::Pending, ..table.state.clone() };
         store.set_table_state(table.id, Some(table.state.revision), state).await?;
     }

@@ -96,6 +96,11 @@ fn has_got_further(last: &Held, now: &Held) -> bool {
     caught_up(now) > caught_up(last)
 }
 
+/// Of a table that is not to go on by itself, and has nothing to go on from.
+pub(super) fn refused(error: &EtlError) -> Quarantine {
+    next(None, error, Held::default(), &QuarantineSettings::default(), clock::now())
+}
+
 fn wait_after(failures: u32, settings: &QuarantineSettings) -> Duration {
     let factor = 1_u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX);
     settings.first_retry.saturating_mul(factor).min(settings.longest_retry.max(settings.first_retry))

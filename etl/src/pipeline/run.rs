@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Mutex as AsyncMutex, Notify, mpsc, watch};
 
+use super::allowed::Wished;
 use super::apply::{Changed, Leave, LeftChanged, LeftFailed, MainRequest};
 use super::backlog::Notes;
 use super::board::Board;
@@ -48,6 +49,7 @@ pub(super) struct Run {
     pub(super) failed: mpsc::UnboundedSender<LeftFailed>,
     pub(super) quarantines: Quarantines,
     pub(super) states: States,
+    pub(super) wished: Wished,
     /// What each table was copied from last.
     pub(super) copied_files: CopiedFiles,
     pub(super) streams: Streams,

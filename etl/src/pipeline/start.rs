@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::sync::{Mutex as AsyncMutex, Notify, mpsc, watch};
 use tokio::task::JoinSet;
 
+use super::allowed::{Allowed, Wished};
 use super::apply::{Applier, LeftChanged, LeftFailed, start_after};
 use super::backlog;
 use super::board::{Board, Target};
@@ -55,9 +56,11 @@ pub(super) async fn start(mut pipeline: Pipeline) -> EtlResult<RunningPipeline> 
     let slot = pipeline.slot();
     let source = Source::connect(&pipeline, &store, &data_dir, &slot).await?;
     let mut states = keep_states(&store, &source.tables).await?;
-    let acted = source.stale.mark(&store, &mut states).await?;
+    let wished = Wished::read(&store).await?;
+    let allowed = Allowed { destination: &pipeline.destination, wished: &wished };
+    let acted = source.stale.mark(&store, &mut states, &allowed).await?;
     let missed = prepared::mark(&store, &mut states).await?;
-    let published = describe_all(&store, &pipeline.source.transform, source.tables, &mut states).await?;
+    let published = describe_all(&store, &pipeline.source.transform, source.tables, &mut states, &allowed).await?;
     let main = main_position(&store, &pipeline.destination, &states).await?;
     copy_half_followed(&store, &pipeline.destination, main, &published, &mut states).await?;
 
@@ -99,6 +102,7 @@ pub(super) async fn start(mut pipeline: Pipeline) -> EtlResult<RunningPipeline> 
         failed,
         quarantines: Quarantines::of(&states),
         states: States::new(states),
+        wished,
         copied_files: CopiedFiles::default(),
         strangers: Notify::new(),
         settling: AsyncMutex::default(),

@@ -259,6 +259,7 @@ impl Table {
         let phase = Phase::Copying { cursor, so_far: None };
         run.set_state(self.id, TableState { revision: 0, generation, phase }).await?;
         run.store.forget_copy(self.id).await?;
+        run.wished.remove(&run.store, self.id).await?;
         run.board.table(self.id, |status| {
             status.rows_copied = 0;
             (status.durable, status.error) = (None, None);

@@ -231,9 +231,17 @@ impl Tables {
             (Wish::Pause, _) => self.pause(id).await,
             (Wish::Resume, Phase::Paused(held)) => self.go_on(id, held).await,
             (Wish::Resume, phase) => Err(self.refused(id, &phase, "the table is not paused")),
-            (Wish::Release, Phase::Quarantined(_)) => self.release(id).await,
+            (Wish::Release, Phase::Quarantined(why)) => {
+                if why.kind == ErrorKind::SchemaChanged.name() {
+                    self.run.wished.add(&self.run.store, id).await?;
+                }
+                self.release(id).await
+            }
             (Wish::Release, phase) => Err(self.refused(id, &phase, "the table is not in quarantine")),
-            (Wish::Resync, phase) => self.resync(id, phase).await,
+            (Wish::Resync, phase) => {
+                self.run.wished.add(&self.run.store, id).await?;
+                self.resync(id, phase).await
+            }
         }
     }
 

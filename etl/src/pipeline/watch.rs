@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub(super) use self::copied::CopiedFiles;
+pub(super) use self::found::is_of_partitions;
 use self::found::{ATTACHED, Found, REPARTITIONED, REWRITTEN, What, compare};
 pub(super) use self::since::{Stale, stale_since_last_run};
 use self::since::{needs_another_stream, remember};

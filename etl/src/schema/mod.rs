@@ -4,6 +4,7 @@ mod change;
 mod kind;
 mod patterns;
 mod table;
+mod widening;
 
 pub use change::{SchemaChange, changes};
 pub use kind::{Attribute, Kind, Shape};

@@ -72,6 +72,10 @@ impl Destination for Noted {
         self.note("write_batch", (batch, events));
         Ok(())
     }
+    async fn allow_change(&self, change: TableChange) -> EtlResult<()> {
+        self.note("allow_change", change);
+        Ok(())
+    }
     async fn go_back(&self, to: Position) -> EtlResult<()> {
         self.note("go_back", to);
         Ok(())
@@ -108,6 +112,8 @@ async fn call_all(destination: &impl Destination) {
     destination.write_copy_chunk(TableId(3), chunk, Vec::new()).await.unwrap();
     destination.write_events(events()).await.unwrap();
     destination.write_batch(batch, events()).await.unwrap();
+    let change = TableChange { before: schema(), after: schema(), is_copied: true, what: "w".to_owned() };
+    destination.allow_change(change).await.unwrap();
     assert_eq!(destination.durable_position(cursor).await.unwrap(), Some(POSITION));
     destination.finalize_run("r2").await.unwrap();
     destination.shutdown().await.unwrap();

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::{Applier, Leave, LeaveRequest, Left, notes_of, part_of};
+use super::{Applier, Leave, LeaveRequest, Left, LeftFailed, notes_of, part_of};
 use crate::clock;
-use crate::error::EtlResult;
+use crate::error::{EtlError, EtlResult};
 use crate::lsn::Position;
 use crate::relay::Aborted;
 use crate::schema::TableId;
@@ -72,12 +72,23 @@ impl Applier {
             let Some(stopped) = stopped else { return Ok(()) };
             rest = Rest { bytes: rest.bytes.slice(stopped.at..), offset: rest.offset + stopped.at as u64, ..rest };
             let is_expected = self.assembler.expects(stopped.table);
-            if !is_expected && self.is_followed_in_place(&stopped).await? {
-                continue;
-            }
+            let may_copy = match is_expected {
+                true => Ok(()),
+                false => match self.is_followed_in_place(&stopped).await {
+                    Ok(true) => continue,
+                    Ok(false) => self.run.expect_copy_allowed(stopped.table, &stopped.change.what).await,
+                    Err(error) => Err(error),
+                },
+            };
             let changed = Changed { table: stopped.table, what: stopped.change.what };
-            if self.cursor == CursorId::Main && !is_expected {
-                self.part_with(changed.clone());
+            match (may_copy, self.cursor) {
+                _ if is_expected => {}
+                (Ok(()), CursorId::Main) => self.part_with(changed.clone()),
+                (Ok(()), CursorId::Table(_)) => {}
+                (Err(error), CursorId::Main) if error.table() == Some(stopped.table) => {
+                    self.part_with_refused(stopped.table, error);
+                }
+                (Err(error), _) => return Err(error),
             }
             self.stopped = Some(Waiting { rest, changed, is_expected });
             return Ok(());
@@ -132,6 +143,18 @@ impl Applier {
         self.state.leave(table);
         // The task of the tables is gone when the pipeline ends.
         let _ = self.run.changed.send(LeftChanged { changed, left });
+    }
+
+    /// The table is not to go on by itself: it leaves as the one that changes does, and waits.
+    fn part_with_refused(&mut self, table: TableId, error: EtlError) {
+        if self.leaves.iter().any(|leave| leave.table == table) {
+            return;
+        }
+        let (answer, left) = oneshot::channel();
+        self.leaves.push(LeaveRequest { table, why: Leave::Quarantine(error), answer });
+        self.state.leave(table);
+        // As above.
+        let _ = self.run.failed.send(LeftFailed { table, left });
     }
 
     /// Reads on once the table that had changed is gone, or the one that was expected has arrived.

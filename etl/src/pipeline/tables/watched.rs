@@ -6,7 +6,7 @@ use crate::pipeline::run::Run;
 use crate::pipeline::status::TableStatus;
 use crate::pipeline::table::Brought;
 use crate::pipeline::table_state::Begin;
-use crate::pipeline::watch::Finding;
+use crate::pipeline::watch::{Finding, is_of_partitions};
 use crate::schema::TableId;
 use crate::source::PublishedTable;
 use crate::store::{CursorId, Phase};
@@ -19,6 +19,11 @@ impl Tables {
             Finding::Stale { table, why, since } => {
                 if !self.run.published.knows(table) {
                     return Ok(());
+                }
+                if !is_of_partitions(why)
+                    && let Err(error) = self.run.expect_copy_allowed(table, why).await
+                {
+                    return self.stop_stale(table, error).await;
                 }
                 tracing::warn!(table = %self.run.name(table), why, %since, "the table may be stale: it is copied again");
                 self.run.board.table(table, |status| status.stale_since = Some(since));
@@ -75,6 +80,28 @@ impl Tables {
         run.copied_files.forget(id);
         run.published.remove(id);
         Ok(())
+    }
+
+    /// The table is not to be copied again by itself: it waits until somebody says so.
+    async fn stop_stale(&mut self, id: TableId, error: EtlError) -> EtlResult<()> {
+        if error.kind() != ErrorKind::SchemaChanged {
+            return Err(error);
+        }
+        match self.run.states.get(id).phase {
+            Phase::Pending if self.at_work.contains_key(&id) => return Ok(()),
+            Phase::Paused(_) | Phase::Quarantined(_) => return self.forget_held(id).await,
+            Phase::Removed => return Ok(()),
+            _ => {}
+        }
+        match self.call_back(id).await? {
+            Brought::Joined => {
+                let left = self.leave_main(id, Leave::Quarantine(error)).await?;
+                self.held.insert(id, left.into());
+            }
+            Brought::Rests(rest) | Brought::Failed(_, rest) => self.brought(id, Brought::Failed(error, rest)).await?,
+            Brought::Ended => return Err(over()),
+        }
+        self.forget_held(id).await
     }
 
     async fn copy_stale(&mut self, id: TableId) -> EtlResult<()> {

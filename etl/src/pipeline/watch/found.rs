@@ -34,6 +34,11 @@ pub(super) const REWRITTEN: &str = "its rows were rewritten";
 pub(super) const REPARTITIONED: &str = "partitions came or went";
 pub(super) const ATTACHED: &str = "partitions were attached that may have rows";
 
+/// Whether a table's shape has nothing to do with it.
+pub(in crate::pipeline) fn is_of_partitions(why: &str) -> bool {
+    [REPARTITIONED, ATTACHED].contains(&why)
+}
+
 /// What is to be acted on, in the order of the tables' oids. What was sent as it happened is nothing to act on.
 pub(in crate::pipeline) fn compare(before: &Look, now: &Look) -> Vec<Found> {
     let is_same_publication = before.publication == now.publication;

@@ -4,9 +4,10 @@ use std::collections::HashMap;
 
 use tokio_postgres::Client;
 
-use super::found::{ATTACHED, REPARTITIONED, REWRITTEN, What, compare};
+use super::found::{ATTACHED, REPARTITIONED, REWRITTEN, What, compare, is_of_partitions};
 use crate::error::{ErrorKind, EtlError, EtlResult};
-use crate::pipeline::describe::copied_again;
+use crate::pipeline::allowed::Allowed;
+use crate::pipeline::describe::{END, copied_again};
 use crate::schema::TableId;
 use crate::source::{Look, are_empty};
 use crate::store::{SharedStore, TableState};
@@ -73,12 +74,19 @@ impl Stale {
         self,
         store: &SharedStore,
         states: &mut HashMap<TableId, TableState>,
+        allowed: &Allowed<'_>,
     ) -> EtlResult<Look> {
         for (table, why) in self.tables {
-            if let Some(state) = states.get_mut(&table) {
-                tracing::warn!(%table, why, "the table changed meanwhile: it is copied again");
-                *state = copied_again(store, table, state.clone()).await?;
-            }
+            let Some(state) = states.get_mut(&table) else { continue };
+            *state = match store.schema_at(table, END).await? {
+                Some(schema) if !is_of_partitions(why) => {
+                    allowed.copied_again(store, state, &schema, &schema, why.to_owned()).await?
+                }
+                _ => {
+                    tracing::warn!(%table, why, "the table changed meanwhile: it is copied again");
+                    copied_again(store, table, state.clone()).await?
+                }
+            };
         }
         remember(store, &self.acted).await?;
         Ok(self.acted)
