@@ -23,7 +23,7 @@ pub struct TableEntry {
     /// What a change does with the rows that are there.
     #[serde(default)]
     pub write_mode: Option<WriteMode>,
-    /// What a changed column does with the destination's table.
+    /// What a change of shape does with the destination's table (operating guide).
     #[serde(default)]
     pub on_schema_change: Option<OnSchemaChange>,
     /// What becomes of a value that the destination cannot hold exactly.

@@ -16,7 +16,7 @@ impl Touched {
         let mut tables = Vec::new();
         for step in steps {
             match step {
-                Step::Ensure(table) | Step::Alter(table, _) => tables.push(Arc::clone(table)),
+                Step::Ensure(table) | Step::Alter(table, _) | Step::Fill(table, _) => tables.push(Arc::clone(table)),
                 Step::Truncate(several) => tables.extend(several.iter().map(|truncated| Arc::clone(&truncated.table))),
                 Step::Write(batch) => tables.push(Arc::clone(&batch.table)),
             }
@@ -37,7 +37,9 @@ impl Touched {
         let Some(name) = error.context("table").filter(|_| may_be_its_own && error.table().is_none()) else {
             return error;
         };
-        let is_named = |table: &TargetTable| table.name.to_string() == name || table.source.name.to_string() == name;
+        let is_named = |table: &TargetTable| {
+            [&table.name, &table.source.name, table.source.source_name()].iter().any(|own| own.to_string() == name)
+        };
         match self.0.iter().find(|table| is_named(table)).map(|table| table.id) {
             Some(table) => error.of_table(table),
             None => error,

@@ -6,6 +6,7 @@ pub mod change_set;
 pub mod columnar;
 pub mod duckdb;
 pub mod file;
+mod kept_shape;
 pub mod log;
 pub mod metadata_columns;
 pub mod null;

@@ -1,18 +1,20 @@
 //! Which steps do events become? Grouped by table, folded by key, cut where a table's shape or content changes.
 
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::sync::Arc;
 
 use etl::Position;
-use etl::data::{Change, Event, Op, RawValue, RowBuilder, TableRow};
+use etl::data::{Change, Event, OldRow, Op, RawValue, RowBuilder, TableRow};
 use etl::error::{ErrorKind, EtlError, EtlResult};
 use etl::schema::{Column, SchemaChange, TableId, TableSchema, changes};
 
 use crate::change_set::ChangeSet;
+use crate::kept_shape::{Fit, Moved};
 use crate::metadata_columns::ChangeType;
-use crate::target_tables::TargetTables;
+use crate::target_tables::{Current, TargetTables};
 use crate::write_mode::{OnSchemaChange, WriteMode};
-use crate::writer::{StampedRow, Step, TableBatch, TargetTable, Truncated};
+use crate::writer::{FilledColumn, StampedRow, Step, TableBatch, TargetTable, Truncated};
 
 #[cfg(test)]
 mod tests;
@@ -21,7 +23,7 @@ mod tests;
 #[derive(Debug)]
 pub(crate) struct Planned {
     pub(crate) steps: Vec<Step>,
-    pub(crate) tables: Vec<Arc<TargetTable>>,
+    pub(crate) tables: Vec<Current>,
 }
 
 /// Turns events into steps. What is not beyond `stored` is left out.
@@ -68,12 +70,18 @@ struct Planner<'a> {
 /// A table that changes are gathered for.
 struct Open {
     table: Arc<TargetTable>,
-    /// The last schema found equal to the table's.
-    same: Arc<TableSchema>,
+    /// The last shape of the source that the table has met.
+    seen: Arc<TableSchema>,
+    /// How its rows become rows of the table, where they are not.
+    fit: Option<Arc<Fit>>,
     set: ChangeSet,
 }
 
 impl Open {
+    fn new(Current { table, seen, fit }: Current) -> Self {
+        Self { set: ChangeSet::new(&table), table, seen, fit }
+    }
+
     /// Closes what was gathered.
     fn flush(&mut self, steps: &mut Vec<Step>) {
         let set = std::mem::replace(&mut self.set, ChangeSet::new(&self.table));
@@ -91,6 +99,8 @@ impl Planner<'_> {
         });
         let place = self.open(&schema)?;
         let open = &mut self.open[place];
+        let fitted = open.fit.as_ref().map(|fit| fitted(fit, change)).transpose()?;
+        let change = fitted.as_ref().unwrap_or(change);
         if !open.set.add(change)? {
             open.flush(&mut self.steps);
             // A new set takes any change.
@@ -104,34 +114,27 @@ impl Planner<'_> {
         let place = match self.places.get(&schema.id) {
             Some(place) => *place,
             None => {
-                let table = match self.tables.get(schema.id) {
-                    Some(table) => Arc::clone(table),
+                let current = match self.tables.get(schema.id) {
+                    Some(current) => current.clone(),
                     None => {
-                        let table = Arc::new(self.tables.make(schema));
-                        self.steps.push(Step::Ensure(Arc::clone(&table)));
-                        table
+                        let current = self.tables.met_before(schema);
+                        self.steps.push(Step::Ensure(Arc::clone(&current.table)));
+                        current
                     }
                 };
-                let (same, set) = (Arc::clone(&table.source), ChangeSet::new(&table));
-                self.open.push(Open { table, same, set });
+                self.open.push(Open::new(current));
                 self.places.insert(schema.id, self.open.len() - 1);
                 self.open.len() - 1
             }
         };
         let open = &mut self.open[place];
-        if !Arc::ptr_eq(&open.same, schema) {
-            if *open.table.source != **schema {
+        if !Arc::ptr_eq(&open.seen, schema) {
+            if *open.seen == **schema {
+                open.seen = Arc::clone(schema);
+            } else {
                 open.flush(&mut self.steps);
-                let table = Arc::new(self.tables.reshape(&open.table, schema));
-                if self.tables.rules().of(schema.source_name()).on_schema_change == OnSchemaChange::Stop {
-                    refuse(&open.table, &table)?;
-                }
-                let alter = |change| Step::Alter(Arc::clone(&table), change);
-                self.steps.extend(target_changes(&open.table, &table).into_iter().map(alter));
-                open.set = ChangeSet::new(&table);
-                open.table = table;
+                *open = Open::new(change_shape(self.tables, &open.table, schema, &mut self.steps)?);
             }
-            open.same = Arc::clone(schema);
         }
         Ok(place)
     }
@@ -140,7 +143,7 @@ impl Planner<'_> {
         if let Some(place) = self.places.get(&id) {
             return Ok(Arc::clone(&self.open[*place].table));
         }
-        let schema = self.tables.get(id).map(|table| &table.source).or_else(|| schemas.get(&id));
+        let schema = self.tables.get(id).map(|current| &current.seen).or_else(|| schemas.get(&id));
         let schema = schema.ok_or_else(|| {
             EtlError::new(ErrorKind::Internal, "a table was truncated whose shape is not known").with("table", id)
         })?;
@@ -176,8 +179,72 @@ impl Planner<'_> {
         for open in &mut self.open {
             open.flush(&mut self.steps);
         }
-        Planned { steps: self.steps, tables: self.open.into_iter().map(|open| open.table).collect() }
+        let current = |Open { table, seen, fit, .. }| Current { table, seen, fit };
+        Planned { steps: self.steps, tables: self.open.into_iter().map(current).collect() }
     }
+}
+
+/// The change as one of rows that the table has.
+fn fitted(fit: &Fit, change: &Change) -> EtlResult<Change> {
+    let one = |row: &TableRow| fit.rows(std::iter::once(row)).map(|mut rows| rows.remove(0));
+    let old = |old: &OldRow| match old {
+        OldRow::Key(row) => one(row).map(OldRow::Key),
+        OldRow::Full(row) => one(row).map(OldRow::Full),
+    };
+    let op = match &change.op {
+        Op::Insert { new } => Op::Insert { new: one(new)? },
+        Op::Update { old: before, new } => Op::Update { old: before.as_ref().map(old).transpose()?, new: one(new)? },
+        Op::Delete { old: before } => Op::Delete { old: old(before)? },
+    };
+    Ok(Change { op, ..change.clone() })
+}
+
+/// What the table becomes when its source has this shape, and the steps that lead there.
+fn change_shape(
+    tables: &TargetTables,
+    before: &TargetTable,
+    seen: &Arc<TableSchema>,
+    steps: &mut Vec<Step>,
+) -> EtlResult<Current> {
+    let Some(kept) = tables.kept_with(Some(&before.source), seen) else {
+        let after = tables.reshape(before, seen, seen);
+        let changes = target_changes(before, &after.table);
+        if tables.on_change(seen) == OnSchemaChange::Stop && !changes.is_empty() {
+            return Err(refused(seen, OnSchemaChange::Stop, changes.iter()));
+        }
+        steps.extend(changes.into_iter().map(|change| Step::Alter(Arc::clone(&after.table), change)));
+        return Ok(after);
+    };
+    if !kept.refused.is_empty() {
+        return Err(refused(seen, tables.on_change(seen), kept.refused.iter()));
+    }
+    let after = tables.reshape(before, &kept.shape, seen);
+    steps.extend(growth(before, &after.table).into_iter().map(|change| Step::Alter(Arc::clone(&after.table), change)));
+    // The rows of a log are what they were.
+    if !kept.moved.is_empty() && !after.table.is_log() {
+        let name = |place: usize| after.table.columns[place].clone();
+        let column = |moved: &Moved| FilledColumn {
+            name: name(moved.to),
+            column: after.table.source.columns[moved.to].clone(),
+            from: moved.from.map(name),
+        };
+        steps.push(Step::Fill(Arc::clone(&after.table), kept.moved.iter().map(column).collect()));
+    }
+    Ok(after)
+}
+
+/// What a table that only grows has to get.
+fn growth(before: &TargetTable, after: &TargetTable) -> Vec<SchemaChange> {
+    let named = |(name, column): (&str, &Column)| Column { name: name.into(), ..column.clone() };
+    let (old, new): (Vec<Column>, Vec<Column>) =
+        (before.named_columns().map(named).collect(), after.named_columns().map(named).collect());
+    let added = new.get(old.len()..).unwrap_or_default().to_vec();
+    let retyped =
+        old.into_iter().zip(new).filter(|(from, to)| (from.type_oid, from.modifier) != (to.type_oid, to.modifier));
+    retyped
+        .map(|(from, to)| SchemaChange::RetypeColumn { from, to })
+        .chain(added.into_iter().map(SchemaChange::AddColumn))
+        .collect()
 }
 
 fn row_of_nulls(schema: &Arc<TableSchema>) -> EtlResult<TableRow> {
@@ -186,15 +253,30 @@ fn row_of_nulls(schema: &Arc<TableSchema>) -> EtlResult<TableRow> {
     Ok(TableRow::new(builder.into_buffer(), row))
 }
 
-fn refuse(before: &TargetTable, after: &TargetTable) -> EtlResult<()> {
-    match &target_changes(before, after)[..] {
-        [] => Ok(()),
-        changes => Err(EtlError::new(ErrorKind::SchemaChanged, "the table's shape changed at the source")
-            .of_table(before.id)
-            .with("table", &before.source.name)
-            .with("changes", changes.len())
-            .hint("`on_schema_change: apply` makes the same changes in the destination")),
-    }
+/// Why a table goes no further by itself.
+pub(crate) fn refused(
+    table: &TableSchema,
+    policy: OnSchemaChange,
+    changes: impl Iterator<Item = impl Display>,
+) -> EtlError {
+    let changes: Vec<String> = changes.map(|change| change.to_string()).collect();
+    let name = table.source_name();
+    let hint = match policy {
+        OnSchemaChange::Widen => format!(
+            "Change it back, or let `etl tables resync {name}` copy the table with a type and a key that fit; \
+             `on_schema_change: apply` makes the same changes in the destination"
+        ),
+        _ => format!(
+            "`etl tables release {name}` and `etl tables resync {name}` copy the table as it is now; \
+             `on_schema_change: apply` makes the same changes in the destination"
+        ),
+    };
+    EtlError::new(ErrorKind::SchemaChanged, "the table's shape changed at the source")
+        .of_table(table.id)
+        .with("table", name)
+        .with("changes", changes.join("; "))
+        .with("on_schema_change", policy.word())
+        .hint(hint)
 }
 
 /// The changes of a table, by the names that the destination uses.

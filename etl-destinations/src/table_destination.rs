@@ -8,19 +8,23 @@ use std::time::Duration;
 
 use etl::clock::{self, Timestamp};
 use etl::data::{Event, TableRow};
-use etl::destination::{Batch, Capabilities, CopyChunk, Destination};
+use etl::destination::{Batch, Capabilities, CopyChunk, Destination, TableChange};
 use etl::error::{ErrorKind, EtlError, EtlResult};
 use etl::retry::{RetryPolicy, retry};
 use etl::schema::{TableId, TableSchema};
 use etl::store::SharedStore;
 use etl::{CursorId, Lsn, Position};
+use tokio::sync::Mutex as AsyncMutex;
 
 use crate::blame::Touched;
 use crate::metadata_columns::ChangeType;
 use crate::plan::{Planned, plan};
 use crate::table_rules::TableRules;
-use crate::target_tables::TargetTables;
-use crate::writer::{BatchRows, KeyedChanges, StampedRow, Step, TableBatch, TableWriter, WriteUnit};
+use crate::target_tables::{Current, TargetTables};
+use crate::write_mode::OnSchemaChange;
+use crate::writer::{BatchRows, KeyedChanges, StampedRow, Step, TableBatch, TableWriter, TargetTable, WriteUnit};
+
+mod kept;
 
 /// How often a unit is made anew because another position was stored meanwhile.
 const MOST_CONFLICTS: usize = 8;
@@ -39,6 +43,8 @@ pub struct TableDestination<W> {
     tables: Mutex<TargetTables>,
     /// The positions that an atomic writer has stored, as far as they were asked for.
     stored: Mutex<HashMap<CursorId, Option<Position>>>,
+    /// Held while what tables keep is stored.
+    keeping: AsyncMutex<()>,
     retry: RetryPolicy,
 }
 
@@ -46,7 +52,7 @@ impl<W: TableWriter> TableDestination<W> {
     /// The writer finds its tables' schemas in the store, and writes them as the rules say.
     pub fn new(writer: W, store: SharedStore, rules: TableRules) -> Self {
         let tables = Mutex::new(TargetTables::new(rules, writer.name_rules()));
-        Self { writer, store, tables, stored: Mutex::default(), retry: RETRY }
+        Self { writer, store, tables, stored: Mutex::default(), keeping: AsyncMutex::default(), retry: RETRY }
     }
 
     /// Says how long failures that may pass are tried again.
@@ -71,6 +77,7 @@ impl<W: TableWriter> TableDestination<W> {
 
     /// Learns the names of all tables where one is not known yet.
     async fn meet(&self, ids: impl Iterator<Item = TableId>) -> EtlResult<()> {
+        self.recall_kept().await?;
         let unknown: Vec<TableId> = ids.filter(|id| !self.tables().knows(*id)).collect();
         if unknown.is_empty() {
             return Ok(());
@@ -81,7 +88,8 @@ impl<W: TableWriter> TableDestination<W> {
         ids.dedup();
         let mut names = Vec::with_capacity(ids.len());
         for id in ids {
-            if let Some(schema) = self.store.schema_at(id, END).await? {
+            let kept = self.tables().kept_of(id).cloned();
+            if let Some(schema) = kept.map_or(self.store.schema_at(id, END).await?, Some) {
                 names.push((id, schema.name.clone()));
             }
         }
@@ -167,9 +175,21 @@ impl<W: TableWriter> TableDestination<W> {
         let touched = Touched::by(&steps);
         let unit = WriteUnit { steps, batch: batch.cloned(), stored, chunk: None };
         self.writer.apply(unit).await.map_err(|error| touched.blame(error))?;
+        let grown: Vec<Current> = tables.iter().filter(|current| self.has_grown(current)).cloned().collect();
         self.tables().settle(tables);
         self.applied(batch, stored);
+        // What is forgotten here is found again, and is there then.
+        for Current { table, .. } in grown {
+            self.keep(table.id, Some(Arc::clone(&table.source))).await?;
+        }
         Ok(())
+    }
+
+    fn has_grown(&self, current: &Current) -> bool {
+        match self.tables().kept_of(current.table.id) {
+            Some(kept) => *kept != current.table.source,
+            None => current.fit.is_some(),
+        }
     }
 
     /// Tries again where somebody else was faster, with what is stored then.
@@ -212,11 +232,15 @@ impl<W: TableWriter> TableDestination<W> {
         };
         let known = self.tables().get(table).cloned();
         let mut steps = Vec::with_capacity(2);
-        let target = known.filter(|known| known.source == schema).unwrap_or_else(|| {
-            let target = Arc::new(self.tables().make(&schema));
-            steps.push(Step::Ensure(Arc::clone(&target)));
-            target
+        let current = known.filter(|known| known.seen == schema).unwrap_or_else(|| {
+            let current = self.tables().make(&schema);
+            steps.push(Step::Ensure(Arc::clone(&current.table)));
+            current
         });
+        let rows = match &current.fit {
+            Some(fit) => fit.rows(rows.iter())?,
+            None => rows,
+        };
         let (position, at) = chunk.map_or((Position::ZERO, clock::now()), |chunk| (chunk.position, chunk.read_at));
         if !rows.is_empty() {
             let position = Position::new(position.commit, 0);
@@ -224,10 +248,10 @@ impl<W: TableWriter> TableDestination<W> {
                 Some(chunk) if chunk.replaces => replacing(rows, position, at),
                 _ => BatchRows::Copied { rows, position, at },
             };
-            steps.push(Step::Write(TableBatch { table: Arc::clone(&target), rows }));
+            steps.push(Step::Write(TableBatch { table: Arc::clone(&current.table), rows }));
         }
         self.writer.apply(WriteUnit { steps, batch: None, stored: None, chunk: chunk.map(|c| (table, c)) }).await?;
-        self.tables().settle([target]);
+        self.tables().settle([current]);
         Ok(())
     }
 
@@ -236,11 +260,21 @@ impl<W: TableWriter> TableDestination<W> {
         // What cannot be named was never written.
         let Some(schema) = self.store.schema_at(table, END).await? else { return Ok(()) };
         // As it is to be from now on: one that was met before may have had another shape.
-        let target = Arc::new(self.tables().make(&schema));
+        let target = self.anew(&schema).await?;
         self.tables().forget(table);
         self.writer.reset(&target).await?;
         self.stored().remove(&CursorId::Table(table));
         Ok(())
+    }
+
+    /// The table that a copy begins with: with what its policy keeps of the one that is there.
+    async fn anew(&self, schema: &Arc<TableSchema>) -> EtlResult<Arc<TargetTable>> {
+        let keeps = matches!(self.tables().on_change(schema), OnSchemaChange::Widen | OnSchemaChange::Ignore);
+        if self.tables().kept_of(schema.id).is_some() {
+            let shape = keeps.then(|| Arc::clone(&self.tables().make(schema).table.source));
+            self.keep(schema.id, shape).await?;
+        }
+        Ok(self.tables().make(schema).table)
     }
 }
 
@@ -301,7 +335,7 @@ impl<W: TableWriter> Destination for TableDestination<W> {
 
     /// By key, and guarded by the metadata columns.
     fn replaces_copied_rows(&self, schema: &Arc<TableSchema>) -> bool {
-        let target = self.tables().make(schema);
+        let target = self.tables().make(schema).table;
         target.is_keyed() && target.metadata.is_some()
     }
 
@@ -328,6 +362,10 @@ impl<W: TableWriter> Destination for TableDestination<W> {
             written => written.map(Ok),
         };
         retry(self.retry, attempt).await?
+    }
+
+    async fn allow_change(&self, change: TableChange) -> EtlResult<()> {
+        self.allow(&change).await
     }
 
     async fn go_back(&self, to: Position) -> EtlResult<()> {

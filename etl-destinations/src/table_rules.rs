@@ -28,7 +28,7 @@ pub struct TableRules {
 pub struct RuleSettings {
     /// What a change does with the rows that are there. Default `upsert`.
     pub write_mode: Option<WriteMode>,
-    /// What a changed column does with the destination's table. Default `apply`.
+    /// What a change of shape does with the destination's table (operating guide). Default `apply`.
     pub on_schema_change: Option<OnSchemaChange>,
     /// What becomes of a value that the destination cannot hold. Default `error`.
     pub on_value: Option<OnValue>,
@@ -46,7 +46,7 @@ pub struct TableRule {
     /// What a change does with the rows that are there.
     #[serde(default)]
     pub write_mode: Option<WriteMode>,
-    /// What a changed column does with the destination's table.
+    /// What a change of shape does with the destination's table (operating guide).
     #[serde(default)]
     pub on_schema_change: Option<OnSchemaChange>,
     /// What becomes of a value that the destination cannot hold.

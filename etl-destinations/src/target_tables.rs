@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use etl::schema::{TableId, TableName, TableSchema};
 
+use crate::kept_shape::{Fit, Kept, unchanged, widened};
 use crate::table_name::NameRules;
 use crate::table_rules::TableRules;
+use crate::write_mode::OnSchemaChange;
 use crate::writer::TargetTable;
 
 /// The destination's tables, as far as they were written to.
@@ -16,17 +18,36 @@ pub(crate) struct TargetTables {
     names: NameRules,
     /// The source's names of all tables; they decide who gets a name that several come to.
     known: Vec<(TableId, TableName)>,
-    current: HashMap<TableId, Arc<TargetTable>>,
+    current: HashMap<TableId, Current>,
+    /// What tables have whose policy does not follow every change; nothing until it was read.
+    kept: Option<HashMap<TableId, Arc<TableSchema>>>,
+}
+
+/// A table that was written to.
+#[derive(Debug, Clone)]
+pub(crate) struct Current {
+    pub(crate) table: Arc<TargetTable>,
+    /// The last shape of the source.
+    pub(crate) seen: Arc<TableSchema>,
+    /// How its rows become rows of the table, where they are not.
+    pub(crate) fit: Option<Arc<Fit>>,
+}
+
+impl Current {
+    fn new(table: TargetTable, seen: &Arc<TableSchema>) -> Self {
+        let fit = Fit::new(seen, &table.source);
+        Self { table: Arc::new(table), seen: Arc::clone(seen), fit }
+    }
 }
 
 impl TargetTables {
     pub(crate) fn new(rules: TableRules, names: NameRules) -> Self {
-        Self { rules, names, known: Vec::new(), current: HashMap::new() }
+        Self { rules, names, known: Vec::new(), current: HashMap::new(), kept: None }
     }
 
-    /// The rules that decide how tables are written.
-    pub(crate) fn rules(&self) -> &TableRules {
-        &self.rules
+    /// What follows a change of the table's shape.
+    pub(crate) fn on_change(&self, schema: &TableSchema) -> OnSchemaChange {
+        self.rules.of(schema.source_name()).on_schema_change
     }
 
     /// Whether the table's name is among those that tables are named by.
@@ -39,37 +60,78 @@ impl TargetTables {
         self.known = names;
     }
 
+    /// What tables have that do not follow every change, once it is known.
+    pub(crate) fn kept(&self) -> Option<&HashMap<TableId, Arc<TableSchema>>> {
+        self.kept.as_ref()
+    }
+
+    /// That is so from now on.
+    pub(crate) fn keep(&mut self, kept: HashMap<TableId, Arc<TableSchema>>) {
+        self.kept = Some(kept);
+    }
+
+    /// What the table has, where that may be another shape than the source's.
+    pub(crate) fn kept_of(&self, table: TableId) -> Option<&Arc<TableSchema>> {
+        self.kept.as_ref()?.get(&table)
+    }
+
     /// The table as it is; `None` where it is yet to be ensured.
-    pub(crate) fn get(&self, table: TableId) -> Option<&Arc<TargetTable>> {
+    pub(crate) fn get(&self, table: TableId) -> Option<&Current> {
         self.current.get(&table)
     }
 
-    /// The table that rows of this shape belong into, by the rules alone.
-    pub(crate) fn make(&self, schema: &Arc<TableSchema>) -> TargetTable {
-        let settings = self.rules.of(schema.source_name());
-        TargetTable {
-            id: schema.id,
-            name: self.names.map_table(schema.id, &schema.name, &self.known),
-            columns: self.names.map_columns(schema, settings.metadata.as_deref()),
-            write_mode: settings.write_mode,
-            metadata: settings.metadata,
-            source: Arc::clone(schema),
+    /// What becomes of what the table has when the source has this shape; nothing where it follows the source.
+    pub(crate) fn kept_with(&self, had: Option<&TableSchema>, now: &Arc<TableSchema>) -> Option<Kept> {
+        let policy = self.on_change(now);
+        match (policy, self.kept_of(now.id)) {
+            (OnSchemaChange::Apply | OnSchemaChange::Stop, None) => None,
+            (OnSchemaChange::Widen, kept) => Some(widened(had.or(kept.map(|kept| &**kept))?, now)),
+            // What an earlier setting left out stays so until the table is copied anew.
+            (_, kept) => Some(unchanged(had.or(kept.map(|kept| &**kept))?, now)),
         }
     }
 
-    /// The table after its source's shape changed. How it is written stays.
-    pub(crate) fn reshape(&self, table: &TargetTable, schema: &Arc<TableSchema>) -> TargetTable {
+    /// The table that rows of this shape belong into, by the rules alone.
+    pub(crate) fn make(&self, schema: &Arc<TableSchema>) -> Current {
+        let shape = self.kept_with(None, schema).map_or_else(|| Arc::clone(schema), |kept| kept.shape);
+        Current::new(self.target(&shape, schema), schema)
+    }
+
+    /// The table as the destination has it before it has met this shape.
+    pub(crate) fn met_before(&self, schema: &Arc<TableSchema>) -> Current {
+        match self.kept_of(schema.id) {
+            Some(kept) => Current::new(self.target(kept, schema), kept),
+            None => self.make(schema),
+        }
+    }
+
+    /// A table of this shape, for rows of a source that is called as in the other one.
+    fn target(&self, shape: &Arc<TableSchema>, source: &TableSchema) -> TargetTable {
+        let settings = self.rules.of(source.source_name());
         TargetTable {
-            columns: self.names.map_columns(schema, table.metadata.as_deref()),
+            id: shape.id,
+            name: self.names.map_table(shape.id, &shape.name, &self.known),
+            columns: self.names.map_columns(shape, settings.metadata.as_deref()),
+            write_mode: settings.write_mode,
+            metadata: settings.metadata,
+            source: Arc::clone(shape),
+        }
+    }
+
+    /// The table after its source's shape changed to `seen`, of which it has `shape`. How it is written stays.
+    pub(crate) fn reshape(&self, table: &TargetTable, shape: &Arc<TableSchema>, seen: &Arc<TableSchema>) -> Current {
+        let target = TargetTable {
+            columns: self.names.map_columns(shape, table.metadata.as_deref()),
             write_mode: table.write_mode,
             metadata: table.metadata.clone(),
-            ..self.make(schema)
-        }
+            ..self.target(shape, seen)
+        };
+        Current::new(target, seen)
     }
 
     /// The tables are in the destination like this now.
-    pub(crate) fn settle(&mut self, tables: impl IntoIterator<Item = Arc<TargetTable>>) {
-        self.current.extend(tables.into_iter().map(|table| (table.id, table)));
+    pub(crate) fn settle(&mut self, tables: impl IntoIterator<Item = Current>) {
+        self.current.extend(tables.into_iter().map(|current| (current.table.id, current)));
     }
 
     /// The table has to be ensured again.

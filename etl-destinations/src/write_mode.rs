@@ -22,6 +22,22 @@ pub enum OnSchemaChange {
     /// The destination's table changes in the same way.
     #[default]
     Apply,
+    /// The destination's table only grows: it gets new columns and wider types, and keeps what the source drops.
+    Widen,
+    /// The destination's table stays as it is: it takes what fits, and no new columns.
+    Ignore,
     /// The table stops.
     Stop,
+}
+
+impl OnSchemaChange {
+    /// The word for it in a config.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Apply => "apply",
+            Self::Widen => "widen",
+            Self::Ignore => "ignore",
+            Self::Stop => "stop",
+        }
+    }
 }

@@ -10,6 +10,7 @@ use etl::error::EtlResult;
 use etl::schema::{Column, SchemaChange, TableId, TableName, TableSchema};
 use etl::{CursorId, Position};
 
+use crate::kept_shape::is_fed;
 use crate::metadata_columns::{ChangeType, MetadataColumns};
 use crate::table_name::NameRules;
 use crate::write_mode::WriteMode;
@@ -94,11 +95,25 @@ pub enum Step {
     /// The table changes its shape. The table is the one after all changes of its relation, and the names in
     /// the change are the target's. A change that is there already is no error.
     Alter(Arc<TargetTable>, SchemaChange),
+    /// Columns whose values the rows that are there have elsewhere, or nowhere: they get them, all at once. Never in
+    /// `append`.
+    Fill(Arc<TargetTable>, Vec<FilledColumn>),
     /// The source emptied the tables, which are in `upsert` or `soft_delete`: rows older than the position are
     /// removed or marked. (In `append` the truncate is a row of the log.)
     Truncate(Vec<Truncated>),
     /// Rows of one table.
     Write(TableBatch),
+}
+
+/// A column that all rows of a table get other values in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FilledColumn {
+    /// Its name in the destination.
+    pub name: Box<str>,
+    /// What it is; where there is no other column to take the values from, they are its [`fill`](Column::fill).
+    pub column: Column,
+    /// The name in the destination of the column that has the values so far.
+    pub from: Option<Box<str>>,
 }
 
 /// A table that the source emptied.
@@ -117,7 +132,7 @@ pub struct Truncated {
 pub struct TargetTable {
     /// The table at the source.
     pub id: TableId,
-    /// Its shape at the source; rows follow it.
+    /// The shape of its rows: that at the source, or what `on_schema_change` keeps of it.
     pub source: Arc<TableSchema>,
     /// Its name in the destination.
     pub name: TableName,
@@ -138,6 +153,12 @@ impl TargetTable {
     /// The columns with their names in the destination.
     pub fn named_columns(&self) -> impl ExactSizeIterator<Item = (&str, &Column)> {
         self.columns.iter().map(|name| &**name).zip(&self.source.columns)
+    }
+
+    /// The places of the columns by whose values a row of a table without a key is found: all that the source has
+    /// values for.
+    pub fn compared_columns(&self) -> impl Iterator<Item = usize> {
+        self.source.columns.iter().enumerate().filter(|(_, column)| is_fed(column)).map(|(place, _)| place)
     }
 
     /// The names of the key's columns in the destination, in key order.

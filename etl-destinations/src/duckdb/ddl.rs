@@ -8,7 +8,7 @@ use super::error::DuckDbResult;
 use super::ledger;
 use crate::columnar::is_struct;
 use crate::write_mode::WriteMode;
-use crate::writer::TargetTable;
+use crate::writer::{FilledColumn, TargetTable};
 
 /// A name as SQL takes it.
 pub(super) fn quoted(name: &str) -> String {
@@ -155,6 +155,22 @@ fn add_column(table: &str, column: &Column) -> String {
         "ALTER TABLE {table} ADD COLUMN {name} {of} DEFAULT CAST('{fill}' AS {of});
          ALTER TABLE {table} ALTER COLUMN {name} DROP DEFAULT;\n{comment}"
     )
+}
+
+/// Gives the rows that are there the values of columns that they did not have.
+pub(super) fn fill(connection: &Connection, table: &TargetTable, columns: &[FilledColumn]) -> EtlResult<()> {
+    let value = |filled: &FilledColumn| {
+        let (name, of) = (quoted(&filled.name), sql_type(&filled.column.kind));
+        let value = match (&filled.from, &filled.column.fill) {
+            (Some(from), _) => quoted(from),
+            (None, Some(fill)) => format!("'{}'", fill.replace('\'', "''")),
+            (None, None) => "NULL".to_owned(),
+        };
+        format!("{name} = CAST({value} AS {of})")
+    };
+    let values: Vec<String> = columns.iter().map(value).collect();
+    let sql = format!("UPDATE {} SET {}", quoted_table(&table.name), values.join(", "));
+    run(connection, &sql, "fill columns", &table.name)
 }
 
 fn rename(connection: &Connection, from: &TableName, to: &TableName) -> EtlResult<()> {

@@ -35,9 +35,9 @@ fn hit(
     let columns: Vec<String> = column_names(table).into_iter().map(quoted).collect();
     let stage = Stage::like(connection, "_etl_old", table, &columns)?;
     stage.append(connection, ArrowTable::new(table, LIMITS).stamped(old)?)?;
-    let values = &columns[..table.columns.len()];
+    let values: Vec<&String> = table.compared_columns().map(|place| &columns[place]).collect();
     let equal: Vec<String> = values.iter().map(|name| format!("t.{name} IS NOT DISTINCT FROM o.{name}")).collect();
-    let list = values.join(", ");
+    let list = values.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
     let not_marked = table.metadata.as_ref().map_or_else(String::new, |metadata| {
         format!(" WHERE t.{} <> '{}'", quoted(&metadata.change_type), ChangeType::Delete)
     });

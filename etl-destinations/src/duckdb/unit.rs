@@ -46,6 +46,7 @@ pub(super) fn apply(connection: &Connection, owner: &str, unit: &WriteUnit) -> E
         match step {
             Step::Ensure(table) => ddl::ensure(connection, table)?,
             Step::Alter(table, change) => ddl::alter(connection, table, change)?,
+            Step::Fill(table, columns) => ddl::fill(connection, table, columns)?,
             Step::Truncate(tables) => tables.iter().try_for_each(|table| truncate(connection, table))?,
             Step::Write(rows) => write(connection, rows).map_err(|error| match error.context("table") {
                 None => error.with("table", &rows.table.name),

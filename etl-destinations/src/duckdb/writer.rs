@@ -237,7 +237,7 @@ impl TableWriter for DuckDb {
         let table = unit.chunk.map(|(table, _)| table);
         let begun = table.map(|table| self.times_emptied(table));
         let emptied = Arc::clone(&self.emptied);
-        let shapes = unit.steps.iter().any(|step| matches!(step, Step::Ensure(_) | Step::Alter(..)));
+        let shapes = unit.steps.iter().any(|step| matches!(step, Step::Ensure(_) | Step::Alter(..) | Step::Fill(..)));
         self.run(shapes, move |connection, owner| {
             if table.map(|table| lock(&emptied).get(&table).copied().unwrap_or_default()) != begun {
                 return Err(EtlError::new(

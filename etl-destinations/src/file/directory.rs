@@ -176,7 +176,9 @@ impl Directory {
     fn write_steps(&mut self, unit: &WriteUnit, encoded: &[Vec<u8>], pending: &mut Pending) -> EtlResult<()> {
         for (step, bytes) in unit.steps.iter().zip(encoded) {
             match step {
-                Step::Ensure(table) | Step::Alter(table, _) => self.make_directory(table, pending)?,
+                Step::Ensure(table) | Step::Alter(table, _) | Step::Fill(table, _) => {
+                    self.make_directory(table, pending)?
+                }
                 Step::Write(batch) => self.append(&batch.table, bytes, pending)?,
                 Step::Truncate(_) => {
                     return Err(EtlError::new(ErrorKind::Internal, "a log was told to empty a table"));

@@ -108,7 +108,7 @@ impl TableWriter for Log {
                     let table = &table.source.name;
                     tracing::info!(target: "etl::changes", %table, %change, "the table's shape changed");
                 }
-                Step::Ensure(_) | Step::Truncate(_) => {}
+                Step::Ensure(_) | Step::Fill(..) | Step::Truncate(_) => {}
             }
         }
         Ok(())

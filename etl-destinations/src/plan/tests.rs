@@ -73,6 +73,11 @@ fn tell(step: &Step) -> String {
             }
             rows => format!("write {} {}", table.name.name, rows.len()),
         },
+        Step::Fill(_, columns) => {
+            let told =
+                |filled: &FilledColumn| format!("{} from {}", filled.name, filled.from.as_deref().unwrap_or("-"));
+            format!("fill {}", columns.iter().map(told).collect::<Vec<_>>().join(", "))
+        }
         Step::Alter(_, change) => match change {
             SchemaChange::RenameColumn { from, to } => format!("rename {from} {to}"),
             SchemaChange::DropColumn(column) => format!("drop {}", column.name),
@@ -88,7 +93,7 @@ fn interleaved_tables_are_ensured_once_and_written_once() {
     let mut tables = tables(RuleSettings::default());
     let events = [insert(&one, "a", (10, 1)), insert(&two, "a", (10, 2)), insert(&one, "b", (20, 1))];
     assert_eq!(told(&events, None, &tables), ["ensure t1", "ensure t2", "write t1 2", "write t2 1"]);
-    tables.settle([Arc::new(tables.make(&one)), Arc::new(tables.make(&two))]);
+    tables.settle([tables.make(&one), tables.make(&two)]);
     assert_eq!(told(&events, None, &tables), ["write t1 2", "write t2 1"]);
 }
 
@@ -155,4 +160,39 @@ fn a_new_shape_alters_the_table_between_the_rows_around_it() {
     let stop = RuleSettings { on_schema_change: Some(OnSchemaChange::Stop), ..RuleSettings::default() };
     let error = plan(&events, None, &tables(stop), &HashMap::new()).unwrap_err();
     assert_eq!((error.kind(), error.context("table")), (ErrorKind::SchemaChanged, Some("public.t1")));
+}
+
+/// The steps of a table that had one shape and has met another, under a policy.
+fn steps_under(policy: OnSchemaChange, write_mode: WriteMode, after: &Arc<TableSchema>) -> Vec<String> {
+    let before = schema(1, &[(1, "k"), (2, "a"), (3, "b")], 0);
+    let (on_schema_change, write_mode) = (Some(policy), Some(write_mode));
+    let tables = tables(RuleSettings { on_schema_change, write_mode, ..RuleSettings::default() });
+    let relation = Event::Relation { new: Arc::clone(after), position: Position::new(Lsn(10), 2) };
+    let events = [insert(&before, "x", (10, 1)), relation, insert(after, "y", (10, 2))];
+    let planned = plan(&events, None, &tables, &HashMap::new()).unwrap();
+    let row = planned.steps.iter().rev().find_map(|step| match step {
+        Step::Write(TableBatch { rows: BatchRows::Keyed(set), .. }) => Some(set.upserts[0].row.clone()),
+        _ => None,
+    });
+    let value = |row: &TableRow, place| row.text(place).unwrap().map_or_else(|| "-".to_owned(), Into::into);
+    let values = row.map(|row| (0..row.schema().columns.len()).map(|n| value(&row, n)).collect::<Vec<_>>().join(" "));
+    planned.steps.iter().map(tell).chain(values).collect()
+}
+
+#[test]
+fn a_table_that_only_grows_keeps_what_is_gone_and_a_renamed_columns_values_come_along() {
+    let after = schema(1, &[(1, "k"), (2, "z"), (4, "c")], 10);
+    let widened = steps_under(OnSchemaChange::Widen, WriteMode::Upsert, &after);
+    assert_eq!(widened, ["ensure t1", "write t1 1", "add z", "add c", "fill z from a", "write t1 1", "y - - y y"]);
+    let log = steps_under(OnSchemaChange::Widen, WriteMode::Append, &after);
+    assert_eq!(log, ["ensure t1", "log t1 INSERT", "add z", "add c", "log t1 INSERT"], "a log is what it was");
+}
+
+#[test]
+fn a_table_that_stays_as_it_is_is_not_altered() {
+    let after = schema(1, &[(4, "c"), (1, "k"), (2, "z")], 10);
+    let mut after = TableSchema::clone(&after);
+    after.key = Box::new([1]);
+    let ignored = steps_under(OnSchemaChange::Ignore, WriteMode::Upsert, &Arc::new(after));
+    assert_eq!(ignored, ["ensure t1", "write t1 1", "write t1 1", "y y -"]);
 }

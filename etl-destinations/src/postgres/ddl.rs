@@ -8,7 +8,7 @@ use super::ledger;
 use super::link::Link;
 use super::types::wanted;
 use crate::write_mode::WriteMode;
-use crate::writer::TargetTable;
+use crate::writer::{FilledColumn, TargetTable};
 
 /// A table's name as SQL takes it.
 pub(super) fn quoted_table(name: &TableName) -> String {
@@ -129,6 +129,22 @@ fn add_column(table: &str, column: &Column, of: &str) -> String {
          ALTER TABLE {table} ALTER COLUMN {name} DROP DEFAULT",
         quote_literal(fill)
     )
+}
+
+/// Gives the rows that are there the values of columns that they did not have.
+pub(super) async fn fill(link: &Link, table: &TargetTable, columns: &[FilledColumn]) -> EtlResult<()> {
+    let types = types(link, columns.iter().map(|filled| &filled.column)).await?;
+    let value = |(filled, of): (&FilledColumn, &String)| {
+        let value = match (&filled.from, &filled.column.fill) {
+            (Some(from), _) => quote_ident(from),
+            (None, Some(fill)) => quote_literal(fill),
+            (None, None) => "NULL".to_owned(),
+        };
+        format!("{} = CAST({value} AS {of})", quote_ident(&filled.name))
+    };
+    let values: Vec<String> = columns.iter().zip(&types).map(value).collect();
+    let sql = format!("UPDATE {} SET {}", quoted_table(&table.name), values.join(", "));
+    run(link, &sql, "fill columns", &table.name).await
 }
 
 async fn rename(link: &Link, from: &TableName, to: &TableName) -> EtlResult<()> {

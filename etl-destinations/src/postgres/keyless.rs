@@ -36,7 +36,7 @@ async fn hit(
     link.stage(&stage, definition).await?;
     copy_in::stamped(link, (&format!("pg_temp.{stage}"), table), old).await?;
     let whole = |row: &str| {
-        let values: Vec<String> = columns[..table.columns.len()].iter().map(|name| format!("{row}.{name}")).collect();
+        let values: Vec<String> = table.compared_columns().map(|place| format!("{row}.{}", columns[place])).collect();
         format!("ROW({})::text", values.join(", "))
     };
     let not_marked = table.metadata.as_ref().map_or_else(String::new, |metadata| {

@@ -14,7 +14,7 @@ use crate::writer::{BatchRows, Step, TableBatch, TargetTable, Truncated, WriteUn
 
 /// Applies the unit within the open transaction.
 pub(super) async fn apply(link: &mut Link, owner: &str, unit: &WriteUnit) -> EtlResult<()> {
-    if unit.steps.iter().any(|step| matches!(step, Step::Ensure(_) | Step::Alter(..))) {
+    if unit.steps.iter().any(|step| matches!(step, Step::Ensure(_) | Step::Alter(..) | Step::Fill(..))) {
         ledger::lock_shapes(link).await?;
     }
     if let Some((table, chunk)) = unit.chunk
@@ -30,6 +30,7 @@ pub(super) async fn apply(link: &mut Link, owner: &str, unit: &WriteUnit) -> Etl
         match step {
             Step::Ensure(table) => ddl::ensure(link, table).await?,
             Step::Alter(table, change) => ddl::alter(link, table, change).await?,
+            Step::Fill(table, columns) => ddl::fill(link, table, columns).await?,
             Step::Truncate(tables) => {
                 for table in tables {
                     truncate(link, table).await?;
