@@ -139,7 +139,7 @@ async fn a_table_that_is_copied_again_while_it_becomes_ready_ends_whole() {
     client
         .batch_execute(
             "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT g, 'x' FROM generate_series(1, 100) g;
-             CREATE PUBLICATION p FOR ALL TABLES",
+             CREATE TABLE busy (n int); CREATE PUBLICATION p FOR TABLE t",
         )
         .await
         .unwrap();
@@ -147,11 +147,22 @@ async fn a_table_that_is_copied_again_while_it_becomes_ready_ends_whole() {
     let (moment, is_slow) = (watch::Sender::new(Moment::Begun), AtomicBool::new(true));
     let store = Arc::new(SlowStore { store: MemoryStore::new(), moment, is_slow });
     world.store = Arc::<SlowStore>::clone(&store);
+    // The snapshot has seen more than is confirmed by then.
+    let (enough, is_enough) = watch::channel(false);
+    let writer = database.client().await;
+    let writing = tokio::spawn(async move {
+        while !*is_enough.borrow() {
+            writer.batch_execute("INSERT INTO busy VALUES (1)").await.unwrap();
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    });
     let running = world.start().await;
     client.batch_execute("INSERT INTO t VALUES (0, 'y')").await.unwrap();
     assert!(store.reaches(Moment::Settles, Duration::from_secs(60)).await);
     let table = running.handle().status().tables[0].id;
     running.handle().resync(table).await.unwrap();
+    enough.send_replace(true);
+    writing.await.unwrap();
     caught_up(&running).await;
     client.batch_execute("UPDATE t SET v = 'z' WHERE id = 0").await.unwrap();
     caught_up(&running).await;
