@@ -1,11 +1,16 @@
 //! Does a table that is altered arrive as it is then, whenever that happens, while the others go on?
 
+use std::time::Duration;
+
 use etl::pipeline::RunningPipeline;
 use etl::store::SharedStore;
+use etl::{Lsn, Position};
 use harness::postgres::database;
+use harness::proxy::{Cut, Proxy};
 use tokio_postgres::Client;
 
 use crate::running::{World, caught_up, stop};
+use crate::watched::Call;
 
 const BOTH: &[&str] = &["t", "other"];
 
@@ -261,5 +266,41 @@ async fn r15_a_type_without_a_binary_form_that_arrives_later_turns_the_stream_to
     client.batch_execute("UPDATE t SET p = (NULL, 'z') WHERE id = 2; INSERT INTO other VALUES (-1)").await.unwrap();
     caught_up(&running).await;
     altered(&world, &client).await;
+    stop(running).await;
+}
+
+/// The connection is lost within a transaction of which both shapes were read. It comes again, and the earlier shape is
+/// told only in what is known already.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r12_a_transaction_that_alters_is_read_again_in_the_shapes_that_it_had() {
+    let Some(database) = database().await else { return };
+    let client = database.client().await;
+    let port = database.url().parse::<tokio_postgres::Config>().unwrap().get_ports()[0];
+    let proxy = Proxy::start(([127, 0, 0, 1], port).into()).await.unwrap();
+    let mut world = World::new(database.name(), &proxy.url(&database.url()));
+    world.streaming = false;
+    let running = begun(&world, &client).await;
+    world.destination.hold(Call::Batch);
+    client.batch_execute("UPDATE t SET a = 'before' WHERE id = 1").await.unwrap();
+    world.destination.is_held(Call::Batch).await;
+    proxy.control().throttle(500_000);
+    client
+        .batch_execute(
+            "BEGIN; UPDATE t SET a = 'first' WHERE id = 2; ALTER TABLE t ADD COLUMN x text;
+             UPDATE t SET x = 'second' WHERE id = 3; INSERT INTO t SELECT g, repeat('x', 200000) FROM generate_series(1000, 1040) g; COMMIT",
+        )
+        .await
+        .unwrap();
+    let id = running.handle().status().tables.iter().find(|table| &*table.name.name == "t").unwrap().id;
+    let last = Position::after(Lsn(u64::MAX));
+    while world.store.schema_at(id, last).await.unwrap().unwrap().column_index("x").is_none() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    proxy.control().cut(Cut::Reset);
+    proxy.control().forward();
+    world.destination.release();
+    caught_up(&running).await;
+    altered(&world, &client).await;
+    assert_eq!(generation(&world).await, 1);
     stop(running).await;
 }

@@ -349,7 +349,9 @@ impl Applier {
             Read::Block { bytes, offset, in_stream } => self.block(Rest { bytes, offset, in_stream }).await?,
             Read::Rewound => {
                 self.state.rewind();
-                self.assembler.rewind(self.state.handed_out());
+                let handed_out = self.state.handed_out();
+                self.read_as_before(handed_out);
+                self.assembler.rewind(handed_out);
             }
         }
         Ok(())

@@ -19,7 +19,7 @@ use crate::postgres::pgoutput::{note_change, note_kept_change, note_kept_streame
 use crate::postgres::{ReplicationFrame, replication_frames};
 use crate::relay::Aborted;
 use crate::schema::TableId;
-use crate::source::shape::{Shape, difference};
+use crate::source::shape::Shape;
 use crate::source::snapshot::Visibility;
 use crate::store::SnapshotFilter;
 use crate::transform::Selection;
@@ -54,7 +54,7 @@ pub(crate) struct Assembly {
 /// more, or followed as it is now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Stopped {
-    /// Where the row's frame begins in the block.
+    /// Where its frame begins in the block.
     pub(crate) at: usize,
     /// The row's table.
     pub(crate) table: TableId,
@@ -70,6 +70,8 @@ pub(crate) struct ShapeChange {
     pub(crate) what: String,
     /// What they look like now, where that is certain.
     pub(crate) shape: Option<Shape>,
+    /// The place of the next row when it was told.
+    pub(crate) told: Position,
 }
 
 /// How a cursor follows a table.
@@ -228,6 +230,7 @@ impl Assembler {
     /// skipped then, up to `durable_or_handed_out`.
     pub(crate) fn rewind(&mut self, handed_out: Position) {
         self.transaction = None;
+        self.forget_told(handed_out);
         for follow in self.follows.values_mut() {
             follow.after = follow.after.max(handed_out);
         }
@@ -393,7 +396,7 @@ impl Assembler {
 
     /// How the rows of a table have changed, if the cursor wants the next one.
     fn change_of(&self, table: TableId) -> EtlResult<Option<(Position, ShapeChange)>> {
-        let unknown = || ShapeChange { what: "it has yet to arrive".to_owned(), shape: None };
+        let unknown = || ShapeChange { what: "it has yet to arrive".to_owned(), shape: None, told: Position::ZERO };
         let change = self.changed.get(&table).cloned().or_else(|| self.expects(table).then(unknown));
         let Some(change) = change else { return Ok(None) };
         let next = self.transaction.as_ref().ok_or_else(stray)?.ordinal + 1;
@@ -448,23 +451,13 @@ impl Assembler {
             self.strangers.push(id);
             return;
         }
+        let next = |open: &Transaction| Position::new(open.commit, open.ordinal + 1);
+        let at = self.transaction.as_ref().map_or(Position::ZERO, next);
+        let told = Told { shape: Shape::of(relation), is_void, at };
         match self.expected.get_mut(&id) {
             Some(Some(_)) if is_void => {}
-            Some(told) => *told = Some(Told { shape: Shape::of(relation), is_void }),
-            None => self.told(id, Shape::of(relation), is_void),
-        }
-    }
-
-    fn told(&mut self, id: TableId, shape: Shape, is_void: bool) {
-        let Some(follow) = self.follows.get(&id) else { return };
-        match difference(&follow.selection.wire, &shape) {
-            Some(what) => {
-                self.changed.insert(id, ShapeChange { what, shape: (!is_void).then_some(shape) });
-            }
-            None if is_void => {}
-            None => {
-                self.changed.remove(&id);
-            }
+            Some(expected) => *expected = Some(told),
+            None => self.told(id, told),
         }
     }
 

@@ -32,7 +32,7 @@ pub use leftovers::{Leftover, LeftoverKind, Standing, leftovers, remove_leftover
 pub use slot_status::SlotStatus;
 pub use wal_guard::{AtWalLimit, WalGuard};
 
-pub(crate) use assembler::{Assembler, Assembly, Boundary, Follow, Reading, Stopped};
+pub(crate) use assembler::{Assembler, Assembly, Boundary, Follow, Reading, ShapeChange, Stopped};
 pub(crate) use catalog::{PublishedTable, published_table, published_tables};
 pub(crate) use chunk::{Chunk, Chunks};
 pub(crate) use copy::{RowReader, Rows};

@@ -12,7 +12,7 @@ use crate::error::{EtlError, EtlResult};
 use crate::lsn::Position;
 use crate::relay::Aborted;
 use crate::schema::TableId;
-use crate::source::{Reading, Stopped};
+use crate::source::{Reading, ShapeChange, Stopped};
 use crate::store::CursorId;
 use crate::transform::Selection;
 
@@ -57,6 +57,7 @@ pub(super) struct Reshaped {
     pub(super) position: Position,
     table: TableId,
     before: Arc<Selection>,
+    change: ShapeChange,
 }
 
 impl Applier {
@@ -110,14 +111,16 @@ impl Applier {
         let Some(selection) = self.run.follow(*table, shape, *position).await? else { return Ok(false) };
         let (assembly, before) = self.assembler.reshape(*table, selection, *position)?;
         self.state.add(assembly, clock::monotonic());
-        self.reshaped.extend(before.map(|before| Reshaped { position: *position, table: *table, before }));
+        let reshaped = |before| Reshaped { position: *position, table: *table, before, change: change.clone() };
+        self.reshaped.extend(before.map(reshaped));
         Ok(true)
     }
 
-    /// Everything that is not durable is read again, and in the shape that it had.
-    pub(super) fn read_as_before(&mut self) {
-        for reshaped in self.reshaped.drain(..).rev() {
-            self.assembler.read_as(reshaped.table, reshaped.before);
+    /// Everything after this is read again, and in the shape that it had.
+    pub(super) fn read_as_before(&mut self, after: Position) {
+        let again: Vec<Reshaped> = self.reshaped.extract_if(.., |reshaped| reshaped.position > after).collect();
+        for Reshaped { table, before, change, .. } in again.into_iter().rev() {
+            self.assembler.read_as_before(table, before, change);
         }
     }
 

@@ -73,7 +73,7 @@ impl Applier {
     /// The table was about to join: its own cursor goes on later from where it has arrived. Where the destination may
     /// take it for joined, nobody knows where that is, and it is copied anew then.
     async fn turn_away(&mut self, table: TableId, at: Option<Position>, error: &EtlError) -> EtlResult<()> {
-        self.read_as_before();
+        self.read_as_before(self.durable);
         let follow = self.assembler.unfollow(table);
         let Some(at) = at else {
             self.run.own_cursor_closed();
@@ -121,7 +121,7 @@ impl Applier {
             self.read_from(start_after(self.durable))?;
         }
         self.stopped = None;
-        self.read_as_before();
+        self.read_as_before(self.durable);
         self.assembler.restart(self.durable);
         self.state.restart(self.durable);
         self.state.has_reached(self.reached);

@@ -4,8 +4,9 @@
 use std::sync::Arc;
 
 use super::{Assembler, Follow, ShapeChange};
+use crate::lsn::Position;
 use crate::schema::TableId;
-use crate::source::shape::Shape;
+use crate::source::shape::{Shape, difference};
 use crate::transform::Selection;
 
 /// A shape that was told, and whether that was in what was rolled back.
@@ -13,6 +14,8 @@ use crate::transform::Selection;
 pub(super) struct Told {
     pub(super) shape: Shape,
     pub(super) is_void: bool,
+    /// The place of the next row.
+    pub(super) at: Position,
 }
 
 /// How a cursor reads a table where it stands.
@@ -42,8 +45,37 @@ impl Assembler {
         if let Some(change) = change {
             self.changed.insert(table, change);
         }
-        if let Some(Told { shape, is_void }) = told {
-            self.told(table, shape, is_void);
+        if let Some(told) = told {
+            self.told(table, told);
+        }
+    }
+
+    /// The rows of a followed table look like this.
+    pub(super) fn told(&mut self, id: TableId, Told { shape, is_void, at }: Told) {
+        let Some(follow) = self.follows.get(&id) else { return };
+        match difference(&follow.selection.wire, &shape) {
+            Some(what) => {
+                self.changed.insert(id, ShapeChange { what, shape: (!is_void).then_some(shape), told: at });
+            }
+            None if is_void => {}
+            None => {
+                self.changed.remove(&id);
+            }
+        }
+    }
+
+    /// What was told after this is told again before any row that is wanted.
+    pub(super) fn forget_told(&mut self, after: Position) {
+        self.changed.retain(|_, change| change.told <= after);
+        for told in self.expected.values_mut() {
+            told.take_if(|told| told.at > after);
+        }
+    }
+
+    /// The rows of a table are read as before this change of their shape, which was told already.
+    pub(crate) fn read_as_before(&mut self, table: TableId, before: Arc<Selection>, change: ShapeChange) {
+        if self.read_as(table, before).is_some() {
+            self.changed.insert(table, change);
         }
     }
 
