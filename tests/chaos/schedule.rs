@@ -30,6 +30,8 @@ pub(crate) enum Fault {
     Freeze,
     /// The server ends at once, and starts.
     Crash,
+    /// The server ends for good, and its standby takes its place.
+    Promote,
     /// Connections end.
     Cut(Cut),
     /// One direction of all connections is swallowed.
@@ -61,12 +63,24 @@ pub(crate) struct Harm {
     pub(crate) lasts: Duration,
 }
 
-/// Everything that goes wrong within this time, by its beginning. `has_disks`: disks can be full.
+/// Whether the storm is long enough for everything to be copied and caught up in between.
+fn is_long(within: Duration) -> bool {
+    within > Duration::from_secs(30)
+}
+
+/// In a third of the long storms a standby takes the place of the primary, somewhere in the middle.
+pub(crate) fn promotion(seed: u64, within: Duration) -> Option<Harm> {
+    let mut rng = numbers(seed, 0x7072_6f6d);
+    let promotes = rng.random_bool(0.34) && is_long(within);
+    let at = within.mul_f64(rng.random_range(0.3..0.7));
+    promotes.then_some(Harm { at, fault: Fault::Promote, lasts: Duration::ZERO })
+}
+
+/// Everything else that goes wrong within this time, by its beginning. `has_disks`: disks can be full.
 pub(crate) fn schedule(seed: u64, within: Duration, has_disks: bool) -> Vec<Harm> {
     let mut rng = numbers(seed, 0x73_746f_726d);
     let mut harms = Vec::new();
-    // In a long storm there is time for much to be copied and caught up in between.
-    let longest = if within > Duration::from_secs(30) { 3500 } else { 1200 };
+    let longest = if is_long(within) { 3500 } else { 1200 };
     let mut at = Duration::from_millis(rng.random_range(300..1500));
     while at < within {
         let (fault, lasts) = draw(&mut rng);
@@ -109,12 +123,18 @@ impl Fault {
         !matches!(self, Self::Kill | Self::Terminate | Self::Freeze | Self::Destination(_))
     }
 
+    /// Whether nothing of it stays that has to be made good.
+    pub(crate) fn is_over_at_once(self) -> bool {
+        matches!(self, Self::Kill | Self::Terminate | Self::Crash | Self::Promote | Self::Cut(_))
+    }
+
     fn name(self) -> &'static str {
         match self {
             Self::Kill => "kill",
             Self::Terminate => "terminate",
             Self::Freeze => "freeze",
             Self::Crash => "crash",
+            Self::Promote => "promotion",
             Self::Cut(_) => "cut",
             Self::HalfOpen(_) => "half-open",
             Self::Refuse => "refuse",
@@ -131,7 +151,7 @@ impl fmt::Display for Harm {
         let (at, lasts) = (self.at.as_secs_f64(), self.lasts.as_secs_f64());
         write!(f, "{at:6.1} s {:?}", self.fault)?;
         match self.fault {
-            Fault::Kill | Fault::Terminate | Fault::Crash | Fault::Cut(_) => Ok(()),
+            _ if self.fault.is_over_at_once() => Ok(()),
             _ => write!(f, " for {lasts:.1} s"),
         }
     }
@@ -149,6 +169,9 @@ fn a_seed_draws_the_same_schedule_again() {
     let minute = Duration::from_secs(60);
     assert_eq!(schedule(7, minute, true), schedule(7, minute, true));
     assert_ne!(schedule(7, minute, true), schedule(8, minute, true));
+    let promoted = (0..300).filter(|seed| promotion(*seed, minute).is_some()).count();
+    assert!(promoted > 70 && promoted < 140, "in a third: {promoted}");
+    assert_eq!(promotion(7, Duration::from_secs(10)), None);
     let names: std::collections::BTreeSet<&str> =
         schedule(7, minute * 20, true).iter().map(|harm| harm.fault.name()).collect();
     assert_eq!(names.len(), 11, "everything happens: {names:?}");

@@ -8,6 +8,9 @@ use harness::duckdb::Reader;
 use harness::kill::Program;
 use tokio_postgres::Client;
 
+/// Says that tables are to be copied again where the source is another than it was.
+pub(crate) const RESYNC_AFFECTED: &str = "--resync-affected";
+
 /// A pipeline from one publication into one DuckDB file.
 pub(crate) struct Site {
     pub(crate) program: Program,
@@ -104,6 +107,13 @@ destination:
     /// Runs until everything is there, and ends.
     pub(crate) async fn catch_up(&self) {
         let mut running = self.until_caught_up.start().unwrap();
+        let ended = running.end(Duration::from_secs(300)).await.unwrap();
+        assert!(ended.success(), "{ended}\n{}", running.output());
+    }
+
+    /// Runs until everything is there, whatever has to be copied again for it.
+    pub(crate) async fn resync_affected(&self) {
+        let mut running = self.until_caught_up.clone().argument(RESYNC_AFFECTED).start().unwrap();
         let ended = running.end(Duration::from_secs(300)).await.unwrap();
         assert!(ended.success(), "{ended}\n{}", running.output());
     }

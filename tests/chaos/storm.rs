@@ -1,21 +1,21 @@
 //! Does the seeded workload end equal when everything goes wrong at once, at times drawn from the same seed?
 
 use std::future::Future;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use etl_local_postgres::LocalPostgres;
 use harness::disk::SmallDisk;
 use harness::kill::{Program, Running};
-use harness::postgres::{client, dedicated};
+use harness::postgres::client;
 use harness::proxy::{Cut, Proxy};
 use harness::seed::{numbers, seed};
-use harness::workload::{TABLES, Workload};
+use harness::workload::Workload;
 use rand::seq::IndexedRandom;
 
-use crate::schedule::{Disk, Fault, Harm, counts, schedule};
-use crate::site::Site;
+use crate::leader::Leader;
+use crate::published::{Published, published};
+use crate::schedule::{Disk, Fault, Harm, counts, promotion, schedule};
+use crate::site::{RESYNC_AFFECTED, Site};
 
 /// How long it goes on: `ETL_STORM_SECONDS`, else seconds in `make test` and minutes in `make soak`.
 fn lasts() -> Duration {
@@ -28,7 +28,7 @@ fn lasts() -> Duration {
 struct Storm<'s> {
     program: Program,
     running: Running,
-    server: &'s LocalPostgres,
+    leader: &'s Leader,
     proxy: Proxy,
     /// Of `data_dir`, and of the file.
     disks: Option<(SmallDisk, SmallDisk)>,
@@ -68,17 +68,25 @@ impl Storm<'_> {
         }
     }
 
-    /// A start that is disturbed may be refused; what runs goes on, whatever happens.
+    /// A start that is disturbed may be refused; what runs goes on, whatever happens. Only a standby that was promoted
+    /// may ask for a word.
     async fn judge(&mut self, code: Option<i32>) {
         let output = self.running.output();
         let has_started = output.contains("progress");
         let was_asked = output.contains("ending: what was read is being written");
         let was_disturbed = self.disturbed.elapsed() < Duration::from_secs(30)
             || self.under_way.iter().any(|harm| harm.fault.disturbs_a_start());
-        let is_right = was_asked || code.is_none() || (!has_started && was_disturbed);
+        let asks = self.leader.has_promoted() && asks_after_a_promotion(&output);
+        let is_right = was_asked || code.is_none() || asks || (!has_started && was_disturbed);
         assert!(is_right, "etl gave up with {code:?} at {:.1} s\n{output}", self.began.elapsed().as_secs_f64());
         tokio::time::sleep(Duration::from_millis(100)).await;
-        self.start();
+        if asks {
+            println!("{:6.1} s start {RESYNC_AFFECTED}", self.began.elapsed().as_secs_f64());
+            self.running = self.program.clone().argument(RESYNC_AFFECTED).start().unwrap();
+            self.starts += 1;
+        } else {
+            self.start();
+        }
     }
 
     fn start(&mut self) {
@@ -94,7 +102,12 @@ impl Storm<'_> {
             }
             Fault::Terminate => self.running.terminate(),
             Fault::Freeze => self.running.freeze(),
-            Fault::Crash => self.server.restart_immediate().await.unwrap(),
+            Fault::Crash => self.leader.now().restart_immediate().await.unwrap(),
+            Fault::Promote => {
+                self.leader.promote().await;
+                self.proxy.control().lead_to(self.leader.address());
+                self.proxy.control().cut(Cut::Reset);
+            }
             Fault::Cut(how) => self.proxy.control().cut(how),
             Fault::HalfOpen(direction) => self.proxy.control().half_open(direction),
             Fault::Refuse => self.proxy.control().refuse(),
@@ -105,7 +118,7 @@ impl Storm<'_> {
         if harm.fault.disturbs_a_start() {
             self.disturbed = Instant::now();
         }
-        if !matches!(harm.fault, Fault::Kill | Fault::Terminate | Fault::Crash | Fault::Cut(_)) {
+        if !harm.fault.is_over_at_once() {
             self.under_way.push(harm);
         }
     }
@@ -122,7 +135,7 @@ impl Storm<'_> {
                 Fault::Refuse | Fault::Throttle => self.proxy.control().forward(),
                 Fault::Full(disk) => self.disk(disk).make_room().unwrap(),
                 Fault::Destination(_) => std::fs::write(&self.failpoints, "").unwrap(),
-                Fault::Kill | Fault::Terminate | Fault::Crash | Fault::Cut(_) => {}
+                Fault::Kill | Fault::Terminate | Fault::Crash | Fault::Promote | Fault::Cut(_) => {}
             }
             if harm.fault.disturbs_a_start() {
                 self.disturbed = Instant::now();
@@ -147,54 +160,71 @@ impl Storm<'_> {
     }
 }
 
+/// The words with which a promoted standby is refused, or begun with.
+fn asks_after_a_promotion(output: &str) -> bool {
+    [RESYNC_AFFECTED, "No table has to be copied again"].iter().any(|words| output.contains(words))
+}
+
 /// A whole storm.
 async fn storm(seed: u64, lasts: Duration) {
+    let promotion = promotion(seed, lasts);
+    let leader = if promotion.is_some() { Leader::of_two(seed).await } else { Leader::alone().await };
+    let Some(leader) = leader else { return };
+    let workload = Workload::new(seed).connections(3).preloaded(3000).lasting(lasts).altering(0.3);
+    let source = client(&leader.url()).await;
+    workload.create(&source).await.unwrap();
+    let tables = Published::draw(seed, lasts);
+    tables.create(&source).await;
+    let leader = if promotion.is_some() { leader.followed().await } else { leader };
+
     let mut rng = numbers(seed, 5);
     let ack = ["destination", "relay"].choose(&mut rng).copied().unwrap_or_default();
     let at_limit = ["wait", "resync"].choose(&mut rng).copied().unwrap_or_default();
     let most = ["2MiB", "16MiB", "10GiB"].choose(&mut rng).copied().unwrap_or_default();
     let relay = format!("{{ max_bytes: {most}, at_limit: {at_limit} }}");
-    let workload = Workload::new(seed).connections(3).preloaded(3000).lasting(lasts).altering(0.3);
-    let Some(server) = dedicated(LocalPostgres::builder()).await else { return };
-    let source = client(&server.url()).await;
-    workload.create(&source).await.unwrap();
-    source.batch_execute(&format!("CREATE PUBLICATION p FOR TABLE {}", TABLES.join(", "))).await.unwrap();
-    let proxy = Proxy::start(SocketAddr::from((Ipv4Addr::LOCALHOST, server.port()))).await.unwrap();
-    let Some(site) = Site::configured(&proxy.url(&server.url()), ack, &relay).await else { return };
+    let proxy = Proxy::start(leader.address()).await.unwrap();
+    let Some(site) = Site::configured(&proxy.url(&leader.now().url()), ack, &relay).await else { return };
     let data = SmallDisk::mount_or_skip(&site.data_dir(), 1024);
     let disks = data.zip(SmallDisk::mount_or_skip(&site.file_dir(), 1024));
 
-    let harms = schedule(seed, lasts, disks.is_some());
-    println!("storm of {} s, ack {ack}, relay {relay}: {}", lasts.as_secs(), counts(&harms));
+    let mut harms = schedule(seed, lasts, disks.is_some());
+    harms.extend(promotion);
+    harms.sort_by_key(|harm| harm.at);
+    let turns = tables.turns();
+    println!(
+        "storm of {} s, ack {ack}, relay {relay}: tables come and go {turns}, {}",
+        lasts.as_secs(),
+        counts(&harms)
+    );
     let failpoints = site.beside("failpoints");
     std::fs::write(&failpoints, "").unwrap();
     let program = site.program.clone().variable("ETL_FAILPOINTS_FILE", failpoints.display().to_string());
+    let program = leader.wanted(program);
     let (running, now) = (program.start().unwrap(), Instant::now());
     let (under_way, starts) = (Vec::new(), 1);
-    let mut storm = Storm {
-        program,
-        running,
-        server: &server,
-        proxy,
-        disks,
-        failpoints,
-        began: now,
-        disturbed: now,
-        under_way,
-        starts,
-    };
+    let leader = &leader;
+    let mut storm =
+        Storm { program, running, leader, proxy, disks, failpoints, began: now, disturbed: now, under_way, starts };
     let mut alterations = 0;
-    storm
-        .rage(&harms, async {
-            alterations = workload.run(&server.url()).await.unwrap().alterations;
-        })
-        .await;
+    let url = leader.url();
+    let work = async {
+        let (done, ()) = tokio::join!(workload.run(&url), tables.come_and_go(&url));
+        alterations = done.unwrap().alterations;
+    };
+    storm.rage(&harms, work).await;
     storm.calm().await;
-    let rows = site.assert_equal(&client(&server.url()).await, TABLES).await;
+    if promotion.is_some() {
+        site.resync_affected().await;
+    }
+    let source = client(&leader.now().url()).await;
+    let published = published(&source).await;
+    let rows = site.assert_equal(&source, &published).await;
     println!(
-        "STORM seed {seed}: equal, {rows} rows in {} tables, one slot, after {} s with ack {ack} and relay {relay}; {} starts; alterations {alterations}, {}",
-        TABLES.len(),
+        "STORM seed {seed}: equal, {rows} rows in {} tables, one slot, after {} s with ack {ack} and relay {relay}; Postgres {}; {} starts; \
+         alterations {alterations}, tables come and go {turns}, {}",
+        published.len(),
         lasts.as_secs(),
+        leader.now().major(),
         storm.starts,
         counts(&harms)
     );

@@ -58,6 +58,7 @@ struct Mode {
     refuse: bool,
     cuts: u64,
     cut: Cut,
+    target: SocketAddr,
 }
 
 #[derive(Debug, Default)]
@@ -92,9 +93,10 @@ impl Proxy {
     pub async fn start(target: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let port = listener.local_addr()?.port();
-        let mode = Mode { hold: false, swallow: None, bytes_per_second: None, refuse: false, cuts: 0, cut: Cut::Close };
+        let (hold, refuse, cuts, cut) = (false, false, 0, Cut::Close);
+        let mode = Mode { hold, swallow: None, bytes_per_second: None, refuse, cuts, cut, target };
         let control = Control { mode: watch::Sender::new(mode), totals: Arc::default() };
-        let accepting = tokio::spawn(accept(listener, target, control.clone()));
+        let accepting = tokio::spawn(accept(listener, control.clone()));
         Ok(Self { port, control, accepting })
     }
 
@@ -151,6 +153,11 @@ impl Control {
         self.mode.send_modify(|mode| mode.bytes_per_second = Some(bytes_per_second.max(1)));
     }
 
+    /// New connections lead to another server.
+    pub fn lead_to(&self, target: SocketAddr) {
+        self.mode.send_modify(|mode| mode.target = target);
+    }
+
     /// Closes new connections at once.
     pub fn refuse(&self) {
         self.mode.send_modify(|mode| mode.refuse = true);
@@ -176,9 +183,10 @@ impl Control {
     }
 }
 
-async fn accept(listener: TcpListener, target: SocketAddr, control: Control) {
+async fn accept(listener: TcpListener, control: Control) {
     while let Ok((client, _)) = listener.accept().await {
-        if control.mode.borrow().refuse {
+        let Mode { refuse, target, .. } = *control.mode.borrow();
+        if refuse {
             continue;
         }
         let control = control.clone();

@@ -125,3 +125,14 @@ async fn a_url_keeps_everything_but_host_and_port() {
     let url = proxy.url("postgres://u:p@db.example:5432/shop?sslmode=disable");
     assert_eq!(url, format!("postgres://u:p@127.0.0.1:{}/shop?sslmode=disable", proxy.port()));
 }
+
+#[tokio::test]
+async fn new_connections_lead_to_another_server_and_open_ones_stay() {
+    let (proxy, mut client) = echo().await;
+    let (other, _) = echo().await;
+    proxy.control().lead_to(([127, 0, 0, 1], other.port()).into());
+    let mut led = TcpStream::connect(("127.0.0.1", proxy.port())).await.expect("a connection");
+    assert_eq!(ask(&mut led, b"there").await.expect("an answer"), b"there");
+    assert_eq!((proxy.control().counters().accepted, other.control().counters().accepted), (2, 2));
+    assert_eq!(ask(&mut client, b"here").await.expect("an answer"), b"here");
+}

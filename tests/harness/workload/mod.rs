@@ -203,7 +203,8 @@ async fn connect(url: &str) -> Result<Client, tokio_postgres::Error> {
 }
 
 /// Anything without an answer from the server, and the answers of a server that stops or starts.
-fn is_outage(error: &tokio_postgres::Error) -> bool {
+#[must_use]
+pub fn is_outage(error: &tokio_postgres::Error) -> bool {
     error.code().is_none_or(|code| code.code().starts_with("57P") || code.code().starts_with("08"))
 }
 
