@@ -20,6 +20,9 @@ pub struct TableEntry {
     /// What the tables are called at the destination.
     #[serde(default)]
     pub rename: TableRename,
+    /// Which rows are passed on: a condition such as `country = 'DE' AND age >= 18`.
+    #[serde(default)]
+    pub filter: Option<String>,
     /// What a change does with the rows that are there.
     #[serde(default)]
     pub write_mode: Option<WriteMode>,
@@ -36,12 +39,14 @@ pub struct TableEntry {
 
 /// What the source passes on, by these entries.
 pub(crate) fn transform(entries: &[TableEntry]) -> Transform {
-    let has_choice =
-        |entry: &&TableEntry| entry.columns != ColumnChoice::default() || entry.rename != TableRename::default();
+    let has_choice = |entry: &&TableEntry| {
+        entry.columns != ColumnChoice::default() || entry.rename != TableRename::default() || entry.filter.is_some()
+    };
     let rule = |entry: &TableEntry| TransformRule {
         tables: entry.tables.clone(),
         columns: entry.columns.clone(),
         rename: entry.rename.clone(),
+        filter: entry.filter.clone(),
     };
     Transform { rules: entries.iter().filter(has_choice).map(rule).collect() }
 }

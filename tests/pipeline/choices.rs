@@ -46,7 +46,12 @@ fn transform() -> Transform {
         ..ColumnChoice::default()
     };
     let rename = TableRename { schema: Some("shop".to_owned()), table: Some("customers".to_owned()) };
-    let rule = |tables: &str, columns, rename| TransformRule { tables: TablePatterns::new([tables]), columns, rename };
+    let rule = |tables: &str, columns, rename| TransformRule {
+        tables: TablePatterns::new([tables]),
+        columns,
+        rename,
+        filter: None,
+    };
     Transform { rules: vec![rule("public.*", hide, TableRename::default()), rule("public.users", users, rename)] }
 }
 

@@ -15,6 +15,7 @@ mod idle;
 mod into_postgres;
 mod large_rows;
 mod leftovers;
+mod masked;
 mod policies;
 mod publication;
 mod published;

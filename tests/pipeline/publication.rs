@@ -48,18 +48,18 @@ impl Drop for Writer {
     }
 }
 
-fn find(running: &RunningPipeline, table: &str) -> Option<TableStatus> {
+pub(crate) fn find(running: &RunningPipeline, table: &str) -> Option<TableStatus> {
     running.handle().status().tables.into_iter().find(|status| &*status.name.name == table)
 }
 
 /// How often a table was begun to be copied.
-async fn generation(world: &World, client: &Client, table: &str) -> u64 {
+pub(crate) async fn generation(world: &World, client: &Client, table: &str) -> u64 {
     let id: u32 = client.query_one("SELECT $1::text::regclass::oid", &[&table]).await.unwrap().get(0);
     let states = world.store.table_states().await.unwrap();
     states.iter().find(|(known, _)| known.0 == id).map_or(0, |(_, state)| state.generation)
 }
 
-async fn until(what: &str, running: &RunningPipeline, mut is_so: impl AsyncFnMut() -> bool) {
+pub(crate) async fn until(what: &str, running: &RunningPipeline, mut is_so: impl AsyncFnMut() -> bool) {
     for _ in 0..600 {
         if is_so().await {
             return;

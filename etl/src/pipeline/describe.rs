@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::allowed::{Allowance, Allowed};
+use super::passed::Passed;
 use super::published::Published;
 use super::run::Run;
 use crate::destination::{Destination, TableChange};
@@ -29,10 +30,11 @@ pub(super) async fn describe_all(
 ) -> EtlResult<Vec<Published>> {
     let mut described = Vec::with_capacity(tables.len());
     let chosen = transform.select_all(tables.iter().map(|table| &table.schema))?;
+    let passed = Passed::compare(store, chosen.iter()).await?;
     for (mut table, selection) in tables.into_iter().zip(chosen) {
         let id = table.schema.id;
         let schema = match store.schema_at(id, END).await? {
-            Some(known) if is_same(&known, &selection.schema) => {
+            Some(known) if is_same(&known, &selection.schema) && !passed.has_changed(id) => {
                 // Columns may have come and gone, and the stream has yet to tell.
                 table.schema.last_attnum = known.last_attnum;
                 known
@@ -52,6 +54,7 @@ pub(super) async fn describe_all(
         let selection = Arc::new(selection.with_schema(schema));
         described.push(Published { table: Arc::new(table), selection });
     }
+    passed.note(store).await?;
     Ok(described)
 }
 
@@ -109,7 +112,11 @@ pub(super) fn is_same(known: &TableSchema, found: &TableSchema) -> bool {
 
 pub(super) fn describe(known: &TableSchema, found: &TableSchema) -> String {
     let changes: Vec<String> = changes(known, found).iter().map(ToString::to_string).collect();
-    if changes.is_empty() { "replica identity".to_owned() } else { changes.join("; ") }
+    match changes.is_empty() {
+        false => changes.join("; "),
+        true if known.identity != found.identity => "replica identity".to_owned(),
+        true => "what is passed on of its rows".to_owned(),
+    }
 }
 
 /// What has happened to a table.
@@ -213,6 +220,9 @@ impl Run {
     pub(super) async fn describe(&self, table: PublishedTable, since: Option<Position>) -> EtlResult<()> {
         let id = table.schema.id;
         let selection = self.source.transform.select(&table.schema)?;
+        if selection.pass.is_some() {
+            Passed::compare(&self.store, std::iter::once(&selection)).await?.note(&self.store).await?;
+        }
         let schema = match self.store.schema_at(id, END).await? {
             Some(known) if is_same(&known, &selection.schema) && known.last_attnum == selection.schema.last_attnum => {
                 known

@@ -18,6 +18,7 @@ mod intake;
 mod memory_budget;
 mod offline;
 mod pace;
+mod passed;
 mod prepared;
 mod progress;
 mod published;

@@ -72,7 +72,9 @@ impl CopyOrder<'_> {
         let options = copy_options(run, &table);
         let session = Session::connect(&options).await?;
         let selection = run.selection(id)?;
-        let can_renew = selection.schema.has_key() && run.destination.replaces_copied_rows(&selection.schema);
+        // Rows are read again by the source's keys.
+        let has_key = selection.schema.has_key() && !selection.masks_key();
+        let can_renew = has_key && run.destination.replaces_copied_rows(&selection.schema);
         let ledger = Arc::new(CopyLedger::open(&run.store, id).await?);
         let mut so_far = self.so_far.clone();
         loop {

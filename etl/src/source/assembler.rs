@@ -1,5 +1,6 @@
 //! What do the frames of the relay mean to one cursor? Events of its tables, in commit order.
 
+mod draft;
 mod joining;
 
 use std::collections::HashMap;
@@ -8,13 +9,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use self::draft::{Draft, Place};
 pub(crate) use self::joining::Reading;
 use self::joining::Told;
 use crate::clock::Timestamp;
-use crate::data::{Change, Event, OldRow, Op, RowBuffer, RowSpans, TableRow};
+use crate::data::{Event, RowSpans};
 use crate::error::{ErrorKind, EtlError, EtlResult};
 use crate::lsn::{Lsn, Position};
-use crate::postgres::pgoutput::{self, Begin, Message, NotedChange, NotedOld, Relation, Streamed};
+use crate::postgres::pgoutput::{self, Begin, Message, NotedChange, Relation, Streamed};
 use crate::postgres::pgoutput::{note_change, note_kept_change, note_kept_streamed_change, note_streamed_change};
 use crate::postgres::{ReplicationFrame, replication_frames};
 use crate::relay::Aborted;
@@ -116,12 +118,6 @@ pub(crate) struct Assembler {
     limit: Option<Lsn>,
 }
 
-/// An event whose rows are still indexes into the block's spans.
-enum Draft {
-    Ready(Event),
-    Row { place: Place, noted: NotedChange },
-}
-
 /// A message, and whether it names its (sub)transaction.
 struct InBlock<'a> {
     block: &'a Bytes,
@@ -143,12 +139,6 @@ enum Met {
         position: Position,
         change: ShapeChange,
     },
-}
-
-struct Place {
-    table_id: TableId,
-    position: Position,
-    committed_at: Timestamp,
 }
 
 impl Assembler {
@@ -279,8 +269,7 @@ impl Assembler {
         if !drafts.is_empty() {
             assembly.bytes = block.len();
             assembly.position = self.position();
-            let buffer = spans.finish(block.clone());
-            assembly.events = drafts.into_iter().map(|draft| draft.finish(&buffer)).collect();
+            draft::finish(drafts, &spans.finish(block.clone()), &mut assembly)?;
         }
         Ok(assembly)
     }
@@ -389,8 +378,9 @@ impl Assembler {
     ) -> EtlResult<()> {
         let Some((place, selection)) = self.place(table_id, ordinal)? else { return Ok(()) };
         let noted = note(selection, within, spans)?;
+        let passes = selection.pass.is_some().then(|| Arc::clone(selection));
         self.begin(drafts)?;
-        drafts.push(Draft::Row { place, noted });
+        drafts.push(Draft::Row { place, noted, passes });
         Ok(())
     }
 
@@ -469,33 +459,12 @@ impl Assembler {
 
 /// Notes the rows of a message, without the columns that are left out.
 fn note(selection: &Selection, within: InBlock<'_>, spans: &mut RowSpans) -> EtlResult<NotedChange> {
-    let (InBlock { block, at, in_stream }, schema) = (within, &selection.schema);
+    let (InBlock { block, at, in_stream }, schema) = (within, selection.read());
     match (&selection.kept, in_stream) {
         (None, false) => note_change(block, at, schema, spans),
         (Some(kept), false) => note_kept_change(block, at, schema, kept, spans),
         (None, true) => note_streamed_change(block, at, schema, spans),
         (Some(kept), true) => note_kept_streamed_change(block, at, schema, kept, spans),
-    }
-}
-
-impl Draft {
-    fn finish(self, buffer: &Arc<RowBuffer>) -> Event {
-        let row = |row| TableRow::new(Arc::clone(buffer), row);
-        let image = |old| match old {
-            NotedOld::Key(old) => OldRow::Key(row(old)),
-            NotedOld::Full(old) => OldRow::Full(row(old)),
-        };
-        match self {
-            Self::Ready(event) => event,
-            Self::Row { place: Place { table_id, position, committed_at }, noted } => {
-                let op = match noted {
-                    NotedChange::Insert { new } => Op::Insert { new: row(new) },
-                    NotedChange::Update { old, new } => Op::Update { old: old.map(image), new: row(new) },
-                    NotedChange::Delete { old } => Op::Delete { old: image(old) },
-                };
-                Event::Change(Change { table_id, position, committed_at, op })
-            }
-        }
     }
 }
 
@@ -562,7 +531,7 @@ mod tests {
     #[test]
     fn r12_what_a_rolled_back_subtransaction_did_is_void_and_not_counted() {
         let schema = crate::data::mutation::table(9, &[crate::schema::Kind::Text]);
-        let selection = Arc::new(Selection { wire: Arc::clone(&schema), schema: Arc::clone(&schema), kept: None });
+        let selection = Arc::new(Selection::whole(&schema));
         let follow = Follow { selection, after: Position::ZERO, seen: None };
         let insert = b"I\0\0\0\x09N\0\x01t\0\0\0\x01x";
         let renamed = b"R\0\0\0\x09public\0renamed\0d\0\0";

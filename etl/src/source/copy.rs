@@ -15,7 +15,7 @@ use crate::postgres::copy_binary::CopyBinary;
 use crate::postgres::{Connection, CopyOut, copy_text, quote_ident, quote_literal};
 use crate::schema::TableSchema;
 use crate::store::RepairKey;
-use crate::transform::Selection;
+use crate::transform::{Pass, Selection};
 
 /// Binary where every column has a decoder for it.
 pub(crate) fn format(schema: &TableSchema) -> RowFormat {
@@ -49,7 +49,7 @@ pub(crate) fn copy_sql(table: &PublishedTable, selection: &Selection, rows: Rows
         }
         Rows::With(_, keys) => {
             let row = |values: Vec<String>| format!("({})", values.join(", "));
-            let names = selection.schema.key.iter().filter_map(|place| columns.get(usize::from(*place)).cloned());
+            let names = selection.read().key.iter().filter_map(|place| columns.get(usize::from(*place)).cloned());
             let keys = keys.iter().map(|key| row(key.0.iter().map(|value| quote_literal(value)).collect()));
             let keys: Vec<String> = keys.collect();
             let _ = write!(sql, "{} IN ({})", row(names.collect()), keys.join(", "));
@@ -73,7 +73,10 @@ pub(crate) struct CopyRows {
 /// Reads rows, block by block.
 pub(crate) struct RowReader<'a> {
     copy: CopyOut<'a>,
+    /// As they are read.
     schema: Arc<TableSchema>,
+    /// As they are passed on, and how.
+    passed: Option<(Arc<TableSchema>, Arc<Pass>)>,
     /// `None`: the copy is text.
     binary: Option<CopyBinary>,
 }
@@ -86,12 +89,13 @@ impl<'a> RowReader<'a> {
         selection: &Selection,
         rows: Rows<'_>,
     ) -> EtlResult<Self> {
-        let schema = &selection.schema;
+        let schema = selection.read();
         let format = format(schema);
         let sql = copy_sql(table, selection, rows, format);
         let copy = connection.copy_out(&sql).await.map_err(|e| explain(e, schema))?;
         let binary = (format == RowFormat::Binary).then(|| CopyBinary::new(Arc::clone(schema)));
-        Ok(Self { copy, schema: Arc::clone(schema), binary })
+        let passed = selection.pass.as_ref().map(|pass| (Arc::clone(&selection.schema), Arc::clone(pass)));
+        Ok(Self { copy, schema: Arc::clone(schema), passed, binary })
     }
 
     /// The rows of the next block; `None` at the end.
@@ -124,7 +128,11 @@ impl<'a> RowReader<'a> {
             None => bytes,
         });
         let bytes = buffer.byte_size();
-        let rows = rows.into_iter().map(|row| TableRow::new(Arc::clone(&buffer), row)).collect();
+        let rows: Vec<TableRow> = rows.into_iter().map(|row| TableRow::new(Arc::clone(&buffer), row)).collect();
+        let rows = match &self.passed {
+            Some((schema, pass)) => pass.rows(schema, &rows)?,
+            None => rows,
+        };
         Ok(Some(CopyRows { rows, bytes }))
     }
 }

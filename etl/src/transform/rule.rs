@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use super::mask::Mask;
 use crate::schema::{TableName, TablePatterns};
 
 /// Which columns are passed on, and what tables and columns are called; by default all, as at the source.
@@ -22,6 +23,8 @@ pub struct TransformRule {
     pub columns: ColumnChoice,
     /// Their names.
     pub rename: TableRename,
+    /// Which of their rows; what is not given comes from the rules before.
+    pub filter: Option<String>,
 }
 
 /// Which columns of a table are passed on; what is not given comes from the rules before.
@@ -34,6 +37,11 @@ pub struct ColumnChoice {
     pub exclude: Option<Vec<String>>,
     /// Other names for some, by their names at the source.
     pub rename: Option<BTreeMap<String, String>>,
+    /// What stands in place of values, by the columns' names at the source: `redact`, `'null'`, `{ hash: <salt> }` or
+    /// `{ truncate: <characters> }`.
+    pub mask: Option<BTreeMap<String, Mask>>,
+    /// Columns more, of the type text, with the same value in every row.
+    pub add: Option<BTreeMap<String, String>>,
 }
 
 /// What a table is called at the destination; what is not given is as at the source.
@@ -52,6 +60,9 @@ pub(super) struct Chosen<'t> {
     pub(super) include: Option<&'t [String]>,
     pub(super) exclude: Option<&'t [String]>,
     pub(super) rename: Option<&'t BTreeMap<String, String>>,
+    pub(super) mask: Option<&'t BTreeMap<String, Mask>>,
+    pub(super) add: Option<&'t BTreeMap<String, String>>,
+    pub(super) filter: Option<&'t str>,
     pub(super) schema: Option<&'t str>,
     pub(super) table: Option<&'t str>,
     /// Whether a rule that names columns is for this table alone, so that a name that is none is a mistake.
@@ -62,10 +73,13 @@ impl Transform {
     pub(super) fn of(&self, table: &TableName) -> Chosen<'_> {
         let mut chosen = Chosen::default();
         for rule in self.rules.iter().filter(|rule| rule.tables.matches(table)) {
-            let ColumnChoice { include, exclude, rename } = &rule.columns;
+            let ColumnChoice { include, exclude, rename, mask, add } = &rule.columns;
             chosen.include = include.as_deref().or(chosen.include);
             chosen.exclude = exclude.as_deref().or(chosen.exclude);
             chosen.rename = rename.as_ref().or(chosen.rename);
+            chosen.mask = mask.as_ref().or(chosen.mask);
+            chosen.add = add.as_ref().or(chosen.add);
+            chosen.filter = rule.filter.as_deref().or(chosen.filter);
             chosen.schema = rule.rename.schema.as_deref().or(chosen.schema);
             chosen.table = rule.rename.table.as_deref().or(chosen.table);
             chosen.is_meant |= rule.tables.is_one();

@@ -3,9 +3,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::filter::Filter;
+use super::mask::Mask;
+use super::pass::{Pass, Passed};
 use super::rule::{Chosen, Transform};
 use crate::error::{ErrorKind, EtlError, EtlResult};
-use crate::schema::{Column, TableName, TablePatterns, TableSchema};
+use crate::schema::{Column, Kind, TableName, TablePatterns, TableSchema};
 
 /// What helps against an empty name.
 const NAMES: &str = "Write a name, or leave the key out";
@@ -17,11 +20,34 @@ pub(crate) struct Selection {
     pub(crate) wire: Arc<TableSchema>,
     /// As everything after the source knows it.
     pub(crate) schema: Arc<TableSchema>,
-    /// Which columns of `wire` are kept; `None`: all.
+    /// Which columns of `wire` are read; `None`: all.
     pub(crate) kept: Option<Box<[bool]>>,
+    /// What becomes of rows; `None`: they are passed on as they are read.
+    pub(crate) pass: Option<Arc<Pass>>,
 }
 
 impl Selection {
+    /// All of the table, as it is.
+    #[cfg(test)]
+    pub(crate) fn whole(schema: &Arc<TableSchema>) -> Self {
+        Self { wire: Arc::clone(schema), schema: Arc::clone(schema), kept: None, pass: None }
+    }
+
+    /// What rows are read as, before they are passed on.
+    pub(crate) fn read(&self) -> &Arc<TableSchema> {
+        self.pass.as_ref().map_or(&self.schema, |pass| &pass.read)
+    }
+
+    /// Whether rows are known by other keys than at the source.
+    pub(crate) fn masks_key(&self) -> bool {
+        self.pass.as_ref().is_some_and(|pass| pass.masks_key())
+    }
+
+    /// Says the same of rows that are passed on in the same way; nothing where they are as they are read.
+    pub(crate) fn print(&self) -> Option<String> {
+        self.pass.as_ref().map(|pass| pass.print())
+    }
+
     /// The columns that are read, as the source calls them.
     pub(crate) fn source_columns(&self) -> impl Iterator<Item = &Column> {
         let kept = self.kept.as_deref();
@@ -43,26 +69,26 @@ impl Transform {
     pub(crate) fn select(&self, wire: &TableSchema) -> EtlResult<Selection> {
         let chosen = self.of(&wire.name);
         chosen.expect_columns(wire)?;
-        let kept: Vec<bool> = wire.columns.iter().map(|column| chosen.keeps(&column.name)).collect();
-        if !kept.contains(&true) && !wire.columns.is_empty() {
+        let is_passed: Vec<bool> = wire.columns.iter().map(|column| chosen.keeps(&column.name)).collect();
+        if !is_passed.contains(&true) && !wire.columns.is_empty() {
             return Err(
                 wrong(wire, "every column of a table is left out").hint("Leave the table out of the publication")
             );
         }
-        let mut columns = Vec::new();
+        let filter = chosen.filter.map(|text| Filter::new(text, wire)).transpose()?;
+        let is_looked_at = |place: usize| filter.as_ref().is_some_and(|filter| filter.places.contains(&place));
+        let kept: Vec<bool> = (0..is_passed.len()).map(|place| is_passed[place] || is_looked_at(place)).collect();
+        // Where a column is among those that are read.
+        let read_at: Vec<usize> =
+            kept.iter().scan(0, |next, kept| Some(std::mem::replace(next, *next + usize::from(*kept)))).collect();
+        let mut draft = Draft { wire, columns: Vec::new(), passed: Vec::new() };
         let mut places = vec![None; kept.len()];
-        for (place, column) in wire.columns.iter().enumerate().filter(|(place, _)| kept[*place]) {
-            places[place] = u16::try_from(columns.len()).ok();
-            let name: Box<str> = chosen.name(&column.name).into();
-            if name.is_empty() {
-                return Err(wrong(wire, "a column gets an empty name").with("column", &column.name).hint(NAMES));
-            }
-            if columns.iter().any(|other: &Column| other.name == name) {
-                return Err(wrong(wire, "two columns of a table get one name")
-                    .with("column", name)
-                    .hint("Give another name in `columns.rename`, or leave one of the two out"));
-            }
-            columns.push(Column { name, ..column.clone() });
+        for (place, column) in wire.columns.iter().enumerate().filter(|(place, _)| is_passed[*place]) {
+            places[place] = u16::try_from(draft.columns.len()).ok();
+            draft.keep(column, chosen.name(&column.name), chosen.mask_of(&column.name), read_at[place])?;
+        }
+        for (name, text) in chosen.add.into_iter().flatten() {
+            draft.add(name, text)?;
         }
         let key = wire.key.iter().map(|place| places[usize::from(*place)].ok_or(*place));
         let key = key.collect::<Result<Box<[u16]>, u16>>().map_err(|place| {
@@ -75,9 +101,23 @@ impl Transform {
             return Err(wrong(wire, "a table gets an empty name").hint(NAMES));
         }
         let source_name = (name != wire.name).then(|| wire.name.clone());
+        let is_plain = filter.is_none() && draft.passed.iter().all(|passed| matches!(passed, Passed::As(_)));
+        let Draft { columns, passed, .. } = draft;
         let schema = TableSchema { name, source_name, columns: columns.into(), key, ..wire.clone() };
+        let pass = if is_plain {
+            None
+        } else {
+            let read = read_schema(wire, &kept, &read_at);
+            let filter = chosen.filter.map(|text| Filter::new(text, &read)).transpose()?;
+            Some(Arc::new(Pass {
+                read: Arc::new(read),
+                columns: passed.into(),
+                filter,
+                says: chosen.filter.map(Into::into),
+            }))
+        };
         let kept = kept.contains(&false).then(|| kept.into());
-        Ok(Selection { wire: Arc::new(wire.clone()), schema: Arc::new(schema), kept })
+        Ok(Selection { wire: Arc::new(wire.clone()), schema: Arc::new(schema), kept, pass })
     }
 
     /// What is passed on of all these tables.
@@ -101,7 +141,79 @@ impl Transform {
     }
 }
 
+/// The columns that are read, as the source has them.
+fn read_schema(wire: &TableSchema, kept: &[bool], read_at: &[usize]) -> TableSchema {
+    let columns = wire.columns.iter().zip(kept).filter(|(_, kept)| **kept).map(|(column, _)| column.clone());
+    let key = wire.key.iter().filter_map(|place| u16::try_from(read_at[usize::from(*place)]).ok());
+    TableSchema { columns: columns.collect(), key: key.collect(), ..wire.clone() }
+}
+
+/// The columns that are passed on, as far as they are put together.
+struct Draft<'w> {
+    wire: &'w TableSchema,
+    columns: Vec<Column>,
+    passed: Vec<Passed>,
+}
+
+impl Draft<'_> {
+    fn keep(&mut self, column: &Column, name: &str, mask: Option<&Mask>, read_at: usize) -> EtlResult<()> {
+        let masked = match mask {
+            None => Some(column.clone()),
+            Some(mask) => mask.column(column),
+        };
+        let Some(masked) = masked else {
+            return Err(wrong(self.wire, "only texts can be truncated")
+                .with("column", &column.name)
+                .with("type", &column.type_name)
+                .hint("Mask the column by `redact`, `{ hash: <salt> }` or `'null'`"));
+        };
+        let is_key = self.wire.key_columns().any(|key| key.name == column.name);
+        if is_key && mask.is_some_and(|mask| !mask.keeps_apart()) {
+            return Err(wrong(self.wire, "a column of the key is masked: rows could not be told apart")
+                .with("column", &column.name)
+                .hint("Mask it by `{ hash: <salt> }`, which gives different values for different values"));
+        }
+        self.passed.push(match mask {
+            Some(mask) => Passed::Masked(read_at, mask.clone()),
+            None => Passed::As(read_at),
+        });
+        self.name(Column { name: name.into(), ..masked })
+    }
+
+    /// A column that the source does not have.
+    fn add(&mut self, name: &str, text: &str) -> EtlResult<()> {
+        self.passed.push(Passed::Constant(text.into()));
+        self.name(Column {
+            name: name.into(),
+            attnum: 0,
+            type_oid: 25,
+            modifier: -1,
+            type_name: "text".into(),
+            kind: Kind::Text,
+            nullable: true,
+            fill: Some(text.into()),
+        })
+    }
+
+    fn name(&mut self, column: Column) -> EtlResult<()> {
+        if column.name.is_empty() {
+            return Err(wrong(self.wire, "a column gets an empty name").hint(NAMES));
+        }
+        if self.columns.iter().any(|other| other.name == column.name) {
+            return Err(wrong(self.wire, "two columns of a table get one name")
+                .with("column", &column.name)
+                .hint("Give another name in `columns.rename` or `columns.add`, or leave one of the two out"));
+        }
+        self.columns.push(column);
+        Ok(())
+    }
+}
+
 impl Chosen<'_> {
+    fn mask_of(&self, column: &str) -> Option<&Mask> {
+        self.mask.and_then(|mask| mask.get(column))
+    }
+
     fn keeps(&self, column: &str) -> bool {
         let names = |patterns: &[String]| patterns.iter().any(|pattern| TablePatterns::is_like(pattern, column));
         self.include.is_none_or(names) && !self.exclude.is_some_and(names)
@@ -117,7 +229,8 @@ impl Chosen<'_> {
             return Ok(());
         }
         let listed = [self.include, self.exclude].into_iter().flatten().flatten();
-        for name in listed.chain(self.rename.iter().flat_map(|rename| rename.keys())) {
+        let named = self.rename.iter().flat_map(|rename| rename.keys());
+        for name in listed.chain(named).chain(self.mask.iter().flat_map(|mask| mask.keys())) {
             if !wire.columns.iter().any(|column| TablePatterns::is_like(name, &column.name)) {
                 let columns: Vec<&str> = wire.columns.iter().map(|column| &*column.name).collect();
                 return Err(wrong(wire, "a rule names a column that the table does not publish")
@@ -164,7 +277,7 @@ mod tests {
     }
 
     fn rule(tables: &str, columns: ColumnChoice) -> TransformRule {
-        TransformRule { tables: TablePatterns::new([tables]), columns, rename: TableRename::default() }
+        TransformRule { tables: TablePatterns::new([tables]), columns, rename: TableRename::default(), filter: None }
     }
 
     fn names(list: &[&str]) -> Option<Vec<String>> {
