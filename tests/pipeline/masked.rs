@@ -66,19 +66,24 @@ fn transform() -> Transform {
 
 /// What is to be there, made by the server.
 async fn assert_masked(world: &World, client: &Client) {
-    client.batch_execute("CREATE EXTENSION IF NOT EXISTS pgcrypto").await.unwrap();
+    // HMAC (RFC 2104) by the server's own sha256; the salt is shorter than a block.
+    let pad = |byte: u8| {
+        let mut block = [byte; 64];
+        block.iter_mut().zip(SALT.bytes()).for_each(|(pad, salt)| *pad ^= salt);
+        block.to_vec()
+    };
     for (table, query) in [
         (
             "users",
-            "SELECT encode(hmac(email, $1, 'sha256'), 'hex'), left(name, 3), CASE WHEN age IS NOT NULL THEN '***' END, big, NULL, 'eu'
+            "SELECT encode(sha256($2 || sha256($1 || convert_to(email, 'UTF8'))), 'hex'), left(name, 3), CASE WHEN age IS NOT NULL THEN '***' END, big, NULL, 'eu'
                FROM users WHERE country = 'DE'",
         ),
         (
             "visits",
-            "SELECT encode(hmac(who, $1, 'sha256'), 'hex'), age::text, country FROM visits WHERE country IS NOT NULL OR age = 4",
+            "SELECT encode(sha256($2 || sha256($1 || convert_to(who, 'UTF8'))), 'hex'), age::text, country FROM visits WHERE country IS NOT NULL OR age = 4",
         ),
     ] {
-        let rows = client.query(query, &[&SALT]).await.unwrap();
+        let rows = client.query(query, &[&pad(0x36), &pad(0x5c)]).await.unwrap();
         let mut expected: Vec<TextRow> =
             rows.iter().map(|row| (0..row.len()).map(|column| row.get(column)).collect()).collect();
         expected.sort();

@@ -13,6 +13,7 @@ use etl::{CursorId, EtlResult, Lsn, Position};
 use harness::postgres::database;
 use tokio::sync::watch;
 
+use crate::publication::{find, until};
 use crate::running::{World, caught_up, stop};
 use crate::watched::{Call, Fault};
 
@@ -237,6 +238,8 @@ async fn r17_a_table_joins_after_all_that_the_main_cursor_has_written_heard_or_u
     world.destination.hold(Call::CopyRows);
     let running = world.start().await;
     world.destination.is_held(Call::CopyRows).await;
+    // A copy of it that has rows would be held too.
+    until("ready", &running, async || find(&running, "u").is_some_and(|u| u.phase == "ready")).await;
     while world.destination.told().iter().all(|told| told.cursor != CursorId::Main) {
         client.batch_execute("INSERT INTO u VALUES ('old')").await.unwrap();
         tokio::time::sleep(Duration::from_millis(50)).await;
