@@ -150,7 +150,26 @@ fn bind_all(inner: &[Expression], table: &TableSchema, places: &mut Vec<usize>) 
 
 /// Whether values are compared by more than being the same.
 fn has_order(kind: &Kind) -> bool {
-    !matches!(kind, Kind::Enum | Kind::Json | Kind::Jsonb | Kind::Array(_) | Kind::Other)
+    use Kind::{
+        Bool, Bytea, Date, Float4, Float8, Int2, Int4, Int8, Numeric, Oid, Text, Time, Timestamp, TimestampTz, Uuid,
+    };
+    matches!(
+        kind,
+        Bool | Int2
+            | Int4
+            | Int8
+            | Oid
+            | Float4
+            | Float8
+            | Numeric(_)
+            | Text
+            | Bytea
+            | Date
+            | Time
+            | Timestamp
+            | TimestampTz
+            | Uuid
+    )
 }
 
 /// A literal as a value of the kind; a date alone is midnight.
@@ -186,9 +205,12 @@ fn order(one: &Cell<'_>, other: &Cell<'_>) -> Decoded<Ordering> {
             one.cmp(other)
         }
         (Cell::Uuid(one), Cell::Uuid(other)) => one.cmp(other),
-        (Cell::Array(one), Cell::Array(other)) if one == other => Ordering::Equal,
-        (Cell::Array(_), Cell::Array(_)) => Ordering::Less,
-        _ => return Err(DecodeError::WrongType),
+        // What has no order here is the same, or is not.
+        (one, other) if std::mem::discriminant(one) != std::mem::discriminant(other) => {
+            return Err(DecodeError::WrongType);
+        }
+        (one, other) if one == other => Ordering::Equal,
+        _ => Ordering::Less,
     })
 }
 
