@@ -4,6 +4,7 @@
 //! test of its own. No server is needed. Cases call as the engine does: `startup`, `truncate_table`, copy chunks,
 //! batches, `shutdown`; rows are compared as Postgres writes them.
 
+mod amounts;
 mod changes;
 mod copies;
 mod failures;
@@ -142,4 +143,9 @@ cases! {
     any_history_in_any_cut_ends_in_the_same_state in history;
     positions_and_moves_are_stored_with_the_data in replay;
     schema_changes_are_followed_within_a_batch in shapes;
+    the_longest_names_are_kept_apart in amounts;
+    ten_tables_are_copied_at_once_and_written_together in amounts;
+    five_hundred_small_batches_arrive in amounts;
+    one_large_batch_arrives in amounts;
+    a_write_that_is_given_up_and_made_again_changes_nothing in amounts;
 }
