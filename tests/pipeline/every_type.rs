@@ -54,6 +54,32 @@ async fn every_value_of_every_type_is_exact_as_text() {
     arrives(true).await;
 }
 
+/// Postgres does not say that a type was altered.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_composite_whose_type_is_altered_goes_on_to_arrive() {
+    let Some(database) = database().await else { return };
+    let client = database.client().await;
+    client
+        .batch_execute(
+            "CREATE TYPE pair AS (a int, b text); CREATE TABLE t (id int PRIMARY KEY, p pair, ps pair[]);
+             INSERT INTO t VALUES (1, (1, 'x y'), ARRAY[(2, NULL)::pair]); CREATE PUBLICATION p FOR TABLE t",
+        )
+        .await
+        .unwrap();
+    let world = World::new(database.name(), &database.url());
+    let running = world.start().await;
+    caught_up(&running).await;
+    client.batch_execute("ALTER TYPE pair ADD ATTRIBUTE c interval, DROP ATTRIBUTE a").await.unwrap();
+    client
+        .batch_execute("INSERT INTO t VALUES (2, ('\"', '1 day -1 sec'), ARRAY[(NULL, '1 mon')::pair])")
+        .await
+        .unwrap();
+    client.batch_execute("DELETE FROM t WHERE id = 1").await.unwrap();
+    caught_up(&running).await;
+    world.assert_equal(&client, &["t"]).await;
+    stop(running).await;
+}
+
 /// What both sides write, row by row.
 async fn written(client: &Client, table: &Table) -> Vec<Vec<Option<String>>> {
     let query = format!("SELECT id, n, v, a, m, l, d, c, ca, da FROM public.{} ORDER BY id", table.name);

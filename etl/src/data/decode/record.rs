@@ -4,7 +4,7 @@ use super::quoted::{quote_from, take_part};
 use super::reader::Reader;
 use super::{DecodeError, Decoded, Element, missing, text_form};
 use crate::data::RawValue;
-use crate::schema::Attribute;
+use crate::schema::{Attribute, Kind};
 
 /// The attributes of a composite, one after the other: exactly as many as its type has, or an error before that.
 #[derive(Debug, Clone)]
@@ -78,24 +78,32 @@ impl<'a, 'k> Iterator for Fields<'a, 'k> {
     }
 }
 
-/// Writes a composite as the server does.
-pub(super) fn write_composite(attributes: &[Attribute], raw: RawValue<'_>, out: &mut String) -> Decoded<()> {
-    let mut scratch = Vec::new();
+/// Writes a composite as the server does. Each value says which type it has, so that a type that was altered since does
+/// no harm unless it has got an attribute of a type that is not known.
+pub(super) fn write_composite(attributes: &[Attribute], bytes: &[u8], out: &mut String) -> Decoded<()> {
+    let mut reader = Reader(bytes);
     out.push('(');
-    for (place, field) in composite(attributes, raw)?.enumerate() {
-        let (attribute, field) = field?;
+    for place in 0..reader.count(8)? {
         if place > 0 {
             out.push(',');
         }
-        match field.resolve(&mut scratch) {
-            RawValue::Null => {}
-            value => {
-                let start = out.len();
-                text_form::write_text(&attribute.kind, value, out)?;
-                quote_from(start, b"(),", out);
-            }
+        let (type_oid, value) = (reader.u32()?, reader.value()?);
+        if value == RawValue::Null {
+            continue;
         }
+        let start = out.len();
+        match attributes.get(place).filter(|attribute| attribute.type_oid == type_oid) {
+            Some(attribute) => text_form::write_text(&attribute.kind, value, out)?,
+            None => text_form::write_text(&kind_of(attributes, type_oid)?, value, out)?,
+        }
+        quote_from(start, b"(),", out);
     }
     out.push(')');
-    Ok(())
+    reader.end()
+}
+
+#[cold]
+fn kind_of(attributes: &[Attribute], type_oid: u32) -> Decoded<Kind> {
+    let known = attributes.iter().find(|attribute| attribute.type_oid == type_oid).map(|known| known.kind.clone());
+    known.or_else(|| Kind::of_builtin(type_oid, -1)).ok_or(DecodeError::Altered)
 }

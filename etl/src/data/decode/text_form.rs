@@ -68,7 +68,7 @@ fn write_rarer(kind: &Kind, bytes: &[u8], out: &mut String) -> Decoded<()> {
         Kind::TsQuery => text_search::write_ts_query(bytes, out)?,
         Kind::Range(element) => range::write_range(element, range::range(raw)?, out)?,
         Kind::Multirange(element) => range::write_multirange(element, raw, out)?,
-        Kind::Composite(attributes) => record::write_composite(attributes, raw, out)?,
+        Kind::Composite(attributes) => record::write_composite(attributes, bytes, out)?,
         Kind::Hstore => hstore::write_hstore(raw, out)?,
         Kind::Vector(_) => vector::write_numbers(vector::vector(raw)?, out)?,
         Kind::HalfVector(_) => vector::write_numbers(half_vector(raw)?, out)?,
