@@ -11,8 +11,8 @@ use etl::data::{Event, TableRow};
 use etl::destination::{Batch, Capabilities, CopyChunk, Destination, TableChange};
 use etl::error::{ErrorKind, EtlError, EtlResult};
 use etl::retry::{RetryPolicy, retry};
-use etl::schema::{TableId, TableSchema};
-use etl::store::SharedStore;
+use etl::schema::{TableId, TableName, TableSchema};
+use etl::store::{Phase, SharedStore};
 use etl::{CursorId, Lsn, Position};
 use tokio::sync::Mutex as AsyncMutex;
 
@@ -20,7 +20,7 @@ use crate::blame::Touched;
 use crate::metadata_columns::ChangeType;
 use crate::plan::{Planned, plan};
 use crate::table_rules::TableRules;
-use crate::target_tables::{Current, TargetTables};
+use crate::target_tables::{Current, KnownTable, TargetTables};
 use crate::write_mode::OnSchemaChange;
 use crate::writer::{BatchRows, KeyedChanges, StampedRow, Step, TableBatch, TableWriter, TargetTable, WriteUnit};
 
@@ -75,25 +75,32 @@ impl<W: TableWriter> TableDestination<W> {
         self.stored.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Learns the names of all tables where one is not known yet.
-    async fn meet(&self, ids: impl Iterator<Item = TableId>) -> EtlResult<()> {
+    /// Learns the names of all tables where one is not known yet, or has changed.
+    async fn meet(&self, mut tables: impl Iterator<Item = (TableId, Option<&TableName>)>) -> EtlResult<()> {
         self.recall_kept().await?;
-        let unknown: Vec<TableId> = ids.filter(|id| !self.tables().knows(*id)).collect();
-        if unknown.is_empty() {
-            return Ok(());
-        }
-        let mut ids: Vec<TableId> = self.store.table_states().await?.into_iter().map(|(id, _)| id).collect();
-        ids.extend(unknown);
+        let is_new = |(id, name)| (!self.tables().knows(id, name)).then_some(id);
+        let Some(first) = tables.find_map(is_new) else { return Ok(()) };
+        let new: Vec<TableId> = std::iter::once(first).chain(tables.filter_map(is_new)).collect();
+        let states = self.store.table_states().await?;
+        let mut ids: Vec<TableId> = states.iter().map(|(id, _)| *id).chain(new).collect();
         ids.sort_unstable();
         ids.dedup();
-        let mut names = Vec::with_capacity(ids.len());
+        let mut known = Vec::with_capacity(ids.len());
         for id in ids {
             let kept = self.tables().kept_of(id).cloned();
             if let Some(schema) = kept.map_or(self.store.schema_at(id, END).await?, Some) {
-                names.push((id, schema.name.clone()));
+                let is_gone = states.iter().any(|(state, at)| *state == id && at.phase == Phase::Removed);
+                known.push(KnownTable { id, name: schema.name.clone(), since: schema.since, is_gone });
             }
         }
-        self.tables().learn(names);
+        let misnamed = self.tables().learn(known);
+        if misnamed.is_empty() {
+            return Ok(());
+        }
+        // They get their names, and keep their rows.
+        let steps: Vec<Step> = misnamed.iter().map(|current| Step::Ensure(Arc::clone(&current.table))).collect();
+        self.writer.apply(WriteUnit { steps, batch: None, stored: None, chunk: None }).await?;
+        self.tables().settle(misnamed);
         Ok(())
     }
 
@@ -142,7 +149,7 @@ impl<W: TableWriter> TableDestination<W> {
 
     /// Writes what is new in the events.
     async fn write(&self, batch: Option<&Batch>, events: &[Event]) -> EtlResult<()> {
-        self.meet(events.iter().flat_map(|event| event.table_ids().iter().copied())).await?;
+        self.meet(events.iter().flat_map(named)).await?;
         let schemas = self.unmet(events).await?;
         let parts = if self.writer.alters_first() { parts(batch, events) } else { vec![(batch.cloned(), events)] };
         for (batch, events) in parts {
@@ -225,7 +232,7 @@ impl<W: TableWriter> TableDestination<W> {
     }
 
     async fn copy(&self, table: TableId, chunk: Option<CopyChunk>, rows: Vec<TableRow>) -> EtlResult<()> {
-        self.meet(std::iter::once(table)).await?;
+        self.meet(std::iter::once((table, None))).await?;
         let schema = match rows.first() {
             Some(row) => Arc::clone(row.schema()),
             None => self.schema(table, END).await?,
@@ -256,9 +263,9 @@ impl<W: TableWriter> TableDestination<W> {
     }
 
     async fn reset(&self, table: TableId) -> EtlResult<()> {
-        self.meet(std::iter::once(table)).await?;
         // What cannot be named was never written.
         let Some(schema) = self.store.schema_at(table, END).await? else { return Ok(()) };
+        self.meet(std::iter::once((table, Some(&schema.name)))).await?;
         // As it is to be from now on: one that was met before may have had another shape.
         let target = self.anew(&schema).await?;
         self.tables().forget(table);
@@ -276,6 +283,15 @@ impl<W: TableWriter> TableDestination<W> {
         }
         Ok(self.tables().make(schema).table)
     }
+}
+
+/// The tables of an event, and what they are called where it says so.
+fn named(event: &Event) -> impl Iterator<Item = (TableId, Option<&TableName>)> {
+    let name = match event {
+        Event::Relation { new, .. } => Some(&new.name),
+        _ => None,
+    };
+    event.table_ids().iter().map(move |id| (*id, name))
 }
 
 /// Copied rows that take the place of older ones.

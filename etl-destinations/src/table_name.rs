@@ -77,6 +77,12 @@ impl NameRules {
         TableName { schema: mapped.schema, name }
     }
 
+    /// The name of a table whose own another one has at the source by now.
+    pub(crate) fn map_aside(&self, id: TableId, name: &TableName) -> TableName {
+        let mapped = self.map_both(name);
+        TableName { name: self.with_suffix(&mapped.name, &id.to_string()), schema: mapped.schema }
+    }
+
     /// The columns' names in the destination, in their order. The metadata columns keep theirs; what comes to a
     /// name that is taken gets a number as a suffix.
     pub fn map_columns(&self, schema: &TableSchema, metadata: Option<&MetadataColumns>) -> Box<[Box<str>]> {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use etl::Position;
 use etl::schema::{TableId, TableName, TableSchema};
 
 use crate::kept_shape::{Fit, Kept, unchanged, widened};
@@ -11,6 +12,24 @@ use crate::table_rules::TableRules;
 use crate::write_mode::OnSchemaChange;
 use crate::writer::TargetTable;
 
+/// A table that goes to the destination, or went there.
+#[derive(Debug, Clone)]
+pub(crate) struct KnownTable {
+    pub(crate) id: TableId,
+    pub(crate) name: TableName,
+    /// Since when it has the name.
+    pub(crate) since: Position,
+    /// Whether it is gone at the source, or not published any more.
+    pub(crate) is_gone: bool,
+}
+
+impl KnownTable {
+    /// Who has a name at the source: whoever came to it last.
+    fn rank(&self) -> (bool, Position, TableId) {
+        (!self.is_gone, self.since, self.id)
+    }
+}
+
 /// The destination's tables, as far as they were written to.
 #[derive(Debug)]
 pub(crate) struct TargetTables {
@@ -18,6 +37,8 @@ pub(crate) struct TargetTables {
     names: NameRules,
     /// The source's names of all tables; they decide who gets a name that several come to.
     known: Vec<(TableId, TableName)>,
+    /// Tables whose name another one has at the source by now, until it is known which one they have.
+    nameless: Vec<(TableId, TableName)>,
     current: HashMap<TableId, Current>,
     /// What tables have whose policy does not follow every change; nothing until it was read.
     kept: Option<HashMap<TableId, Arc<TableSchema>>>,
@@ -40,9 +61,16 @@ impl Current {
     }
 }
 
+impl Current {
+    /// The same under another name.
+    fn called(&self, name: TableName) -> Self {
+        Self { table: Arc::new(TargetTable { name, ..TargetTable::clone(&self.table) }), ..self.clone() }
+    }
+}
+
 impl TargetTables {
     pub(crate) fn new(rules: TableRules, names: NameRules) -> Self {
-        Self { rules, names, known: Vec::new(), current: HashMap::new(), kept: None }
+        Self { rules, names, known: Vec::new(), nameless: Vec::new(), current: HashMap::new(), kept: None }
     }
 
     /// What follows a change of the table's shape.
@@ -50,14 +78,38 @@ impl TargetTables {
         self.rules.of(schema.source_name()).on_schema_change
     }
 
-    /// Whether the table's name is among those that tables are named by.
-    pub(crate) fn knows(&self, table: TableId) -> bool {
-        self.known.iter().any(|(id, _)| *id == table)
+    /// Whether the table is named by what is known; `name` is the one that it has now, where that may be another.
+    pub(crate) fn knows(&self, table: TableId, name: Option<&TableName>) -> bool {
+        let is_it = |(id, known): &&(TableId, TableName)| *id == table && name.is_none_or(|name| name == known);
+        self.known.iter().chain(&self.nameless).any(|known| is_it(&known))
     }
 
-    /// The names of all tables from now on.
-    pub(crate) fn learn(&mut self, names: Vec<(TableId, TableName)>) {
-        self.known = names;
+    /// The names of all tables from now on. Returns those that are in the destination under another one.
+    pub(crate) fn learn(&mut self, tables: Vec<KnownTable>) -> Vec<Current> {
+        let has_name = |table: &KnownTable| {
+            let mut same = tables.iter().filter(|other| other.name == table.name);
+            !same.any(|other| other.rank() > table.rank())
+        };
+        let (named, others): (Vec<_>, Vec<_>) = tables.iter().partition(|table| has_name(table));
+        let pair = |table: &KnownTable| (table.id, table.name.clone());
+        self.known = named.into_iter().map(pair).collect();
+        self.nameless = others.into_iter().filter(|table| !table.is_gone).map(pair).collect();
+        let is_gone = |id: TableId| tables.iter().any(|table| table.id == id && table.is_gone);
+        self.current.retain(|id, _| !is_gone(*id));
+        // A table that is about to be told of another name gets that one.
+        let is_settled = |current: &&Current| self.knows(current.table.id, Some(&current.table.source.name));
+        let settled = self.current.values().filter(is_settled);
+        let named = settled.map(|current| (current, self.name(&current.table.source)));
+        let misnamed = named.filter(|(current, name)| current.table.name != *name);
+        misnamed.map(|(current, name)| current.called(name)).collect()
+    }
+
+    fn name(&self, schema: &TableSchema) -> TableName {
+        // A shape of before may have a name that another table has by now.
+        if self.known.iter().any(|(id, name)| *id != schema.id && *name == schema.name) {
+            return self.names.map_aside(schema.id, &schema.name);
+        }
+        self.names.map_table(schema.id, &schema.name, &self.known)
     }
 
     /// What tables have that do not follow every change, once it is known.
@@ -110,7 +162,7 @@ impl TargetTables {
         let settings = self.rules.of(source.source_name());
         TargetTable {
             id: shape.id,
-            name: self.names.map_table(shape.id, &shape.name, &self.known),
+            name: self.name(shape),
             columns: self.names.map_columns(shape, settings.metadata.as_deref()),
             write_mode: settings.write_mode,
             metadata: settings.metadata,

@@ -1,11 +1,14 @@
 //! Which statements make and change a table? Types, names, and what follows a schema change.
 
+use std::sync::Arc;
+
 use duckdb::Connection;
 use etl::error::{ErrorKind, EtlError, EtlResult};
 use etl::schema::{Attribute, Column, Kind, SchemaChange, TableName};
 
 use super::error::DuckDbResult;
 use super::ledger;
+use super::places::Tables;
 use crate::columnar::is_struct;
 use crate::write_mode::WriteMode;
 use crate::writer::{FilledColumn, TargetTable};
@@ -89,14 +92,14 @@ pub(super) fn exists(connection: &Connection, name: &TableName) -> EtlResult<boo
 ///
 /// # Errors
 /// `DestinationRejected` when there is a table of that name that was made by somebody else.
-pub(super) fn ensure(connection: &Connection, table: &TargetTable) -> EtlResult<()> {
+pub(super) fn ensure(connection: &Connection, tables: Tables<'_>, table: &TargetTable) -> EtlResult<()> {
     if table.write_mode == WriteMode::SoftDelete && table.metadata.is_none() {
         return Err(EtlError::new(ErrorKind::Config, "without metadata columns a deleted row cannot be marked")
             .with("table", &table.name)
             .hint("Use another `write_mode`, or leave `metadata` on"));
     }
-    if exists(connection, &table.name)? {
-        return ledger::expect_own_table(connection, &table.name);
+    if tables.settle(connection, table)? {
+        return Ok(());
     }
     let name = quoted_table(&table.name);
     let mut columns: Vec<String> =
@@ -111,7 +114,7 @@ pub(super) fn ensure(connection: &Connection, table: &TargetTable) -> EtlResult<
         sql.push_str(&comment(&name, column, of));
     }
     run(connection, &sql, "create a table", &table.name)?;
-    ledger::own_table(connection, &table.name)
+    ledger::own_table(connection, tables.owner, table.id, &table.name)
 }
 
 /// The source's type, for those that DuckDB has no type for, and for whoever wonders.
@@ -121,11 +124,19 @@ fn comment(table: &str, name: &str, column: &Column) -> String {
 }
 
 /// Changes the table as the source's was changed.
-pub(super) fn alter(connection: &Connection, table: &TargetTable, change: &SchemaChange) -> EtlResult<()> {
+pub(super) fn alter(
+    connection: &Connection,
+    tables: Tables<'_>,
+    table: &Arc<TargetTable>,
+    change: &SchemaChange,
+) -> EtlResult<()> {
+    if let SchemaChange::RenameTable { .. } = change {
+        return tables.settle(connection, table).map(drop);
+    }
+    let table = &tables.found(connection, table)?;
     let name = quoted_table(&table.name);
     let has = |column: &str| has_column(connection, &table.name, column);
     let sql = match change {
-        SchemaChange::RenameTable { from, to } => return rename(connection, from, to),
         SchemaChange::DropColumn(column) if has(&column.name)? => {
             format!("ALTER TABLE {name} DROP COLUMN {}", quoted(&column.name))
         }
@@ -171,28 +182,6 @@ pub(super) fn fill(connection: &Connection, table: &TargetTable, columns: &[Fill
     let values: Vec<String> = columns.iter().map(value).collect();
     let sql = format!("UPDATE {} SET {}", quoted_table(&table.name), values.join(", "));
     run(connection, &sql, "fill columns", &table.name)
-}
-
-fn rename(connection: &Connection, from: &TableName, to: &TableName) -> EtlResult<()> {
-    if !exists(connection, from)? {
-        return Ok(());
-    }
-    if exists(connection, to)? {
-        return Err(EtlError::new(ErrorKind::DestinationRejected, "a renamed table finds its new name taken")
-            .with("table", from)
-            .with("new name", to)
-            .hint("Move the other table away, then start again"));
-    }
-    let (old, new) = (quoted_table(from), quoted_table(to));
-    let sql = if from.schema == to.schema {
-        format!("ALTER TABLE {old} RENAME TO {}", quoted(&to.name))
-    } else {
-        let schema = quoted(&to.schema);
-        format!("CREATE SCHEMA IF NOT EXISTS {schema}; CREATE TABLE {new} AS FROM {old}; DROP TABLE {old}")
-    };
-    run(connection, &sql, "rename a table", from)?;
-    ledger::disown_table(connection, from)?;
-    ledger::own_table(connection, to)
 }
 
 fn has_column(connection: &Connection, table: &TableName, column: &str) -> EtlResult<bool> {

@@ -16,7 +16,9 @@ const LAYOUT: &str = "
     CREATE TABLE IF NOT EXISTS _etl.chunks (
         owner VARCHAR, table_id UINTEGER, generation UBIGINT, chunk UBIGINT,
         PRIMARY KEY (owner, table_id, generation, chunk));
-    CREATE TABLE IF NOT EXISTS _etl.tables (schema_name VARCHAR, table_name VARCHAR);
+    CREATE TABLE IF NOT EXISTS _etl.tables (schema_name VARCHAR, table_name VARCHAR, owner VARCHAR, table_id UINTEGER);
+    ALTER TABLE _etl.tables ADD COLUMN IF NOT EXISTS owner VARCHAR;
+    ALTER TABLE _etl.tables ADD COLUMN IF NOT EXISTS table_id UINTEGER;
 ";
 
 /// Makes the schema where it is missing.
@@ -113,10 +115,44 @@ pub(super) fn forget(connection: &Connection, owner: &str, table: TableId) -> Et
     Ok(())
 }
 
-/// Notes that a table was made here.
-pub(super) fn own_table(connection: &Connection, name: &TableName) -> EtlResult<()> {
-    let sql = "INSERT INTO _etl.tables VALUES (?, ?)";
-    connection.execute(sql, [&*name.schema, &*name.name]).or_duckdb("note a table").map(drop)
+/// What a table that was made here is written from.
+#[derive(Debug, Default)]
+pub(super) struct Holder {
+    pub(super) owner: Option<String>,
+    pub(super) table: Option<TableId>,
+}
+
+/// Notes where a table is that was made here.
+pub(super) fn own_table(connection: &Connection, owner: &str, id: TableId, name: &TableName) -> EtlResult<()> {
+    disown_table(connection, name)?;
+    connection
+        .execute("DELETE FROM _etl.tables WHERE owner = ? AND table_id = ?", params![owner, id.0])
+        .or_duckdb("forget a table")?;
+    let sql = "INSERT INTO _etl.tables (schema_name, table_name, owner, table_id) VALUES (?, ?, ?, ?)";
+    connection.execute(sql, params![&*name.schema, &*name.name, owner, id.0]).or_duckdb("note a table").map(drop)
+}
+
+/// Where the rows of a table are.
+pub(super) fn place(connection: &Connection, owner: &str, id: TableId) -> EtlResult<Option<TableName>> {
+    let query = "SELECT schema_name, table_name FROM _etl.tables WHERE owner = ? AND table_id = ?";
+    let found = connection.query_row(query, params![owner, id.0], |row| {
+        Ok(TableName::new(row.get::<_, String>(0)?, row.get::<_, String>(1)?))
+    });
+    found.optional().or_duckdb("look for a table")
+}
+
+/// What the table of this name is written from, as far as that is known.
+///
+/// # Errors
+/// `DestinationRejected` where somebody else made it.
+pub(super) fn holder(connection: &Connection, name: &TableName) -> EtlResult<Holder> {
+    expect_own_table(connection, name)?;
+    let query = "SELECT owner, table_id FROM _etl.tables \
+                  WHERE lower(schema_name) = lower(?) AND lower(table_name) = lower(?)";
+    let found = connection.query_row(query, [&*name.schema, &*name.name], |row| {
+        Ok(Holder { owner: row.get(0)?, table: row.get::<_, Option<u32>>(1)?.map(TableId) })
+    });
+    found.optional().or_duckdb("look for a table").map(Option::unwrap_or_default)
 }
 
 /// Forgets that a table was made here.
@@ -129,7 +165,7 @@ pub(super) fn disown_table(connection: &Connection, name: &TableName) -> EtlResu
 ///
 /// # Errors
 /// `DestinationRejected` where somebody else made it.
-pub(super) fn expect_own_table(connection: &Connection, name: &TableName) -> EtlResult<()> {
+fn expect_own_table(connection: &Connection, name: &TableName) -> EtlResult<()> {
     let query = "SELECT count(*) FROM _etl.tables WHERE lower(schema_name) = lower(?) AND lower(table_name) = lower(?)";
     let found: i64 =
         connection.query_row(query, [&*name.schema, &*name.name], |row| row.get(0)).or_duckdb("look for a table")?;

@@ -15,6 +15,8 @@ mod keyless;
 #[cfg(feature = "duckdb")]
 mod ledger;
 #[cfg(feature = "duckdb")]
+mod places;
+#[cfg(feature = "duckdb")]
 mod rows;
 #[cfg(feature = "duckdb")]
 mod unit;

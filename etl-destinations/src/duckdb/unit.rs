@@ -7,6 +7,7 @@ use etl::error::EtlResult;
 
 use super::ddl::{self, quoted, quoted_table, run};
 use super::error::DuckDbResult;
+use super::places::Tables;
 use super::rows::{LIMITS, append};
 use super::{keyed, keyless, ledger};
 use crate::columnar::ArrowTable;
@@ -32,7 +33,8 @@ pub(super) fn in_transaction<T>(
 }
 
 /// Applies the unit within the open transaction.
-pub(super) fn apply(connection: &Connection, owner: &str, unit: &WriteUnit) -> EtlResult<()> {
+pub(super) fn apply(connection: &Connection, tables: Tables<'_>, unit: &WriteUnit) -> EtlResult<()> {
+    let owner = tables.owner;
     if let Some((table, chunk)) = unit.chunk
         && !unit.steps.iter().all(|step| matches!(step, Step::Ensure(_)))
         && !ledger::note_chunk(connection, owner, table, chunk)?
@@ -44,11 +46,14 @@ pub(super) fn apply(connection: &Connection, owner: &str, unit: &WriteUnit) -> E
     }
     for step in &unit.steps {
         match step {
-            Step::Ensure(table) => ddl::ensure(connection, table)?,
-            Step::Alter(table, change) => ddl::alter(connection, table, change)?,
-            Step::Fill(table, columns) => ddl::fill(connection, table, columns)?,
-            Step::Truncate(tables) => tables.iter().try_for_each(|table| truncate(connection, table))?,
-            Step::Write(rows) => write(connection, rows).map_err(|error| match error.context("table") {
+            Step::Ensure(table) => ddl::ensure(connection, tables, table)?,
+            Step::Alter(table, change) => ddl::alter(connection, tables, table, change)?,
+            Step::Fill(table, columns) => ddl::fill(connection, &*tables.found(connection, table)?, columns)?,
+            Step::Truncate(all) => all.iter().try_for_each(|truncated| {
+                let table = tables.found(connection, &truncated.table)?;
+                truncate(connection, &Truncated { table, ..truncated.clone() })
+            })?,
+            Step::Write(rows) => write(connection, tables, rows).map_err(|error| match error.context("table") {
                 None => error.with("table", &rows.table.name),
                 Some(_) => error,
             })?,
@@ -60,7 +65,8 @@ pub(super) fn apply(connection: &Connection, owner: &str, unit: &WriteUnit) -> E
     }
 }
 
-fn write(connection: &Connection, TableBatch { table, rows }: &TableBatch) -> EtlResult<()> {
+fn write(connection: &Connection, tables: Tables<'_>, TableBatch { table, rows }: &TableBatch) -> EtlResult<()> {
+    let table = &tables.found(connection, table)?;
     let arrow = || ArrowTable::new(table, LIMITS);
     match rows {
         BatchRows::Copied { rows, position, at } => {
@@ -95,12 +101,11 @@ fn truncate(connection: &Connection, Truncated { table, position, at }: &Truncat
 }
 
 /// Empties the table and forgets what is stored about it; drops it where its shape is another now.
-pub(super) fn reset(connection: &Connection, owner: &str, table: &Arc<TargetTable>) -> EtlResult<()> {
-    ledger::forget(connection, owner, table.id)?;
-    if !ddl::exists(connection, &table.name)? {
+pub(super) fn reset(connection: &Connection, tables: Tables<'_>, table: &Arc<TargetTable>) -> EtlResult<()> {
+    ledger::forget(connection, tables.owner, table.id)?;
+    if !tables.begin_anew(connection, table)? {
         return Ok(());
     }
-    ledger::expect_own_table(connection, &table.name)?;
     let name = quoted_table(&table.name);
     if ddl::is_in_shape(connection, table)? {
         return run(connection, &format!("DELETE FROM {name}"), "empty a table", &table.name);

@@ -1,6 +1,6 @@
 //! How is a DuckDB file written to? By connections of one process, each used by one unit at a time.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,12 +10,13 @@ use duckdb::{Config, Connection};
 use etl::destination::Capabilities;
 use etl::error::{ErrorKind, EtlError, EtlResult, ResultExt};
 use etl::schema::TableId;
-use etl::store::SharedStore;
+use etl::store::{Phase, SharedStore};
 use etl::{CursorId, Position};
 use tokio::sync::{OwnedRwLockReadGuard, RwLock as AsyncRwLock};
 
 use super::config::DuckDbConfig;
 use super::error::{DuckDbResult, is_given_up};
+use super::places::Tables;
 use super::{ledger, unit};
 use crate::table_destination::TableDestination;
 use crate::table_name::{Case, NameRules};
@@ -142,6 +143,12 @@ impl DuckDb {
         done.map_err(|error| error.with("file", self.config.path.display()))
     }
 
+    /// Tables that are gone at the source, or not published any more.
+    async fn gone(&self) -> EtlResult<HashSet<TableId>> {
+        let states = self.store.table_states().await?;
+        Ok(states.into_iter().filter(|(_, state)| state.phase == Phase::Removed).map(|(id, _)| id).collect())
+    }
+
     fn times_emptied(&self, table: TableId) -> u64 {
         lock(&self.emptied).get(&table).copied().unwrap_or_default()
     }
@@ -238,6 +245,7 @@ impl TableWriter for DuckDb {
         let begun = table.map(|table| self.times_emptied(table));
         let emptied = Arc::clone(&self.emptied);
         let shapes = unit.steps.iter().any(|step| matches!(step, Step::Ensure(_) | Step::Alter(..) | Step::Fill(..)));
+        let gone = if shapes { self.gone().await? } else { HashSet::new() };
         self.run(shapes, move |connection, owner| {
             if table.map(|table| lock(&emptied).get(&table).copied().unwrap_or_default()) != begun {
                 return Err(EtlError::new(
@@ -245,15 +253,15 @@ impl TableWriter for DuckDb {
                     "the table is copied anew: this chunk belongs to the copy before",
                 ));
             }
-            unit::apply(connection, owner, &unit)
+            unit::apply(connection, Tables { owner, gone: &gone }, &unit)
         })
         .await
     }
 
     async fn reset(&self, table: &Arc<TargetTable>) -> EtlResult<()> {
-        let table = Arc::clone(table);
+        let (table, gone) = (Arc::clone(table), self.gone().await?);
         *lock(&self.emptied).entry(table.id).or_default() += 1;
-        self.run(true, move |connection, owner| unit::reset(connection, owner, &table)).await
+        self.run(true, move |connection, owner| unit::reset(connection, Tables { owner, gone: &gone }, &table)).await
     }
 
     async fn check_connection(&self) -> EtlResult<()> {
