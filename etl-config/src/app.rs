@@ -7,7 +7,7 @@ use std::time::Duration;
 use etl::pipeline::{Ack, BatchSettings, CopySettings, QuarantineSettings, Settings};
 use etl::postgres::{ChannelBinding, KeepaliveOptions, TargetSession, TlsOptions};
 use etl::relay::RelaySettings;
-use etl::source::WalGuard;
+use etl::source::{OnPartitionGone, WalGuard};
 use etl::{ByteSize, Secret};
 use etl_destinations::registry::DestinationConfig;
 use etl_destinations::table_rules::RuleSettings;
@@ -131,6 +131,9 @@ pub struct PostgresConfig {
     /// partitions, rewrites. Default 2s.
     #[serde(with = "etl::duration::optional")]
     pub watch_every: Option<Duration>,
+    /// What becomes of the rows of a partition that was detached, dropped or emptied by itself, where the table is
+    /// published by its root: they go, by a new copy of the table, or stay.
+    pub on_partition_gone: OnPartitionGone,
     /// Whether standbys get a copy of the slot, so that the stream goes on after a failover; from version 17 on. Default:
     /// a slot that is there stays as it is.
     pub failover: Option<bool>,

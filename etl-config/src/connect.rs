@@ -143,6 +143,7 @@ impl PostgresConfig {
         source.streaming = self.streaming.unwrap_or(source.streaming);
         source.heartbeat = self.heartbeat;
         source.watch_every = self.watch_every.unwrap_or(source.watch_every);
+        source.on_partition_gone = self.on_partition_gone;
         source.failover = self.failover;
         source.wal_guard.clone_from(&self.wal_guard);
         Ok(source)

@@ -2,6 +2,7 @@
 
 mod added;
 mod changed;
+mod named;
 mod partitions;
 mod removed;
 
@@ -70,7 +71,7 @@ pub(crate) async fn until(what: &str, running: &RunningPipeline, mut is_so: impl
 }
 
 /// Waits until the tables are as at the source, and stay so.
-async fn equal(world: &World, running: &RunningPipeline, client: &Client, tables: &[&str]) {
+pub(crate) async fn equal(world: &World, running: &RunningPipeline, client: &Client, tables: &[&str]) {
     until("equal", running, async || world.is_equal(client, tables).await).await;
     caught_up(running).await;
     world.assert_equal(client, tables).await;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use etl::destination::{Destination, MemoryDestination, TextRow};
 use etl::pipeline::{BatchSettings, CopySettings, Pipeline, RunningPipeline, Settings};
 use etl::schema::TableId;
-use etl::source::{SourceConfig, WalGuard};
+use etl::source::{OnPartitionGone, SourceConfig, WalGuard};
 use etl::store::{MemoryStore, SharedStore};
 use etl::transform::Transform;
 use etl::{ByteSize, ErrorKind, Lsn};
@@ -33,6 +33,7 @@ pub(crate) struct World {
     /// In place of the publication `p`.
     pub(crate) tables: Vec<String>,
     pub(crate) watch_every: Duration,
+    pub(crate) on_partition_gone: OnPartitionGone,
     dir: tempfile::TempDir,
 }
 
@@ -64,6 +65,7 @@ impl World {
             wal_guard: WalGuard::default(),
             tables: Vec::new(),
             watch_every: Duration::from_millis(300),
+            on_partition_gone: OnPartitionGone::Resync,
             dir: tempfile::tempdir().unwrap(),
         }
     }
@@ -81,6 +83,7 @@ impl World {
         source.publication = self.tables.is_empty().then(|| "p".to_owned());
         source.tables.clone_from(&self.tables);
         source.watch_every = self.watch_every;
+        source.on_partition_gone = self.on_partition_gone;
         source.failover = self.failover;
         source.wal_guard.clone_from(&self.wal_guard);
         Pipeline::builder(&self.id, source)

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use etl::ErrorKind;
 use etl::postgres::ConnectOptions;
+use etl::schema::TableId;
 use etl::source::SourceConfig;
 use etl::store::PostgresStore;
+use etl::{ErrorKind, Lsn, Position};
 use harness::postgres::{Database, database};
 
 use crate::running::{World, caught_up, stop};
@@ -76,4 +77,27 @@ async fn a_publication_with_the_state_in_it_is_refused_and_an_own_one_leaves_it_
     let names: Vec<String> = running.handle().status().tables.iter().map(|table| table.name.to_string()).collect();
     assert_eq!(names, ["public.t"]);
     stop(running).await;
+}
+
+#[tokio::test]
+async fn old_shapes_are_forgotten_once_what_came_in_them_is_durable() {
+    let (Some(source), Some(state)) = (database().await, database().await) else { return };
+    let client = source.client().await;
+    let sql = "CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1); CREATE PUBLICATION p FOR ALL TABLES";
+    client.batch_execute(sql).await.unwrap();
+    let id = TableId(client.query_one("SELECT 't'::regclass::oid", &[]).await.unwrap().get(0));
+    let mut world = World::new("old_shapes", &source.url());
+    world.store = store(&state, "old_shapes").await;
+    let running = world.start().await;
+    caught_up(&running).await;
+    let columns = async |at| world.store.schema_at(id, at).await.unwrap().map(|schema| schema.columns.len());
+    assert_eq!(columns(Position::ZERO).await, Some(1));
+    for added in ["a", "b", "c"] {
+        let sql = format!("ALTER TABLE t ADD COLUMN {added} int; UPDATE t SET {added} = 1");
+        client.batch_execute(&sql).await.unwrap();
+        caught_up(&running).await;
+    }
+    stop(running).await;
+    assert_eq!((columns(Position::ZERO).await, columns(Position::after(Lsn(u64::MAX))).await), (None, Some(4)));
+    world.assert_equal(&client, &["t"]).await;
 }

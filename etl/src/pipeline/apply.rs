@@ -458,7 +458,9 @@ impl Applier {
         if write.gives_up {
             self.has_given_up()?;
         }
-        self.reshaped.retain(|reshaped| reshaped.position > write.upto);
+        for passed in self.reshaped.extract_if(.., |reshaped| reshaped.position <= write.upto) {
+            self.run.store.prune_schemas(passed.table, passed.position).await?;
+        }
         self.go_on().await?;
         let took = clock::monotonic().saturating_duration_since(write.begun);
         self.run.board.batch_written(self.cursor, write.upto, write.events, write.oldest, took);

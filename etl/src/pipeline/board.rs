@@ -1,7 +1,7 @@
 //! Where is it written how the parts of a run do? One board: they write, a status page and the metrics read.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -31,6 +31,8 @@ pub(super) struct Board {
     pub(super) memory: MemoryBudget,
     /// The end of what the main cursor has made durable.
     reached: AtomicU64,
+    /// Whether something that happened to tables between two runs is yet to be acted on.
+    is_owing: AtomicBool,
     pub(super) metrics: PipelineMetrics,
     /// Moves whenever something on the board does.
     pub(super) changes: watch::Sender<u64>,
@@ -103,6 +105,7 @@ impl Board {
             copy_bytes: AtomicU64::new(0),
             memory: MemoryBudget::new(settings.memory_limit.as_usize()),
             reached: AtomicU64::new(0),
+            is_owing: AtomicBool::new(false),
             metrics: PipelineMetrics::new(id),
             changes: watch::Sender::new(0),
             target: watch::Sender::new(Target::None),
@@ -242,6 +245,18 @@ impl Board {
         }
     }
 
+    /// Says whether something that happened to tables between two runs is yet to be acted on.
+    pub(super) fn owes(&self, is_owing: bool) {
+        if self.is_owing.swap(is_owing, Ordering::Relaxed) != is_owing {
+            self.changes.send_modify(|version| *version += 1);
+        }
+    }
+
+    /// Whether it is.
+    pub(super) fn is_owing(&self) -> bool {
+        self.is_owing.load(Ordering::Relaxed)
+    }
+
     /// How much the source is spared.
     pub(super) fn guard(&self, level: GuardLevel) {
         self.metrics.wal_guard_level.set(f64::from(level as u8));
@@ -328,6 +343,7 @@ impl Board {
         let status = self.locked();
         // With `ack: relay` the source is told before the destination has it.
         status.confirmed >= target
+            && !self.is_owing()
             && self.reached.load(Ordering::Relaxed) >= target.0
             && status.tables.iter().all(|t| !matches!(t.phase, "pending" | "copying" | "catching_up"))
     }

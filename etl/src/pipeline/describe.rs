@@ -31,9 +31,16 @@ pub(super) async fn describe_all(
     let mut described = Vec::with_capacity(tables.len());
     let chosen = transform.select_all(tables.iter().map(|table| &table.schema))?;
     let passed = Passed::compare(store, chosen.iter()).await?;
-    for (mut table, selection) in tables.into_iter().zip(chosen) {
+    for (mut table, mut selection) in tables.into_iter().zip(chosen) {
         let id = table.schema.id;
-        let schema = match store.schema_at(id, END).await? {
+        let known = store.schema_at(id, END).await?;
+        let is_shared = states.get(&id).is_some_and(|state| state.phase == Phase::Ready);
+        if let Some(before) = known.as_ref().filter(|_| is_shared).and_then(|known| as_before(transform, &table, known))
+        {
+            // Rows come under the old name until the stream, or whoever watches, tells of the new one.
+            (table, selection) = before;
+        }
+        let schema = match known {
             Some(known) if is_same(&known, &selection.schema) && !passed.has_changed(id) => {
                 // Columns may have come and gone, and the stream has yet to tell.
                 table.schema.last_attnum = known.last_attnum;
@@ -56,6 +63,20 @@ pub(super) async fn describe_all(
     }
     passed.note(store).await?;
     Ok(described)
+}
+
+/// The table under the name that it had, where it differs in that alone.
+fn as_before(
+    transform: &Transform,
+    table: &PublishedTable,
+    known: &TableSchema,
+) -> Option<(PublishedTable, Selection)> {
+    if table.schema.name == *known.source_name() {
+        return None;
+    }
+    let before = table.called(known.source_name());
+    let selection = transform.select(&before.schema).ok()?;
+    is_same(known, &selection.schema).then_some((before, selection))
 }
 
 /// A table whose last change of shape is not durable is copied again: the rows before it come once more, and how they
@@ -147,7 +168,8 @@ impl Run {
     /// looks like this for every row that the snapshot does not see and that comes before the next RELATION (R10).
     pub(super) async fn change_of(&self, session: &Session, known: &PublishedTable) -> EtlResult<Option<String>> {
         let (client, version, id) = (session.client(), session.server_version(), known.schema.id);
-        // Whoever waits to change the table waits for the copy that asks, and is not waited for in turn.
+        // Whoever waits to change the table waits for the copy that asks, and is not waited for in turn: that table's own
+        // row filter is all that is locked for.
         let limit = |time| format!("SET lock_timeout = {time}");
         client.batch_execute(&limit("'1s'")).await.map_err(|e| query_error("limit a wait", e))?;
         let now = published_table(client, &self.publication, version, id).await?;
@@ -224,7 +246,11 @@ impl Run {
             Passed::compare(&self.store, std::iter::once(&selection)).await?.note(&self.store).await?;
         }
         let schema = match self.store.schema_at(id, END).await? {
-            Some(known) if is_same(&known, &selection.schema) && known.last_attnum == selection.schema.last_attnum => {
+            Some(known)
+                if is_same(&known, &selection.schema)
+                    && known.last_attnum == selection.schema.last_attnum
+                    && known.source_name() == selection.schema.source_name() =>
+            {
                 known
             }
             known => {
@@ -239,6 +265,7 @@ impl Run {
                 schema
             }
         };
+        self.board.table(id, |status| status.name.clone_from(&table.schema.name));
         self.published.put(Published { table: Arc::new(table), selection: Arc::new(selection.with_schema(schema)) });
         Ok(())
     }

@@ -15,6 +15,7 @@ mod data_dir;
 mod describe;
 mod guard;
 mod intake;
+mod leaving;
 mod memory_budget;
 mod offline;
 mod pace;

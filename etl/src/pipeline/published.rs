@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use crate::error::{ErrorKind, EtlError, EtlResult};
 use crate::schema::TableId;
-use crate::source::PublishedTable;
+use crate::source::{Leaf, PublishedTable};
 use crate::transform::Selection;
 
 /// A published table.
@@ -70,6 +70,15 @@ impl PublishedTables {
     pub(super) fn put(&self, published: Published) {
         let id = published.table.schema.id;
         self.0.write().unwrap_or_else(PoisonError::into_inner).insert(id, published);
+    }
+
+    /// The rows of a table are in these leaves and files, and are the same.
+    pub(super) fn is_in(&self, id: TableId, files: impl Iterator<Item = (Leaf, Option<u32>)>) {
+        let (leaves, filenodes) = files.unzip();
+        let mut tables = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(Published { table, .. }) = tables.get_mut(&id) {
+            *table = Arc::new(PublishedTable { leaves, filenodes, ..PublishedTable::clone(table) });
+        }
     }
 
     /// A table is published no more.

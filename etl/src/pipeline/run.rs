@@ -137,6 +137,10 @@ impl Run {
         self.board.table(table, |status| status.durable = Some(upto));
         let held = Held { cursor: Some(upto), snapshot: seen, ..Held::default() };
         match why {
+            Leave::Rename => {
+                let snapshot = held.snapshot.unwrap_or_else(SnapshotFilter::nothing);
+                self.set_phase(table, Phase::CatchingUp { cursor: upto, snapshot, mixed: None }).await
+            }
             Leave::Pause => self.set_phase(table, Phase::Paused(held)).await,
             Leave::Resync => self.set_phase(table, Phase::Pending).await,
             Leave::Quarantine(error) => self.quarantine(table, &error, held).await,

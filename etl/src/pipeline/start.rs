@@ -16,6 +16,7 @@ use super::control::{PipelineHandle, Stop};
 use super::data_dir::DataDir;
 use super::describe::{copy_half_followed, describe_all};
 use super::guard::give_up_slot;
+use super::leaving::{Leaving, keep_states};
 use super::memory_budget::{relay_tail, relieve};
 use super::pace::Pace;
 use super::prepared;
@@ -54,13 +55,18 @@ pub(super) async fn start(mut pipeline: Pipeline) -> EtlResult<RunningPipeline> 
     connect.application_name = connect.for_purpose(&pipeline.id).application_name;
     pipeline.destination.startup().await?;
     let slot = pipeline.slot();
-    let source = Source::connect(&pipeline, &store, &data_dir, &slot).await?;
-    let mut states = keep_states(&store, &source.tables).await?;
+    let mut source = Source::connect(&pipeline, &store, &data_dir, &slot).await?;
+    let mut states = keep_states(&store, &source.tables, &source.leaving).await?;
+    let is_owing = source.stale.is_owing || !source.leaving.is_empty();
     let wished = Wished::read(&store).await?;
     let allowed = Allowed { destination: &pipeline.destination, wished: &wished };
-    let acted = source.stale.mark(&store, &mut states, &allowed).await?;
+    let mut acted = source.stale.mark(&store, &mut states, &allowed).await?;
+    source.leaving.show(&mut acted);
+    let successors = source.leaving.take_successors(&mut source.tables, &mut acted);
     let missed = prepared::mark(&store, &mut states).await?;
-    let published = describe_all(&store, &pipeline.source.transform, source.tables, &mut states, &allowed).await?;
+    let mut published =
+        describe_all(&store, &pipeline.source.transform, source.tables, &mut states, &allowed).await?;
+    published.extend(source.leaving.into_tables());
     let main = main_position(&store, &pipeline.destination, &states).await?;
     copy_half_followed(&store, &pipeline.destination, main, &published, &mut states).await?;
 
@@ -74,9 +80,10 @@ pub(super) async fn start(mut pipeline: Pipeline) -> EtlResult<RunningPipeline> 
     let notes = backlog::Notes::open(&store, pipeline.settings.ack).await?;
     let board = Arc::new(Board::new(&pipeline.id, &slot, &pipeline.settings));
     board.update(|status| {
-        status.tables = table_statuses(&published, &states);
+        status.tables = table_statuses(&published, &successors, &states);
         status.durable = Some(main).filter(|main| *main > Position::ZERO);
     });
+    board.owes(is_owing);
     let stop = Arc::new(watch::Sender::new(Stop::No));
     let (requests, main_ear) = mpsc::channel(16);
     let (orders, wishes) = mpsc::channel(16);
@@ -131,6 +138,7 @@ pub(super) async fn start(mut pipeline: Pipeline) -> EtlResult<RunningPipeline> 
 struct Source {
     publication: String,
     tables: Vec<PublishedTable>,
+    leaving: Leaving,
     /// Where the stream will begin.
     begins: Lsn,
     /// What happened to publication and tables since the last run, and where that was looked at.
@@ -158,11 +166,13 @@ impl Source {
         if is_standby(client).await? {
             can_read_standby(&pipeline.source, server_version)?;
         }
-        let publication = ensure_publication(client, &pipeline.source, &pipeline.id).await?;
+        let publication = ensure_publication(client, &pipeline.source, &pipeline.id, server_version).await?;
         // Before the tables are described: what changes in between is found by the next look.
         let (looked_at, seen) = look(client, &publication, server_version).await?;
-        let stale = stale_since_last_run(client, store, seen, server_version).await?;
+        let stale =
+            stale_since_last_run(client, store, seen, server_version, pipeline.source.on_partition_gone).await?;
         let tables = published_tables(client, &publication, server_version).await?;
+        let leaving = Leaving::find(client, store, &pipeline.source.transform, &tables, server_version).await?;
         let mut replication = Connection::connect_replication(&options).await?;
         let continuity = Continuity {
             pipeline,
@@ -174,23 +184,8 @@ impl Source {
             relay: data_dir.relay(),
         };
         let begins = continuity.settle().await?;
-        Ok(Self { publication, tables, begins, stale, looked_at })
+        Ok(Self { publication, tables, leaving, begins, stale, looked_at })
     }
-}
-
-/// The stored states of the published tables; a table that left the publication is removed.
-async fn keep_states(store: &SharedStore, tables: &[PublishedTable]) -> EtlResult<HashMap<TableId, TableState>> {
-    let mut states = HashMap::new();
-    for (id, state) in store.table_states().await? {
-        if tables.iter().any(|table| table.schema.id == id) {
-            states.insert(id, state);
-        } else if state.phase != Phase::Removed {
-            let (revision, removed) = (state.revision, TableState { phase: Phase::Removed, ..state });
-            store.set_table_state(id, Some(revision), removed).await?;
-            tracing::warn!(table = %id, "the table left the publication; its rows stay in the destination");
-        }
-    }
-    Ok(states)
 }
 
 /// Where the main cursor stands: what the destination stored with its data counts, where it stores anything.
@@ -322,12 +317,18 @@ fn shared_tables(run: &Run, plan: &Plan, durable: Position) -> Vec<(TableId, Fol
     shared.collect()
 }
 
-fn table_statuses(tables: &[Published], states: &HashMap<TableId, TableState>) -> Vec<TableStatus> {
+fn table_statuses(
+    tables: &[Published],
+    successors: &[PublishedTable],
+    states: &HashMap<TableId, TableState>,
+) -> Vec<TableStatus> {
     let mut statuses: Vec<TableStatus> = tables
         .iter()
-        .map(|published| {
-            let mut status = TableStatus::of(&published.table, Phase::Pending.name());
-            if let Some(state) = states.get(&published.table.schema.id) {
+        .map(|published| &*published.table)
+        .chain(successors)
+        .map(|table| {
+            let mut status = TableStatus::of(table, Phase::Pending.name());
+            if let Some(state) = states.get(&table.schema.id) {
                 status.shows(&state.phase);
             }
             status

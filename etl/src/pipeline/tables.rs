@@ -1,6 +1,7 @@
 //! Who brings the tables to the main cursor, and takes them away from it? One task, which also hears what people wish.
 
 mod failed;
+mod renamed;
 mod room;
 mod watched;
 

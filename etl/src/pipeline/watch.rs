@@ -14,15 +14,17 @@ pub(super) use self::copied::CopiedFiles;
 pub(super) use self::found::is_of_partitions;
 use self::found::{ATTACHED, Found, REPARTITIONED, REWRITTEN, What, compare};
 pub(super) use self::since::{Stale, stale_since_last_run};
-use self::since::{needs_another_stream, remember};
+use self::since::{kept, needs_another_stream, remember};
 use super::control::Stop;
 use super::run::Run;
 use crate::error::{ErrorKind, EtlError, EtlResult, RetryClass};
 use crate::lsn::Lsn;
 use crate::postgres::Session;
 use crate::retry;
-use crate::schema::{TableId, TableName, TablePatterns};
-use crate::source::{Look, PublishedTable, are_empty, extend_own, has_confirmed, look, published_table, wal_end};
+use crate::schema::{TableId, TableName, TablePatterns, TableSchema};
+use crate::source::{
+    Leaf, Look, PublishedTable, Sight, are_empty, extend_own, has_confirmed, look, published_table, wal_end,
+};
 use crate::store::Phase;
 
 /// How long a look may wait for the next word of a table that nobody knows.
@@ -40,6 +42,8 @@ pub(super) enum Finding {
     Gone(TableId),
     /// What the destination has of a table may be wrong since a position, for this reason.
     Stale { table: TableId, why: &'static str, since: Lsn },
+    /// A table is called so, and all that was written before is durable.
+    Renamed { table: TableId, name: TableName },
 }
 
 /// A finding, and who waits until something was done about it.
@@ -64,6 +68,8 @@ struct Watcher {
     leaving: HashMap<TableId, Lsn>,
     /// The same of tables whose partitions came or went, while the stream has to pass that.
     repartitioned: HashMap<TableId, Lsn>,
+    /// What tables are called now, and where the WAL ended when that was seen.
+    renamed: HashMap<TableId, (TableName, Lsn)>,
     /// Tables about which it was said why they cannot be taken in.
     refused: HashSet<TableName>,
 }
@@ -88,6 +94,7 @@ pub(super) async fn watch(
         at,
         leaving: HashMap::new(),
         repartitioned: HashMap::new(),
+        renamed: HashMap::new(),
         refused: HashSet::new(),
     };
     let patience = run.source.connect.connect_timeout.max(Duration::from_secs(30));
@@ -123,7 +130,11 @@ pub(super) async fn watch(
 
 /// Waits for the next look: for a while, or until rows of a table come that nobody knows.
 async fn next_look(run: &Run, is_owing: bool) {
-    let every = if is_owing { run.source.watch_every.min(NOT_LATER) } else { run.source.watch_every };
+    let every = match is_owing {
+        _ if run.board.is_owing() => NOT_SOONER,
+        true => run.source.watch_every.min(NOT_LATER),
+        false => run.source.watch_every,
+    };
     retry::pause(NOT_SOONER.min(every)).await;
     let rest = every.saturating_sub(NOT_SOONER);
     tokio::select! {
@@ -166,9 +177,10 @@ impl Watcher {
         if now.publication.is_none() {
             return Err(dropped(&self.run.publication));
         }
-        let found = compare(&self.acted, &now);
+        let found = renames_in_order(compare(&self.acted, &now), &self.acted, &now);
         let mut next = now.clone();
         self.is_owing = false;
+        let mut keeps_waiting = false;
         let gone = |table| found.iter().any(|found| found.table == table && found.what == What::Gone);
         self.leaving.retain(|table, _| gone(*table));
         for found in &found {
@@ -177,16 +189,21 @@ impl Watcher {
             }
             // It is found again by the next look.
             self.is_owing = true;
+            let waits = self.run.states.get(found.table).phase.held().is_some();
+            keeps_waiting |= matches!(found.what, What::Renamed | What::Gone) && !waits;
             let id = found.table.0;
             match self.acted.tables.get(&id) {
                 Some(before) => next.tables.insert(id, before.clone()),
                 None => next.tables.remove(&id),
             };
-            if !matches!(found.what, What::Added | What::Gone) {
+            if !matches!(found.what, What::Added | What::Gone | What::Renamed) {
                 next.publication.clone_from(&self.acted.publication);
             }
         }
         self.at = at;
+        if !keeps_waiting {
+            self.run.board.owes(false);
+        }
         if next != self.acted {
             remember(&self.run.store, &next).await?;
             self.acted = next;
@@ -196,23 +213,73 @@ impl Watcher {
 
     /// Whether it is done.
     async fn act_on(&mut self, Found { table, what }: &Found, now: &Look) -> EtlResult<bool> {
-        match what {
+        let version = self.session.as_ref().map_or(0, Session::server_version);
+        match &kept(what.clone(), self.run.source.on_partition_gone, version) {
             What::Added => self.added(*table, now).await,
             What::Gone => self.gone(*table).await,
             What::Stale(why) => self.stale(*table, why).await,
-            What::Rewritten => match now.tables.get(&table.0) {
+            What::Emptied(attached) if !attached.is_empty() => self.repartitioned(*table, REPARTITIONED).await,
+            What::Rewritten | What::Emptied(_) => match now.tables.get(&table.0) {
                 Some(sight) if self.run.copied_files.are_those_of(*table, sight) => Ok(true),
                 _ => self.stale(*table, REWRITTEN).await,
             },
             What::Attached(leaves) => {
                 if self.is_empty(leaves).await {
                     tracing::info!(table = %self.run.name(*table), partitions = leaves.len(), "there are new partitions");
+                    self.moved(*table, now).await?;
                     return Ok(true);
                 }
                 self.repartitioned(*table, ATTACHED).await
             }
-            What::Repartitioned => self.repartitioned(*table, REPARTITIONED).await,
+            What::Repartitioned | What::Lost(_) => self.repartitioned(*table, REPARTITIONED).await,
+            What::Renamed => {
+                let is_done = self.renamed(*table, now).await?;
+                if is_done {
+                    self.moved(*table, now).await?;
+                }
+                Ok(is_done)
+            }
+            What::Moved => self.moved(*table, now).await.map(|()| true),
         }
+    }
+
+    /// Notes which files hold the table's rows: whoever compares them later finds what was written anew since.
+    async fn moved(&self, table: TableId, now: &Look) -> EtlResult<()> {
+        let (Some(session), Some(sight)) = (&self.session, now.tables.get(&table.0)) else { return Ok(()) };
+        let described =
+            published_table(session.client(), &self.run.publication, session.server_version(), table).await?;
+        if let Some(described) = described {
+            let file = |leaf: Leaf| sight.leaves.get(&leaf.id.0).map(|place| (leaf, Some(place.file)));
+            self.run.published.is_in(table, described.leaves.into_iter().filter_map(file));
+        }
+        Ok(())
+    }
+
+    /// Rows that were written before come under the old name; those of later tell of the new one themselves.
+    async fn renamed(&mut self, table: TableId, now: &Look) -> EtlResult<bool> {
+        let (Some(session), Some(sight)) = (&self.session, now.tables.get(&table.0)) else { return Ok(false) };
+        let name = sight.table_name();
+        let is_told = self.run.table(table).is_ok_and(|known| known.schema.name == name);
+        if is_told || !self.run.published.ids().contains(&table) {
+            self.renamed.remove(&table);
+            return Ok(true);
+        }
+        let end = match self.renamed.get(&table) {
+            Some((same, end)) if *same == name => *end,
+            _ => wal_end(session.client()).await?,
+        };
+        self.renamed.insert(table, (name.clone(), end));
+        let is_ready = self.run.states.get(table).phase == Phase::Ready;
+        if !is_ready || self.run.progress.reached_now() < end || self.is_left(&name) {
+            return Ok(false);
+        }
+        self.done(table, Finding::Renamed { table, name }).await
+    }
+
+    /// Whether a table of this name is about to go.
+    fn is_left(&self, name: &TableName) -> bool {
+        let has_name = |id: &TableId| self.acted.tables.get(&id.0).is_some_and(|sight| sight.table_name() == *name);
+        self.leaving.keys().any(has_name)
     }
 
     /// Where the stream has to begin anew for it, it does so beyond, and the copy after that.
@@ -242,16 +309,18 @@ impl Watcher {
         are_empty(session.client(), leaves, session.server_version()).await.unwrap_or(false)
     }
 
-    async fn added(&mut self, table: TableId, now: &Look) -> EtlResult<bool> {
-        let Some(name) = now.tables.get(&table.0).map(|sight| sight.table_name()) else { return Ok(true) };
-        let has_name = |id: &u32| self.acted.tables.get(id).is_some_and(|sight| sight.table_name() == name);
-        if self.leaving.keys().any(|leaving| has_name(&leaving.0)) || self.session.is_none() {
-            // Whoever had the name is to be gone before.
+    async fn added(&mut self, id: TableId, now: &Look) -> EtlResult<bool> {
+        let Some(name) = now.tables.get(&id.0).map(|sight| sight.table_name()) else { return Ok(true) };
+        // Whoever had the name is to be gone before, or to have another one, unless it waits for somebody's word.
+        let waits = |id| self.run.states.get(id).phase.held().is_some();
+        let has_name = |schema: &TableSchema| schema.id != id && schema.name == name && !waits(schema.id);
+        let is_held = self.run.published.all().iter().any(|other| has_name(&other.table.schema));
+        if is_held || self.is_left(&name) || self.session.is_none() {
             return Ok(false);
         }
         let described = match &self.session {
             Some(session) => {
-                published_table(session.client(), &self.run.publication, session.server_version(), table).await?
+                published_table(session.client(), &self.run.publication, session.server_version(), id).await?
             }
             None => None,
         };
@@ -305,6 +374,22 @@ impl Watcher {
         self.tables.send(Told { finding, answer }).await.map_err(|_| over())?;
         answered.await.map_err(|_| over())?
     }
+}
+
+/// A table that takes another one's name comes after that one has got its new name.
+fn renames_in_order(found: Vec<Found>, before: &Look, now: &Look) -> Vec<Found> {
+    let name = |look: &Look, table: TableId| look.tables.get(&table.0).map(Sight::table_name);
+    let (mut renames, mut ordered): (Vec<Found>, Vec<Found>) =
+        found.into_iter().partition(|found| found.what == What::Renamed);
+    while !renames.is_empty() {
+        let wants = |found: &Found| name(now, found.table);
+        let is_free = |found: &Found| !renames.iter().any(|other| name(before, other.table) == wants(found));
+        // Names that go in a circle begin anywhere.
+        let next = renames.iter().position(is_free).unwrap_or(0);
+        ordered.push(renames.swap_remove(next));
+    }
+    ordered.sort_by_key(|found| found.what == What::Added);
+    ordered
 }
 
 /// Up to 17 the server ends the stream there, from 18 on it passes over what was written meanwhile (`SOURCE.md` R11).

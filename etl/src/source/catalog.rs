@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use tokio_postgres::{Client, Row};
 
+use super::membership::{ENTRY, asked_of_members};
 use super::types::Types;
 use crate::error::{ErrorKind, EtlError, EtlResult};
 use crate::lsn::Position;
@@ -32,6 +33,29 @@ pub(crate) struct PublishedTable {
 }
 
 impl PublishedTable {
+    /// A table that is not there any more, as far as anybody knows it.
+    pub(crate) fn gone(known: &TableSchema) -> Self {
+        Self {
+            schema: TableSchema { name: known.source_name().clone(), source_name: None, ..known.clone() },
+            row_filter: None,
+            leaves: vec![Leaf { id: known.id, name: known.source_name().clone() }],
+            rows_estimated: None,
+            generated: Vec::new(),
+            attnums: known.columns.iter().map(|column| column.attnum).collect(),
+            filled: Vec::new(),
+            filenodes: vec![None],
+        }
+    }
+
+    /// The same table under another name.
+    pub(crate) fn called(&self, name: &TableName) -> Self {
+        let mut table = self.clone();
+        table.schema.name = name.clone();
+        let own = table.leaves.iter_mut().filter(|leaf| leaf.id == self.schema.id);
+        own.for_each(|leaf| leaf.name = name.clone());
+        table
+    }
+
     /// What makes rows of one description unlike those of the other, if anything does: its shape, what is published of
     /// it, or where its rows are.
     pub(crate) fn difference(&self, now: &Self) -> Option<String> {
@@ -61,21 +85,12 @@ pub(crate) struct Leaf {
     pub(crate) name: TableName,
 }
 
-/// `pg_publication_tables` names a root where the publication publishes through it, else leaves.
-const TABLES_15: &str = "
-SELECT c.oid, n.nspname, c.relname, c.relkind::text, c.relreplident::text, p.attnames::text[], p.rowfilter, c.relnatts
-  FROM pg_catalog.pg_publication_tables p
-  JOIN pg_catalog.pg_namespace n ON n.nspname = p.schemaname
-  JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename
- WHERE p.pubname = $1 AND ($2::oid IS NULL OR c.oid = $2) ORDER BY c.oid";
-
-/// Version 14 has neither column lists nor row filters.
-const TABLES_14: &str = "
-SELECT c.oid, n.nspname, c.relname, c.relkind::text, c.relreplident::text, NULL::text[], NULL::text, c.relnatts
-  FROM pg_catalog.pg_publication_tables p
-  JOIN pg_catalog.pg_namespace n ON n.nspname = p.schemaname
-  JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename
- WHERE p.pubname = $1 AND ($2::oid IS NULL OR c.oid = $2) ORDER BY c.oid";
+/// A root where the publication publishes through it, else leaves.
+const TABLES: &str = "
+SELECT c.oid, n.nspname, c.relname, c.relkind::text, c.relreplident::text, {columns}, {filter}, c.relnatts
+  FROM published p CROSS JOIN pub JOIN pg_catalog.pg_class c ON c.oid = p.oid
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace {entry}
+ WHERE $2::oid IS NULL OR c.oid = $2 ORDER BY c.oid";
 
 /// Of tables that are yet to be published, by schema and name.
 const NAMED: &str = "
@@ -83,6 +98,12 @@ SELECT c.oid, n.nspname, c.relname, c.relkind::text, c.relreplident::text, NULL:
   FROM unnest($1::text[], $2::text[]) AS named(schema, name)
   JOIN pg_catalog.pg_namespace n ON n.nspname = named.schema
   JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = named.name ORDER BY c.oid";
+
+/// Of tables that may not be published, by oid.
+const NUMBERED: &str = "
+SELECT c.oid, n.nspname, c.relname, c.relkind::text, c.relreplident::text, NULL::text[], NULL::text, c.relnatts
+  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ WHERE c.oid = ANY($1) AND c.relkind IN ('r', 'p') ORDER BY c.oid";
 
 const COLUMNS: &str = "
 SELECT a.attrelid, a.attname, a.attnum, a.atttypid, a.atttypmod,
@@ -135,8 +156,8 @@ async fn described_by(
     server_version: u32,
     id: Option<u32>,
 ) -> EtlResult<Vec<PublishedTable>> {
-    let tables = if server_version >= 150_000 { TABLES_15 } else { TABLES_14 };
-    let rows = client.query(tables, &[&publication, &id]).await.map_err(|e| query_error("read the publication", e))?;
+    let tables = asked_of_members(&TABLES.replace("{entry}", ENTRY), server_version);
+    let rows = client.query(&tables, &[&publication, &id]).await.map_err(|e| query_error("read the publication", e))?;
     described(client, &rows, server_version).await
 }
 
@@ -149,6 +170,17 @@ pub(crate) async fn named_tables(
     let schemas: Vec<&str> = names.iter().map(|name| &*name.schema).collect();
     let tables: Vec<&str> = names.iter().map(|name| &*name.name).collect();
     let rows = client.query(NAMED, &[&schemas, &tables]).await.map_err(|e| query_error("read the tables", e))?;
+    described(client, &rows, server_version).await
+}
+
+/// The same of those of these tables that are there, with all of their columns and rows.
+pub(crate) async fn existing_tables(
+    client: &Client,
+    ids: &[TableId],
+    server_version: u32,
+) -> EtlResult<Vec<PublishedTable>> {
+    let oids: Vec<u32> = ids.iter().map(|id| id.0).collect();
+    let rows = client.query(NUMBERED, &[&oids]).await.map_err(|e| query_error("read the tables", e))?;
     described(client, &rows, server_version).await
 }
 
@@ -252,7 +284,7 @@ fn published_columns(row: &Row, attributes: Vec<Attribute>, version: u32) -> Etl
     let mut published = PublishedColumns { columns: Vec::new(), generated: Vec::new() };
     for Attribute { column, generated, .. } in attributes {
         let is_listed = listed.as_ref().is_none_or(|names| names.iter().any(|name| **name == *column.name));
-        // Up to 17 the stream carries no generated column; from 18 on the view lists the ones that it does.
+        // Up to 17 the stream carries no generated column; from 18 on those are listed that it does.
         let is_carried = generated.is_empty() || (version >= 180_000 && generated == "s" && listed.is_some());
         match (is_listed, is_carried) {
             (true, true) => published.columns.push(column),

@@ -120,7 +120,7 @@ async fn check_publication(session: &Session, publication: &str, transform: &Tra
         return Ok(vec![Finding::error(format!("the publication {publication} does not exist"), hint)]);
     };
     let has_changes: bool = row.get(0);
-    if let Err(error) = refuse_state(session.client(), publication).await {
+    if let Err(error) = refuse_state(session.client(), publication, session.server_version()).await {
         return Ok(vec![Finding::of(&error)]);
     }
     let tables = published_tables(session.client(), publication, session.server_version()).await?;
@@ -154,9 +154,13 @@ async fn check_tables(
 
 /// Of partitioned tables, what holds its rows at another server.
 const FOREIGN: &str = "
-SELECT n.nspname, c.relname FROM unnest($1::oid[]) AS r(root)
- CROSS JOIN LATERAL pg_catalog.pg_partition_tree(r.root) t
-  JOIN pg_catalog.pg_class c ON c.oid = t.relid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WITH RECURSIVE parts AS (
+  SELECT r.root AS part FROM unnest($1::oid[]) AS r(root)
+  UNION
+  SELECT i.inhrelid FROM parts p JOIN pg_catalog.pg_inherits i ON i.inhparent = p.part
+    JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid AND c.relispartition)
+SELECT n.nspname, c.relname FROM parts p
+  JOIN pg_catalog.pg_class c ON c.oid = p.part JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
  WHERE c.relkind = 'f' ORDER BY 1, 2";
 
 async fn foreign_partitions(session: &Session, tables: &[PublishedTable]) -> EtlResult<Vec<Finding>> {

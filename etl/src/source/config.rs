@@ -29,6 +29,9 @@ pub struct SourceConfig {
     pub wal_guard: WalGuard,
     /// How often publication and catalog are looked at for what the stream does not tell. Default: 2 s.
     pub watch_every: Duration,
+    /// What becomes of the rows of a partition that was detached, dropped or emptied by itself, of which the stream does
+    /// not tell.
+    pub on_partition_gone: OnPartitionGone,
     /// Which of its columns are passed on, and under which names.
     pub transform: Transform,
     /// Whether large transactions are received while they are in progress, into files. Default: they are.
@@ -41,6 +44,18 @@ pub struct SourceConfig {
     pub decoding_memory: Option<ByteSize>,
 }
 
+/// What becomes of rows whose partition is gone (`SOURCE.md` R7).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum OnPartitionGone {
+    /// They go: the table is copied again.
+    #[default]
+    Resync,
+    /// They stay, until something else makes the table be copied again.
+    Keep,
+}
+
 impl SourceConfig {
     /// A source at this server.
     pub fn new(connect: ConnectOptions) -> Self {
@@ -50,6 +65,7 @@ impl SourceConfig {
             tables: Vec::new(),
             heartbeat: None,
             watch_every: Duration::from_secs(2),
+            on_partition_gone: OnPartitionGone::Resync,
             transform: Transform::default(),
             streaming: true,
             two_phase: false,

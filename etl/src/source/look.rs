@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use tokio_postgres::{Client, Row};
 
+use super::membership::asked_of_members;
 use crate::error::{ErrorKind, EtlError, EtlResult};
 use crate::lsn::Lsn;
 use crate::postgres::query_error;
@@ -72,34 +73,14 @@ SELECT (CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_rep
              ELSE pg_catalog.pg_current_wal_insert_lsn() END)::text,
        (SELECT p.oid || ':' || p.xmin FROM pg_catalog.pg_publication p WHERE p.pubname = $1)";
 
-/// As `pg_publication_tables` has it, which would wait for whoever alters one of the tables.
-const TABLES: &str = "
-WITH RECURSIVE pub AS (
-  SELECT oid, puballtables, pubviaroot FROM pg_catalog.pg_publication WHERE pubname = $1),
-listed AS (
-  SELECT c.oid, c.relkind FROM pg_catalog.pg_class c CROSS JOIN pub
-   WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND c.oid >= 16384
-     AND (pub.puballtables
-          OR c.oid IN (SELECT r.prrelid FROM pg_catalog.pg_publication_rel r WHERE r.prpubid = pub.oid)
-          OR {in_schema})),
-parts AS (
-  SELECT l.oid AS top, l.oid AS part, ''::text AS attached FROM listed l WHERE l.relkind = 'p'
-  UNION ALL
-  SELECT p.top, i.inhrelid, p.attached || '.' || i.xmin
-    FROM parts p JOIN pg_catalog.pg_inherits i ON i.inhparent = p.part WHERE NOT i.inhdetachpending),
-published AS (
-  SELECT l.oid FROM listed l CROSS JOIN pub WHERE pub.pubviaroot
-     AND NOT EXISTS (SELECT FROM parts p WHERE p.part = l.oid AND p.top <> l.oid)
-  UNION
-  SELECT l.oid FROM listed l CROSS JOIN pub WHERE NOT pub.pubviaroot AND l.relkind = 'r'
-  UNION
-  SELECT p.part FROM parts p JOIN pg_catalog.pg_class c ON c.oid = p.part CROSS JOIN pub
-   WHERE NOT pub.pubviaroot AND c.relkind = 'r'),
+/// What there is to see of each table, files and columns at one moment: a function would tell a file of later than the
+/// columns beside it.
+const TABLES: &str = ",
 leaves AS (
-  SELECT p.oid AS top, p.oid AS leaf, ''::text AS attached FROM published p
+  SELECT p.oid AS top, p.oid AS leaf, c.relfilenode AS file, ''::text AS attached FROM published p
     JOIN pg_catalog.pg_class c ON c.oid = p.oid WHERE c.relkind = 'r'
   UNION ALL
-  SELECT q.top, q.part, q.attached FROM parts q JOIN published p ON p.oid = q.top
+  SELECT q.top, q.part, c.relfilenode, q.attached FROM parts q JOIN published p ON p.oid = q.top
     JOIN pg_catalog.pg_class c ON c.oid = q.part WHERE c.relkind = 'r')
 SELECT p.oid, n.nspname, c.relname,
        ARRAY(SELECT 'r' || r.oid || ':' || r.xmin || {filtered} FROM pg_catalog.pg_publication_rel r JOIN pub ON r.prpubid = pub.oid
@@ -108,15 +89,11 @@ SELECT p.oid, n.nspname, c.relname,
        (SELECT pg_catalog.md5(string_agg(a.attnum || ':' || a.atttypid || ':' || a.atttypmod || ':' || a.xmin, ' '
                                          ORDER BY a.attnum))
           FROM pg_catalog.pg_attribute a WHERE a.attrelid = p.oid AND a.attnum > 0),
-       ARRAY(SELECT l.leaf || ' ' || coalesce(pg_catalog.pg_relation_filenode(l.leaf), 0) || ' ' || l.attached
-               FROM leaves l WHERE l.top = p.oid)
+       ARRAY(SELECT l.leaf || ' ' || l.file || ' ' || l.attached FROM leaves l WHERE l.top = p.oid)
   FROM published p JOIN pg_catalog.pg_class c ON c.oid = p.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace";
 
 /// These from version 15 on.
 const FILTERED: &str = "CASE WHEN r.prqual IS NULL THEN '' ELSE ' filtered' END";
-
-const IN_SCHEMA: &str = "c.relnamespace IN (
-    SELECT s.pnnspid FROM pg_catalog.pg_publication_namespace s WHERE s.pnpubid = pub.oid)";
 
 const SCHEMA_ENTRIES: &str = "
   UNION ALL
@@ -153,10 +130,11 @@ pub(crate) async fn look(client: &Client, publication: &str, server_version: u32
     let row = client.query_one(NOW, &[&publication]).await.map_err(failed)?;
     let at: Lsn = row.get::<_, String>(0).parse()?;
     let mut look = Look { publication: row.get(1), tables: BTreeMap::new() };
-    let newer = [("{filtered}", FILTERED), ("{in_schema}", IN_SCHEMA), ("{schema_entries}", SCHEMA_ENTRIES)];
-    let older = [("{filtered}", "''"), ("{in_schema}", "false"), ("{schema_entries}", "")];
+    let newer = [("{filtered}", FILTERED), ("{schema_entries}", SCHEMA_ENTRIES)];
+    let older = [("{filtered}", "''"), ("{schema_entries}", "")];
     let parts = if server_version >= 150_000 { newer } else { older };
     let query = parts.iter().fold(TABLES.to_owned(), |query, (place, part)| query.replace(place, part));
+    let query = asked_of_members(&query, server_version);
     for row in client.query(&query, &[&publication]).await.map_err(failed)? {
         look.tables.insert(row.get(0), sight(&row)?);
     }

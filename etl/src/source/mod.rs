@@ -12,6 +12,7 @@ mod identity;
 mod judgement;
 mod leftovers;
 mod look;
+mod membership;
 mod publication;
 mod reshape;
 mod shape;
@@ -26,14 +27,14 @@ mod types;
 mod wal_guard;
 
 pub use check::{Finding, Severity, check};
-pub use config::SourceConfig;
+pub use config::{OnPartitionGone, SourceConfig};
 pub use identity::{Place, place};
 pub use leftovers::{Leftover, LeftoverKind, Standing, leftovers, remove_leftover};
 pub use slot_status::SlotStatus;
 pub use wal_guard::{AtWalLimit, WalGuard};
 
 pub(crate) use assembler::{Assembler, Assembly, Boundary, Follow, Reading, ShapeChange, Stopped};
-pub(crate) use catalog::{PublishedTable, published_table, published_tables};
+pub(crate) use catalog::{Leaf, PublishedTable, existing_tables, published_table, published_tables};
 pub(crate) use chunk::{Chunk, Chunks};
 pub(crate) use copy::{RowReader, Rows};
 pub(crate) use heartbeat::heartbeat;

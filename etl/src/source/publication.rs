@@ -4,16 +4,22 @@ use tokio_postgres::Client;
 
 use super::SourceConfig;
 use super::leftovers::KEPT;
+use super::membership::asked_of_members;
 use crate::error::{ErrorKind, EtlError, EtlResult};
 use crate::postgres::{query_error, quote_ident, quote_literal};
 use crate::schema::{TableName, TablePatterns};
 use crate::store::STATE_MARK;
 
 /// The name of the publication to read. One that the pipeline keeps itself is created or extended first.
-pub(crate) async fn ensure_publication(client: &Client, source: &SourceConfig, pipeline: &str) -> EtlResult<String> {
+pub(crate) async fn ensure_publication(
+    client: &Client,
+    source: &SourceConfig,
+    pipeline: &str,
+    server_version: u32,
+) -> EtlResult<String> {
     match &source.publication {
         Some(name) => {
-            require(client, name).await?;
+            require(client, name, server_version).await?;
             Ok(name.clone())
         }
         None => keep_own(client, &TablePatterns::new(&source.tables), &format!("etl_{pipeline}")).await,
@@ -25,9 +31,9 @@ async fn exists(client: &Client, name: &str) -> EtlResult<bool> {
     Ok(client.query_opt(query, &[&name]).await.map_err(|e| query_error("look for the publication", e))?.is_some())
 }
 
-async fn require(client: &Client, name: &str) -> EtlResult<()> {
+async fn require(client: &Client, name: &str, server_version: u32) -> EtlResult<()> {
     if exists(client, name).await? {
-        return refuse_state(client, name).await;
+        return refuse_state(client, name, server_version).await;
     }
     Err(EtlError::new(ErrorKind::SourceSetup, "the publication does not exist")
         .with("publication", name)
@@ -35,8 +41,8 @@ async fn require(client: &Client, name: &str) -> EtlResult<()> {
 }
 
 /// Refuses a publication that holds the state of a pipeline.
-pub(super) async fn refuse_state(client: &Client, publication: &str) -> EtlResult<()> {
-    let row = client.query_opt(STATE, &[&publication, &STATE_MARK]).await;
+pub(super) async fn refuse_state(client: &Client, publication: &str, server_version: u32) -> EtlResult<()> {
+    let row = client.query_opt(&asked_of_members(STATE, server_version), &[&publication, &STATE_MARK]).await;
     let Some(row) = row.map_err(|e| query_error("look into the publication", e))? else { return Ok(()) };
     Err(EtlError::new(ErrorKind::SourceSetup, "the publication holds the tables in which a pipeline keeps its state")
         .with("publication", publication)
@@ -55,10 +61,9 @@ SELECT n.nspname, c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namesp
 
 /// A table of a state store that is published, so that every position stored is a change again.
 const STATE: &str = "
-SELECT p.schemaname FROM pg_catalog.pg_publication_tables p
-  JOIN pg_catalog.pg_namespace n ON n.nspname = p.schemaname
-  JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename
- WHERE p.pubname = $1 AND pg_catalog.obj_description(c.oid, 'pg_class') = $2 LIMIT 1";
+SELECT n.nspname FROM published p JOIN pg_catalog.pg_class c ON c.oid = p.oid
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ WHERE pg_catalog.obj_description(c.oid, 'pg_class') = $2 LIMIT 1";
 
 const PUBLISHED: &str = "
 SELECT n.nspname, c.relname FROM pg_catalog.pg_publication_rel r

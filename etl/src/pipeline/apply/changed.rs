@@ -55,7 +55,7 @@ pub(super) struct Waiting {
 pub(super) struct Reshaped {
     /// Where the shape begins.
     pub(super) position: Position,
-    table: TableId,
+    pub(super) table: TableId,
     before: Arc<Selection>,
     change: ShapeChange,
 }

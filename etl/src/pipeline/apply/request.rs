@@ -41,6 +41,8 @@ pub(in crate::pipeline) enum Leave {
     Pause,
     /// It is copied anew.
     Resync,
+    /// It gets another name, and comes back.
+    Rename,
     /// It failed, alone.
     Quarantine(EtlError),
 }

@@ -29,6 +29,7 @@ impl Tables {
                 self.run.board.table(table, |status| status.stale_since = Some(since));
                 self.copy_stale(table).await
             }
+            Finding::Renamed { table, name } => self.rename(table, name).await,
         }
     }
 
@@ -83,7 +84,7 @@ impl Tables {
     }
 
     /// The table is not to be copied again by itself: it waits until somebody says so.
-    async fn stop_stale(&mut self, id: TableId, error: EtlError) -> EtlResult<()> {
+    pub(super) async fn stop_stale(&mut self, id: TableId, error: EtlError) -> EtlResult<()> {
         if error.kind() != ErrorKind::SchemaChanged {
             return Err(error);
         }
@@ -104,7 +105,7 @@ impl Tables {
         self.forget_held(id).await
     }
 
-    async fn copy_stale(&mut self, id: TableId) -> EtlResult<()> {
+    pub(super) async fn copy_stale(&mut self, id: TableId) -> EtlResult<()> {
         match self.run.states.get(id).phase {
             // Its copy is yet to begin.
             Phase::Pending if self.at_work.contains_key(&id) => Ok(()),

@@ -23,10 +23,18 @@ pub(in crate::pipeline) enum What {
     Stale(&'static str),
     /// Its files were written anew, and its columns changed: its rows may be others, unless it was copied since.
     Rewritten,
-    /// Partitions of it were detached or dropped, or came while something else was changed.
+    /// Partitions of it went and came back, or came while something else was changed.
     Repartitioned,
+    /// Partitions of it were detached or dropped, and these may have come.
+    Lost(Vec<TableId>),
+    /// Partitions of it are in other files: they were emptied, or only written anew; and these may have come.
+    Emptied(Vec<TableId>),
     /// It has partitions that it did not have. Rows that they had before were not sent.
     Attached(Vec<TableId>),
+    /// It is called otherwise. The stream says so with its next row, and no sooner.
+    Renamed,
+    /// Its rows are in other files, and are the same, or were sent.
+    Moved,
 }
 
 /// Why a table is copied again.
@@ -56,10 +64,21 @@ fn of_table(id: u32, before: &Sight, now: &Sight) -> Option<What> {
     let attached = now.leaves.keys().filter(|leaf| !before.leaves.contains_key(leaf));
     let attached: Vec<TableId> = attached.map(|leaf| TableId(*leaf)).collect();
     let stale = stale(id, before, now);
-    if is_gone(&before.leaves, &now.leaves) || (stale.is_some() && !attached.is_empty()) {
-        return Some(What::Repartitioned);
+    let is_lost = before.leaves.keys().any(|leaf| !now.leaves.contains_key(leaf));
+    match (is_lost, &stale) {
+        _ if was_moved(&before.leaves, &now.leaves) => return Some(What::Repartitioned),
+        (true, None | Some(What::Emptied(_))) => return Some(What::Lost(attached)),
+        (true, Some(_)) => return Some(What::Repartitioned),
+        (false, Some(What::Emptied(_))) => return Some(What::Emptied(attached)),
+        (false, Some(_)) if !attached.is_empty() => return Some(What::Repartitioned),
+        (false, _) => {}
     }
-    stale.or_else(|| (!attached.is_empty()).then_some(What::Attached(attached)))
+    let is_moved = has_new_files(&before.leaves, &now.leaves);
+    let is_renamed = before.table_name() != now.table_name();
+    stale
+        .or_else(|| (!attached.is_empty()).then_some(What::Attached(attached)))
+        .or_else(|| is_renamed.then_some(What::Renamed))
+        .or_else(|| is_moved.then_some(What::Moved))
 }
 
 /// What makes its rows others than those that were sent, whatever its partitions are.
@@ -70,8 +89,13 @@ fn stale(id: u32, before: &Sight, now: &Sight) -> Option<What> {
     if have_values_changed(&before.types, &now.types) {
         return Some(What::Stale("a type of its columns was changed"));
     }
-    let is_rewrite = now.is_partitioned(id) || before.columns != now.columns;
-    (is_rewrite && has_new_files(&before.leaves, &now.leaves)).then_some(What::Rewritten)
+    if !has_new_files(&before.leaves, &now.leaves) {
+        return None;
+    }
+    if before.columns != now.columns {
+        return Some(What::Rewritten);
+    }
+    now.is_partitioned(id).then(|| What::Emptied(Vec::new()))
 }
 
 /// A table that its schema publishes as well is published whole.
@@ -93,8 +117,9 @@ fn have_values_changed(before: &BTreeSet<String>, now: &BTreeSet<String>) -> boo
     has_lost || now.difference(before).any(|item| is_new(&item))
 }
 
-fn is_gone(before: &BTreeMap<u32, LeafSight>, now: &BTreeMap<u32, LeafSight>) -> bool {
-    before.iter().any(|(leaf, place)| now.get(leaf).is_none_or(|found| found.attached != place.attached))
+/// Whether a partition hangs on its root otherwise: what was done to it meanwhile was not sent.
+fn was_moved(before: &BTreeMap<u32, LeafSight>, now: &BTreeMap<u32, LeafSight>) -> bool {
+    before.iter().any(|(leaf, place)| now.get(leaf).is_some_and(|found| found.attached != place.attached))
 }
 
 fn has_new_files(before: &BTreeMap<u32, LeafSight>, now: &BTreeMap<u32, LeafSight>) -> bool {
@@ -134,7 +159,10 @@ mod tests {
     #[test]
     fn what_is_not_sent_is_found_and_what_is_sent_is_not() {
         type Change = fn(&mut Sight);
-        let stale = |what: Option<What>| matches!(what, Some(What::Stale(_) | What::Rewritten | What::Repartitioned));
+        let stale = |what: Option<What>| {
+            let is_copied = |what: &What| !matches!(what, What::Attached(_) | What::Renamed | What::Moved);
+            what.as_ref().is_some_and(is_copied)
+        };
         let rewritten = |sight: &mut Sight| sight.leaves.values_mut().for_each(|leaf| leaf.file += 100);
         let cases: [(Change, bool, bool); 14] = [
             (|_| {}, false, false),
@@ -160,9 +188,22 @@ mod tests {
             rewritten(sight);
             sight.columns.push('x');
         };
-        assert_eq!(found(plain(|_| {}), plain(rewritten)), None, "what empties a table is sent");
-        assert_eq!(found(sight(|_| {}), sight(rewritten)), Some(What::Rewritten), "what empties a leaf is not");
+        assert_eq!(found(plain(|_| {}), plain(rewritten)), Some(What::Moved), "what empties a table is sent");
+        let renamed = |sight: &mut Sight| sight.name.push('u');
+        assert_eq!(found(sight(|_| {}), sight(renamed)), Some(What::Renamed));
+        assert_eq!(
+            found(sight(|_| {}), sight(rewritten)),
+            Some(What::Emptied(Vec::new())),
+            "what empties a leaf is not"
+        );
         assert_eq!(found(plain(|_| {}), plain(both)), Some(What::Rewritten));
+        let lost = |sight: &mut Sight| drop(sight.leaves.pop_first());
+        assert_eq!(found(sight(|_| {}), sight(lost)), Some(What::Lost(Vec::new())));
+        let lost_and_rewritten = sight(|sight| {
+            lost(sight);
+            both(sight);
+        });
+        assert_eq!(found(sight(|_| {}), lost_and_rewritten), Some(What::Repartitioned));
         let attached = sight(|sight| drop(sight.leaves.insert(13, LeafSight::default())));
         assert_eq!(found(sight(|_| {}), attached), Some(What::Attached(vec![TableId(13)])));
     }

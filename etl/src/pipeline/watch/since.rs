@@ -9,7 +9,7 @@ use crate::error::{ErrorKind, EtlError, EtlResult};
 use crate::pipeline::allowed::Allowed;
 use crate::pipeline::describe::{END, copied_again};
 use crate::schema::TableId;
-use crate::source::{Look, are_empty};
+use crate::source::{Look, OnPartitionGone, are_empty};
 use crate::store::{SharedStore, TableState};
 
 /// What was seen of the publication, as far as it was acted on.
@@ -22,6 +22,8 @@ pub(in crate::pipeline) struct Stale {
     tables: Vec<(TableId, &'static str)>,
     /// What was seen, as far as it is acted on by that.
     acted: Look,
+    /// Whether that is not everything.
+    pub(in crate::pipeline) is_owing: bool,
 }
 
 /// Stores what was seen, once it was acted on.
@@ -37,29 +39,53 @@ pub(in crate::pipeline) async fn stale_since_last_run(
     store: &SharedStore,
     now: Look,
     version: u32,
+    on_gone: OnPartitionGone,
 ) -> EtlResult<Stale> {
-    let mut stale = Stale { tables: Vec::new(), acted: now.clone() };
+    let mut stale = Stale { tables: Vec::new(), acted: now.clone(), is_owing: false };
     let Some(text) = store.fact(LOOK).await? else { return Ok(stale) };
     let before: Look = serde_json::from_str(&text)
         .map_err(|e| EtlError::new(ErrorKind::Store, "what was seen of the publication cannot be read").because(e))?;
     for found in compare(&before, &now) {
-        let why = match found.what {
-            What::Added | What::Gone => continue,
+        let why = match kept(found.what, on_gone, version) {
+            What::Added | What::Gone | What::Moved => continue,
+            What::Renamed => {
+                // Found again by whoever watches: rows of before come under the old name.
+                let before = before.tables.get(&found.table.0).map(|sight| (found.table.0, sight.clone()));
+                stale.acted.tables.extend(before);
+                stale.is_owing = true;
+                continue;
+            }
             What::Stale(why) => why,
             What::Rewritten => REWRITTEN,
             What::Attached(leaves) if are_empty(client, &leaves, version).await.unwrap_or(false) => continue,
-            What::Attached(_) | What::Repartitioned if needs_another_stream(version) => {
+            What::Attached(_) | What::Repartitioned | What::Lost(_) | What::Emptied(_)
+                if needs_another_stream(version) =>
+            {
                 // Found again by whoever watches: the stream has to pass it before.
                 let before = before.tables.get(&found.table.0).map(|sight| (found.table.0, sight.clone()));
                 stale.acted.tables.extend(before);
+                stale.is_owing = true;
                 continue;
             }
-            What::Repartitioned => REPARTITIONED,
+            What::Repartitioned | What::Lost(_) => REPARTITIONED,
+            What::Emptied(_) => REWRITTEN,
             What::Attached(_) => ATTACHED,
         };
         stale.tables.push((found.table, why));
     }
     Ok(stale)
+}
+
+/// What has happened, where the rows of partitions that are gone stay. Version 14 would go on to send some of theirs.
+pub(super) fn kept(what: What, on_gone: OnPartitionGone, version: u32) -> What {
+    if on_gone != OnPartitionGone::Keep || needs_another_stream(version) {
+        return what;
+    }
+    match what {
+        What::Emptied(attached) | What::Lost(attached) if attached.is_empty() => What::Moved,
+        What::Emptied(attached) | What::Lost(attached) => What::Attached(attached),
+        what => what,
+    }
 }
 
 /// Version 14 goes on to send a partition's rows, or not to, as it did when it met the first one, for as long as the
