@@ -15,7 +15,9 @@ CREATE TABLE parted (id int PRIMARY KEY, v text) PARTITION BY RANGE (id);
 CREATE TABLE parted_low PARTITION OF parted FOR VALUES FROM (0) TO (100);
 INSERT INTO t SELECT g, 'a' || g, 'b' || g, g FROM generate_series(1, 200) g;
 INSERT INTO parted SELECT g, 'p' || g FROM generate_series(1, 50) g;
-CREATE PUBLICATION p FOR TABLE t, other, parted WITH (publish_via_partition_root);
+CREATE TABLE before (id int PRIMARY KEY, v text); INSERT INTO before SELECT g, 'b' FROM generate_series(1, 50) g;
+CREATE TABLE parted_high (id int PRIMARY KEY, v text); INSERT INTO parted_high VALUES (150, 'loaded');
+CREATE PUBLICATION p FOR TABLE t, other, parted, before WITH (publish_via_partition_root);
 CREATE ROLE reader LOGIN REPLICATION;
 GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader";
 
@@ -46,6 +48,12 @@ const SCRIPT: &[(&str, &str)] = &[
         "ALTER TABLE t DROP CONSTRAINT t_pkey; ALTER TABLE t ADD COLUMN k serial PRIMARY KEY",
         "UPDATE t SET id = 11 WHERE id = 12",
     ),
+    ("ALTER TABLE before RENAME TO after", "UPDATE after SET v = 'renamed' WHERE id = 1"),
+    (
+        "ALTER TABLE parted ATTACH PARTITION parted_high FOR VALUES FROM (100) TO (200)",
+        "UPDATE parted SET v = 'in' WHERE id = 150",
+    ),
+    ("ALTER TABLE parted DETACH PARTITION parted_low", "INSERT INTO parted VALUES (151, 'new')"),
 ];
 
 /// The columns of the table, as DuckDB has them and as they should be.
@@ -73,7 +81,7 @@ async fn scene() -> Option<(LocalPostgres, Client, Site)> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r10_alterations_one_by_one_with_stops_between() {
     let Some((_server, client, site)) = scene().await else { return };
-    site.assert_equal(&client, &["t", "other", "parted"]).await;
+    site.assert_equal(&client, &["t", "other", "parted", "before"]).await;
     let mut running = None;
     for (number, (alteration, write)) in SCRIPT.iter().enumerate() {
         if number % 4 == 0 {
@@ -92,14 +100,14 @@ async fn r10_alterations_one_by_one_with_stops_between() {
     if let Some(mut running) = running {
         running.kill().await;
     }
-    site.assert_equal(&client, &["t", "other", "parted"]).await;
+    site.assert_equal(&client, &["t", "other", "parted", "after"]).await;
     assert_columns(&site, &client).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r10_alterations_in_one_transaction() {
     let Some((_server, client, site)) = scene().await else { return };
-    site.assert_equal(&client, &["t", "other", "parted"]).await;
+    site.assert_equal(&client, &["t", "other", "parted", "before"]).await;
     let mut running = site.program.start().unwrap();
     client.batch_execute("BEGIN; INSERT INTO t (id) VALUES (5000)").await.unwrap();
     for (alteration, write) in SCRIPT {
@@ -109,6 +117,6 @@ async fn r10_alterations_in_one_transaction() {
     client.batch_execute("COMMIT; INSERT INTO other VALUES (1)").await.unwrap();
     tokio::time::sleep(Duration::from_secs(2)).await;
     running.kill().await;
-    site.assert_equal(&client, &["t", "other", "parted"]).await;
+    site.assert_equal(&client, &["t", "other", "parted", "after"]).await;
     assert_columns(&site, &client).await;
 }

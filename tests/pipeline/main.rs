@@ -17,6 +17,7 @@ mod large_rows;
 mod leftovers;
 mod masked;
 mod policies;
+mod partitioned;
 mod publication;
 mod published;
 mod quarantine;

@@ -9,7 +9,7 @@ use tokio_postgres::{Client, SimpleQueryMessage};
 use crate::running::{World, caught_up, stop};
 
 /// The rows of a query, and those that arrived of a table.
-async fn assert_rows(world: &World, client: &Client, table: &str, query: &str) {
+pub(crate) async fn assert_rows(world: &World, client: &Client, table: &str, query: &str) {
     let id = client.query_one("SELECT $1::text::regclass::oid", &[&table]).await.unwrap().get(0);
     let found = world.memory.rows(TableId(id)).unwrap_or_else(|| panic!("{table} never arrived"));
     let mut expected: Vec<TextRow> = Vec::new();
@@ -22,7 +22,7 @@ async fn assert_rows(world: &World, client: &Client, table: &str, query: &str) {
     assert_eq!(found, expected, "{table}");
 }
 
-async fn version(client: &Client) -> i32 {
+pub(crate) async fn version(client: &Client) -> i32 {
     let version: String = client.query_one("SHOW server_version_num", &[]).await.unwrap().get(0);
     version.parse().unwrap()
 }

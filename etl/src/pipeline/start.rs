@@ -64,8 +64,7 @@ pub(super) async fn start(mut pipeline: Pipeline) -> EtlResult<RunningPipeline> 
     source.leaving.show(&mut acted);
     let successors = source.leaving.take_successors(&mut source.tables, &mut acted);
     let missed = prepared::mark(&store, &mut states).await?;
-    let mut published =
-        describe_all(&store, &pipeline.source.transform, source.tables, &mut states, &allowed).await?;
+    let mut published = describe_all(&store, &pipeline.source.transform, source.tables, &mut states, &allowed).await?;
     published.extend(source.leaving.into_tables());
     let main = main_position(&store, &pipeline.destination, &states).await?;
     copy_half_followed(&store, &pipeline.destination, main, &published, &mut states).await?;
