@@ -81,6 +81,7 @@ pub(super) async fn start(mut pipeline: Pipeline) -> EtlResult<RunningPipeline> 
     board.update(|status| {
         status.tables = table_statuses(&published, &successors, &states);
         status.durable = Some(main).filter(|main| *main > Position::ZERO);
+        status.confirmed = confirmed;
     });
     board.owes(is_owing);
     let stop = Arc::new(watch::Sender::new(Stop::No));
@@ -88,7 +89,6 @@ pub(super) async fn start(mut pipeline: Pipeline) -> EtlResult<RunningPipeline> 
     let (orders, wishes) = mpsc::channel(16);
     let (changed, left_changed) = mpsc::unbounded_channel();
     let (failed, left_failed) = mpsc::unbounded_channel();
-    board.update(|status| status.confirmed = confirmed);
     board.reached(behind.unwrap_or(confirmed));
     let pace = Pace::new(&pipeline.settings.copy, &pipeline.source.wal_guard);
     let run = Arc::new(Run {
@@ -121,15 +121,10 @@ pub(super) async fn start(mut pipeline: Pipeline) -> EtlResult<RunningPipeline> 
     let handle = PipelineHandle { stop, board, orders };
     // What was confirmed may come again, but is durable, unless the relay has it alone.
     let durable = main.max(Position::new(behind.unwrap_or(confirmed), 0));
-    let follows = shared_tables(&run, &plan, durable);
-    let assembler = Assembler::new(follows);
+    let assembler = Assembler::new(shared_tables(&run, &plan, durable));
     let applier = Applier::open(&run, CursorId::Main, main, assembler, main_ear)?;
-    let task = tokio::spawn(supervise(
-        run,
-        applier,
-        writer,
-        Work { plan, holds, wishes, left_changed, left_failed, seen: (source.looked_at, acted) },
-    ));
+    let work = Work { plan, holds, wishes, left_changed, left_failed, seen: (source.looked_at, acted) };
+    let task = tokio::spawn(supervise(run, applier, writer, work));
     Ok(RunningPipeline { handle, task })
 }
 

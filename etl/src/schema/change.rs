@@ -95,7 +95,8 @@ fn compare(before: &Column, after: &Column, found: &mut Vec<SchemaChange>) {
     if before.name != after.name {
         found.push(SchemaChange::RenameColumn { from: before.name.clone(), to: after.name.clone() });
     }
-    if (before.type_oid, before.modifier) != (after.type_oid, after.modifier) {
+    // A composite type whose attributes are others keeps its oid.
+    if (before.type_oid, before.modifier, &before.kind) != (after.type_oid, after.modifier, &after.kind) {
         let from = Column { name: after.name.clone(), ..before.clone() };
         found.push(SchemaChange::RetypeColumn { from, to: after.clone() });
     }
