@@ -86,7 +86,7 @@ fn target() -> Arc<TargetTable> {
 }
 
 fn arrow(times: usize, rows: &[TableRow]) {
-    let table = ArrowTable::new(&target(), ArrowLimits { infinities: None });
+    let table = ArrowTable::new(&target(), ArrowLimits { infinities: None, half_floats: true, intervals: true });
     for _ in 0..times {
         black_box(table.copied(rows, Position::new(Lsn(1), 0), Timestamp(0)).expect("a batch"));
     }
