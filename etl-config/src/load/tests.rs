@@ -98,6 +98,18 @@ fn one_bad_key_is_one_problem() {
         ("tables: [ { match: a }, { match: b, write_mode: apend } ]", "tables[1].write_mode (line 4): `apend`"),
         ("tables: [ { match: '' } ]", "a rule whose `match` is empty"),
         ("defaults: { match: a }", "defaults.match (line 4): unknown key `match`"),
+        (
+            "tables: [{ match: x, columns: { mask: { a: { hash: b, trunkate: 1 } } } }]",
+            "mask.a.trunkate (line 4): unknown key `trunkate`. Did you mean `truncate`?",
+        ),
+        (
+            "tables: [{ match: x, columns: { mask: { a: hidden } } }]",
+            "`hidden`: here belongs `redact`, `null`, `{ hash: <salt> }`",
+        ),
+        (
+            "tables: [{ match: x, columns: { mask: { a: { hash: '${SALT}' } } } }]",
+            "the environment variable SALT is not set",
+        ),
         ("defaults: { write_mode: merge }", "`merge`: unknown value. Possible here: append, upsert, soft_delete"),
         ("relay: { max_bytes: ${MAX_BYTES} }", "not valid YAML"),
         ("relay: { max_bytes: '${MAX_BYTES}' }", "the environment variable MAX_BYTES is not set"),

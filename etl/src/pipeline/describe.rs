@@ -50,7 +50,13 @@ pub(super) async fn describe_all(
                 let since = known.as_ref().map_or(Position::ZERO, |known| known.since);
                 if let (Some(known), Some(state)) = (known, states.get_mut(&id)) {
                     let what = describe(&known, &selection.schema);
-                    *state = allowed.copied_again(store, state, &known, &selection.schema, what).await?;
+                    *state = if is_same(&known, &selection.schema) {
+                        // Masks or filter are others: whoever changed them wants the table so.
+                        tracing::warn!(table = %known.source_name(), what, "it is copied again");
+                        copied_again(store, id, state.clone()).await?
+                    } else {
+                        allowed.copied_again(store, state, &known, &selection.schema, what).await?
+                    };
                 }
                 let schema = Arc::new(TableSchema { since, ..TableSchema::clone(&selection.schema) });
                 store.put_schema(Arc::clone(&schema)).await?;

@@ -108,10 +108,10 @@ impl<'de> Deserialize<'de> for Mask {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         /// The masks that say more than their name.
         #[derive(Deserialize)]
-        #[serde(rename_all = "snake_case", deny_unknown_fields)]
-        enum Said {
-            Hash(Secret),
-            Truncate(u32),
+        #[serde(deny_unknown_fields)]
+        struct Said {
+            hash: Option<Secret>,
+            truncate: Option<u32>,
         }
         struct NameOrMore;
         impl<'de> Visitor<'de> for NameOrMore {
@@ -134,10 +134,12 @@ impl<'de> Deserialize<'de> for Mask {
                 }
             }
             fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<Mask, A::Error> {
-                Ok(match Said::deserialize(de::value::MapAccessDeserializer::new(map))? {
-                    Said::Hash(salt) => Mask::Hash(salt),
-                    Said::Truncate(most) => Mask::Truncate(most),
-                })
+                match Said::deserialize(de::value::MapAccessDeserializer::new(map))? {
+                    Said { hash: Some(salt), truncate: None } => Ok(Mask::Hash(salt)),
+                    Said { hash: None, truncate: Some(most) } => Ok(Mask::Truncate(most)),
+                    Said { hash: None, truncate: None } => Err(de::Error::missing_field("hash")),
+                    Said { .. } => Err(de::Error::custom("`hash` and `truncate` exclude each other: keep one")),
+                }
             }
         }
         deserializer.deserialize_any(NameOrMore)
@@ -171,7 +173,15 @@ mod tests {
         }
         let salted: Mask = serde_json::from_str("{\"hash\": \"hunter2\"}").unwrap();
         assert!(!format!("{salted:?} {}", salted.print()).contains("hunter2"));
-        for wrong in ["\"hidden\"", "{\"hash\": 1}", "{\"truncate\": -1}", "7"] {
+        for wrong in [
+            "\"hidden\"",
+            "{\"hash\": 1}",
+            "{\"truncate\": -1}",
+            "7",
+            "{}",
+            "{\"hsh\": \"x\"}",
+            "{\"hash\": \"x\", \"truncate\": 1}",
+        ] {
             assert!(serde_json::from_str::<Mask>(wrong).is_err(), "{wrong}");
         }
     }
