@@ -264,3 +264,9 @@ async fn seed_782975468_waits_for_a_server_that_is_slow_to_stop() {
 async fn seed_10773754_comes_to_its_end() {
     storm_again(10_773_754).await;
 }
+
+/// A table left the publication and came back, and what was seen of it before was forgotten by runs that were killed between.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn seed_339122439_copies_a_table_again_that_left_and_came_back_around_kills() {
+    storm_again(339_122_439).await;
+}

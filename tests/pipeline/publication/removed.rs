@@ -1,5 +1,7 @@
 //! Does a table that leaves the publication end cleanly, with everything up to there, and hold nothing back?
 
+use std::time::Duration;
+
 use etl::ErrorKind;
 use etl::pipeline::RunningPipeline;
 use harness::postgres::database;
@@ -102,6 +104,36 @@ async fn r11_a_table_that_is_dropped_while_it_is_copied_paused_or_followed_holds
     world.assert_equal(&client, &["t"]).await;
     stop(running).await;
     stop(world.start().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r11_a_table_that_comes_back_after_a_run_that_ended_before_it_was_gone_is_copied_again() {
+    let Some(database) = database().await else { return };
+    let client = database.client().await;
+    client.batch_execute(TABLES).await.unwrap();
+    let mut world = World::new(database.name(), &database.url());
+    let running = world.start().await;
+    caught_up(&running).await;
+    stop(running).await;
+    client.batch_execute("UPDATE u SET v = 'sent'; ALTER PUBLICATION p DROP TABLE u").await.unwrap();
+    for times in 1..3 {
+        // The destination takes nothing, so that the stream does not pass what would make the table gone.
+        world.watch_every = Duration::from_secs(3600);
+        world.destination.hold(Call::Batch);
+        let running = world.start().await;
+        client.batch_execute("UPDATE u SET v = 'sent to nobody' WHERE id % 2 = 0").await.unwrap();
+        client
+            .batch_execute(&format!("INSERT INTO u VALUES (1000 + {times}, 'x'); INSERT INTO t VALUES (10 + {times})"))
+            .await
+            .unwrap();
+        running.handle().abort();
+        let _ = running.wait().await;
+        world.destination.release();
+    }
+    client.batch_execute("ALTER PUBLICATION p ADD TABLE u").await.unwrap();
+    let running = world.start().await;
+    equal(&world, &running, &client, &["t", "u"]).await;
+    stop(running).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -15,6 +15,9 @@ use crate::store::{SharedStore, TableState};
 /// What was seen of the publication, as far as it was acted on.
 const LOOK: &str = "publication.look";
 
+/// Why a table is copied again that was not published meanwhile.
+const CAME_BACK: &str = "it left the publication and came back";
+
 /// What has happened since the last run looked.
 #[derive(Debug)]
 pub(in crate::pipeline) struct Stale {
@@ -47,9 +50,12 @@ pub(in crate::pipeline) async fn stale_since_last_run(
         .map_err(|e| EtlError::new(ErrorKind::Store, "what was seen of the publication cannot be read").because(e))?;
     for found in compare(&before, &now) {
         let why = match kept(found.what, on_gone, version) {
-            What::Added | What::Gone | What::Moved => continue,
-            What::Renamed => {
-                // Found again by whoever watches: rows of before come under the old name.
+            What::Moved => continue,
+            // One of which something is stored was not there when somebody looked last.
+            What::Added => CAME_BACK,
+            What::Gone | What::Renamed => {
+                // Found again by whoever watches: rows of before come until the stream has passed it, and under the old
+                // name. Should the run end before, what is seen then is compared with what was seen before it.
                 let before = before.tables.get(&found.table.0).map(|sight| (found.table.0, sight.clone()));
                 stale.acted.tables.extend(before);
                 stale.is_owing = true;
