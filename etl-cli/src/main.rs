@@ -2,6 +2,7 @@
 
 mod args;
 mod check;
+mod compact;
 mod control_socket;
 #[cfg(feature = "duckdb")]
 mod demo;
@@ -53,6 +54,7 @@ fn perform(args: Args) -> Result<ExitCode, Failure> {
         Verb::Check(check) => runtime.block_on(check::check(&args.config, &check)),
         Verb::Run(run) => runtime.block_on(run::run(&args.config, &run)),
         Verb::Status(status) => runtime.block_on(status::status(&args.config, &status)),
+        Verb::Compact(compact) => runtime.block_on(compact::compact(&args.config, &compact)),
         Verb::Gc(gc) => runtime.block_on(gc::gc(&args.config, &gc)),
         Verb::Tables(tables) => runtime.block_on(tables::tables(&args.config, &tables)),
         #[cfg(feature = "duckdb")]

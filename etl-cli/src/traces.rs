@@ -21,6 +21,8 @@ impl Sender {
         use opentelemetry_sdk::Resource;
         use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
 
+        // With the client of buckets beside it, the one of traces wants to know whose cryptography it takes.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let exporter = SpanExporter::builder()
             .with_http()
             .with_protocol(Protocol::HttpBinary)

@@ -7,14 +7,13 @@ use std::time::Duration;
 use etl::pipeline::{Ack, BatchSettings, CopySettings, QuarantineSettings, Settings};
 use etl::postgres::{ChannelBinding, KeepaliveOptions, TargetSession, TlsOptions};
 use etl::relay::RelaySettings;
-use etl::source::{OnPartitionGone, WalGuard};
+use etl::source::{OnPartitionGone, Origin, WalGuard};
 use etl::{ByteSize, Secret};
 use etl_destinations::registry::DestinationConfig;
-use etl_destinations::table_rules::RuleSettings;
 use serde::Deserialize;
 
 use crate::libpq::Libpq;
-use crate::table_entry::TableEntry;
+use crate::table_entry::{Defaults, TableEntry};
 
 /// A config that has no known problem.
 #[derive(Debug, Clone)]
@@ -30,7 +29,7 @@ pub struct AppConfig {
     /// Where the rows go.
     pub destination: DestinationConfig,
     /// How every table is written.
-    pub defaults: RuleSettings,
+    pub defaults: Defaults,
     /// What is passed on of some tables, and how they are written.
     pub tables: Vec<TableEntry>,
     /// What the process says about itself.
@@ -123,6 +122,9 @@ pub struct PostgresConfig {
     /// How much of transactions in progress the server holds in its memory before it streams the largest one, or
     /// without streaming puts it on its disk. Default 64MiB with streaming, 256MiB without.
     pub decoding_memory: Option<ByteSize>,
+    /// Which changes are sent: `any`, or `none` for those alone that were made at the source, and not what it has from
+    /// elsewhere under a replication origin; from Postgres 16 on. Default `any`.
+    pub origin: Origin,
     /// How often a message is written into the source's WAL (`pg_logical_emit_message`): a sign of life where nobody works
     /// in the database, for whoever watches the slot. Its position follows without, too. Default: never.
     #[serde(with = "etl::duration::optional")]

@@ -3,12 +3,12 @@
 use etl::postgres::{ConnectOptions, TlsMode, TlsOptions};
 use etl::relay::RelaySettings;
 use etl_destinations::registry::DestinationConfig;
-use etl_destinations::table_rules::{Metadata, RuleSettings};
+use etl_destinations::table_rules::Metadata;
 use etl_destinations::write_mode::WriteMode;
 
 use crate::app::{PipelineConfig, PostgresConfig, StoreConfig, Telemetry, Traces};
 use crate::problems::Problem;
-use crate::table_entry::TableEntry;
+use crate::table_entry::{Defaults, TableEntry};
 use crate::tree::{Content, Node};
 
 fn is_no_list(hosts: &str) -> bool {
@@ -204,12 +204,7 @@ impl<'t> Checks<'t> {
     }
 
     /// Looks at write modes that the destination does not have.
-    pub(crate) fn write_modes(
-        &mut self,
-        destination: &DestinationConfig,
-        defaults: &RuleSettings,
-        rules: &[TableEntry],
-    ) {
+    pub(crate) fn write_modes(&mut self, destination: &DestinationConfig, defaults: &Defaults, rules: &[TableEntry]) {
         let is_other = |mode: Option<WriteMode>| mode.is_some_and(|mode| mode != WriteMode::Append);
         let section = match (is_other(defaults.write_mode), rules.iter().any(|rule| is_other(rule.write_mode))) {
             _ if !destination.only_appends() => return,
@@ -221,7 +216,7 @@ impl<'t> Checks<'t> {
         self.found(section, format!("`{}` holds logs of changes, not current states", destination.name()), hint);
     }
 
-    pub(crate) fn tables(&mut self, defaults: &RuleSettings, rules: &[TableEntry]) {
+    pub(crate) fn tables(&mut self, defaults: &Defaults, rules: &[TableEntry]) {
         if rules.iter().any(|rule| rule.tables.is_blank()) {
             let hint = "Write `match: public.users` or a pattern such as `public.*`";
             self.found("tables", "a rule whose `match` is empty", hint);

@@ -8,6 +8,7 @@ use etl::pipeline::{Pipeline, check_data_dir, resync_next_time};
 use etl::postgres::ConnectOptions;
 use etl::source::SourceConfig;
 use etl::store::{MemoryStore, PostgresStore, SharedStore, SqliteStore};
+use etl_destinations::compacted::Compacted;
 
 use crate::app::{AppConfig, PostgresConfig, PostgresStoreConfig, StoreConfig};
 use crate::libpq::Libpq;
@@ -82,12 +83,29 @@ impl AppConfig {
         check_data_dir(&self.pipeline.data_dir, &self.pipeline.id)
     }
 
+    /// Brings current states up to date that the destination makes of logs; the pipeline may be running meanwhile.
+    ///
+    /// # Errors
+    /// Where the destination has nothing to compact, and what it says.
+    pub async fn compact(&self) -> EtlResult<Vec<Compacted>> {
+        self.destination.clone().compact(table_entry::rules(&self.defaults, &self.tables)).await
+    }
+
     /// The database that is read.
     ///
     /// # Errors
     /// What is wrong with the URL, without its password.
     pub fn source(&self) -> EtlResult<SourceConfig> {
-        Ok(self.source.to_source()?.transform(table_entry::transform(&self.tables)))
+        Ok(self.source.to_source()?.transform(table_entry::transform(&self.defaults, &self.tables)))
+    }
+
+    /// The database that is read, which knows where its rows go.
+    ///
+    /// # Errors
+    /// What is wrong with the URL, without its password; and why the destination cannot be opened.
+    pub async fn source_to_check(&self) -> EtlResult<SourceConfig> {
+        let destination = self.destination(Arc::new(MemoryStore::new())).await?;
+        Ok(self.source()?.toward(&destination, &self.pipeline.id))
     }
 
     async fn destination(&self, store: SharedStore) -> EtlResult<AnyDestination> {
@@ -140,6 +158,7 @@ impl PostgresConfig {
         source.tables.clone_from(&self.tables);
         source.decoding_memory = self.decoding_memory;
         source.two_phase = self.two_phase;
+        source.origin = self.origin;
         source.streaming = self.streaming.unwrap_or(source.streaming);
         source.heartbeat = self.heartbeat;
         source.watch_every = self.watch_every.unwrap_or(source.watch_every);

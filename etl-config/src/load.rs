@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use etl_destinations::table_rules::RuleSettings;
 use serde::de::DeserializeOwned;
 
 use crate::app::{AppConfig, SourceSection, StoreConfig, Telemetry};
@@ -10,7 +9,7 @@ use crate::checks::Checks;
 use crate::environment::Environment;
 use crate::libpq::Libpq;
 use crate::problems::{Problem, Problems};
-use crate::table_entry::TableEntry;
+use crate::table_entry::{Defaults, TableEntry};
 use crate::tree::{Content, Node, Step};
 use crate::{reader, secrets, spelling, tree};
 
@@ -76,7 +75,7 @@ impl Sections<'_> {
         let source_is_whole = self.problems.len() == found_before;
         let mut store: StoreConfig = self.optional("store").unwrap_or_default();
         let destination = self.required("destination");
-        let defaults: RuleSettings = self.optional("defaults").unwrap_or_default();
+        let defaults: Defaults = self.optional("defaults").unwrap_or_default();
         let tables = self.tables();
         let telemetry: Telemetry = self.optional("telemetry").unwrap_or_default();
         let mut source = source.map(|SourceSection::Postgres(postgres)| postgres);

@@ -10,7 +10,7 @@ use crate::spelling;
 use crate::tree::{Content, Node, Scalar, Step, path_text};
 
 /// Keys whose values are never shown.
-const SECRET_KEYS: &[&str] = &["url", "password", "passphrase", "secret", "token", "key"];
+const SECRET_KEYS: &[&str] = &["url", "password", "passphrase", "secret", "token", "key", "hash"];
 
 /// Keys and values that are designed and not built yet.
 const PLANNED: &[&str] = &[];

@@ -26,15 +26,7 @@ impl Touched {
 
     /// An error that waiting does not help against, and that names one of the tables, is that table's alone.
     pub(crate) fn blame(&self, error: EtlError) -> EtlError {
-        let may_be_its_own = matches!(
-            error.kind(),
-            ErrorKind::Config
-                | ErrorKind::Value
-                | ErrorKind::SchemaChanged
-                | ErrorKind::DestinationRejected
-                | ErrorKind::DestinationUnsupported
-        );
-        let Some(name) = error.context("table").filter(|_| may_be_its_own && error.table().is_none()) else {
+        let Some(name) = error.context("table").filter(|_| may_be_of_one(&error) && error.table().is_none()) else {
             return error;
         };
         let is_named = |table: &TargetTable| {
@@ -45,4 +37,16 @@ impl Touched {
             None => error,
         }
     }
+}
+
+/// Whether waiting does not help against the error, so that the table which it is about had better stop alone.
+pub(crate) fn may_be_of_one(error: &EtlError) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::Config
+            | ErrorKind::Value
+            | ErrorKind::SchemaChanged
+            | ErrorKind::DestinationRejected
+            | ErrorKind::DestinationUnsupported
+    )
 }

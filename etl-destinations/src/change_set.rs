@@ -28,11 +28,17 @@ pub enum ChangeSet {
 impl ChangeSet {
     /// No changes yet.
     pub fn new(table: &TargetTable) -> Self {
+        Self::folding(table, true)
+    }
+
+    /// No changes yet. Where it does not `fold`, rows without a key that come and go in the set are not left out of it, and
+    /// a row that moves without all its values is a set of its own: part of what is folded may be there already.
+    pub(crate) fn folding(table: &TargetTable, folds: bool) -> Self {
         let soft = table.write_mode == WriteMode::SoftDelete;
         match table.write_mode {
             WriteMode::Append => Self::Log(Vec::new()),
-            _ if table.source.has_key() => Self::Keyed(KeyedSet { soft, ..KeyedSet::default() }),
-            _ => Self::Keyless(KeylessSet { soft, ..KeylessSet::default() }),
+            _ if table.source.has_key() => Self::Keyed(KeyedSet { soft, moves_alone: !folds, ..KeyedSet::default() }),
+            _ => Self::Keyless(KeylessSet { soft, keeps_all: !folds, ..KeylessSet::default() }),
         }
     }
 
@@ -65,7 +71,8 @@ fn stamped(row: TableRow, change_type: ChangeType, change: &Change) -> StampedRo
     StampedRow { row, change_type, position: change.position, at: change.committed_at }
 }
 
-/// The log has a row for each change; one that moves a row has two (`SOURCE.md` R4).
+/// The log has a row for each change; one that moves a row has two (`SOURCE.md` R4), and so has one of a row without a
+/// key, of which only its old values say which it was.
 fn log(rows: &mut Vec<StampedRow>, change: &Change) -> EtlResult<()> {
     match &change.op {
         Op::Insert { new } => rows.push(stamped(new.clone(), ChangeType::Insert, change)),
@@ -73,10 +80,11 @@ fn log(rows: &mut Vec<StampedRow>, change: &Change) -> EtlResult<()> {
         Op::Update { old, new } => {
             let new = complete(old.as_ref(), new)?;
             let mut update = stamped(new, ChangeType::Update, change);
-            if let Some(old) = old
-                && update.row.schema().has_key()
-                && key_of(old.row())? != key_of(&update.row)?
-            {
+            let is_moved = match old {
+                Some(old) if update.row.schema().has_key() => key_of(old.row())? != key_of(&update.row)?,
+                old => matches!(old, Some(OldRow::Full(_))),
+            };
+            if let Some(old) = old.as_ref().filter(|_| is_moved) {
                 rows.push(stamped(old.row().clone(), ChangeType::Delete, change));
                 update.position.ordinal += 1;
             }
@@ -106,6 +114,10 @@ enum Entry {
 #[derive(Debug, Default)]
 pub struct KeyedSet {
     soft: bool,
+    /// Whether a row that moves and is in the destination alone is the only entry of a set.
+    moves_alone: bool,
+    /// Nothing more goes in.
+    is_closed: bool,
     /// Places in `entries`.
     places: HashMap<Key, usize>,
     entries: Vec<(Key, Entry)>,
@@ -115,6 +127,9 @@ pub struct KeyedSet {
 
 impl KeyedSet {
     fn add(&mut self, change: &Change) -> EtlResult<bool> {
+        if self.is_closed {
+            return Ok(false);
+        }
         match &change.op {
             Op::Insert { new } => {
                 self.put(key_of(new)?, Entry::Whole(stamped(new.clone(), ChangeType::Upsert, change)));
@@ -128,9 +143,12 @@ impl KeyedSet {
                 let new = stamped(row, ChangeType::Upsert, change);
                 match (old_key, old_row) {
                     (Some(old_key), Some(old_row)) => {
-                        if new.row.has_unchanged() && self.is_tangled(&old_key, &key) {
+                        let is_partial = new.row.has_unchanged();
+                        let is_late = self.moves_alone && !self.entries.is_empty();
+                        if is_partial && (is_late || self.is_tangled(&old_key, &key)) {
                             return Ok(false);
                         }
+                        self.is_closed = is_partial && self.moves_alone;
                         let old_row = old_row.clone();
                         self.move_row(old_key, &old_row, key, new)?;
                     }
@@ -253,6 +271,7 @@ impl KeyedSet {
 #[derive(Debug, Default)]
 pub struct KeylessSet {
     soft: bool,
+    keeps_all: bool,
     removals: Vec<StampedRow>,
     marks: Vec<StampedRow>,
     inserts: Vec<Option<StampedRow>>,
@@ -285,6 +304,14 @@ impl KeylessSet {
 
     /// Any of several equal rows is as good as another: one that the set holds goes first.
     fn remove(&mut self, old: StampedRow, marks: bool) -> EtlResult<()> {
+        if self.keeps_all {
+            if marks {
+                self.marks.push(old)
+            } else {
+                self.removals.push(old)
+            }
+            return Ok(());
+        }
         if self.places.is_none() {
             let mut places: HashMap<Key, Vec<usize>> = HashMap::new();
             for (place, row) in self.inserts.iter().enumerate() {

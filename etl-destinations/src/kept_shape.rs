@@ -5,9 +5,9 @@
 
 use std::sync::Arc;
 
-use etl::data::{RawValue, RowBuilder, TableRow, decode};
+use etl::data::{RawValue, RowBuilder, TableRow, converted};
 use etl::error::{ErrorKind, EtlError, EtlResult};
-use etl::schema::{Column, Kind, TableSchema};
+use etl::schema::{Column, TableSchema};
 
 #[cfg(test)]
 mod tests;
@@ -187,8 +187,8 @@ impl Fit {
         }
         let text = row.text(from)?.unwrap_or_default();
         match converted(&text, &source.kind, &kept.kind) {
-            Some(text) if is_one(&text, &kept.kind) => Ok(Fitted::Text(text)),
-            _ => Err(EtlError::new(ErrorKind::Value, "the column keeps its type, which does not hold the value")
+            Some(text) => Ok(Fitted::Text(text)),
+            None => Err(EtlError::new(ErrorKind::Value, "the column keeps its type, which does not hold the value")
                 .of_table(self.shape.id)
                 .with("table", self.shape.source_name())
                 .with("column", &kept.name)
@@ -211,64 +211,5 @@ impl Fitted<'_> {
             Self::Raw(raw) => *raw,
             Self::Text(text) => RawValue::Text(text.as_bytes()),
         }
-    }
-}
-
-/// The text of the same value as one of another kind, where there can be one.
-fn converted(text: &str, from: &Kind, to: &Kind) -> Option<String> {
-    use Kind::{Bytea, Date, Float4, Float8, Int2, Int4, Int8, Json, Jsonb, Numeric, Oid, Text, Timestamp};
-    Some(match (from, to) {
-        (_, Text) | (Jsonb, Json) => text.to_owned(),
-        (Bytea, _) | (_, Bytea) => return None,
-        (Json, Jsonb) => serde_json::from_str::<serde_json::Value>(text).ok().map(|_| text.to_owned())?,
-        (_, Json | Jsonb) => return None,
-        (Date, Timestamp) => match text.strip_suffix(" BC") {
-            Some(date) => format!("{date} 00:00:00 BC"),
-            None if text.ends_with("infinity") => text.to_owned(),
-            None => format!("{text} 00:00:00"),
-        },
-        (Timestamp, Date) => text.replacen(" 00:00:00", "", 1),
-        (Numeric(_), Int2 | Int4 | Int8 | Oid | Numeric(Some(_))) if text.contains('.') => {
-            text.trim_end_matches('0').trim_end_matches('.').to_owned()
-        }
-        (Int2 | Int4 | Int8 | Oid | Float4 | Float8, Float4 | Float8) => exact_float(text, from, to)?,
-        (_, Float4 | Float8) => return None,
-        _ => text.to_owned(),
-    })
-}
-
-/// The text, where the float that is nearest to it is the same number.
-fn exact_float(text: &str, from: &Kind, to: &Kind) -> Option<String> {
-    let double: f64 = text.parse().ok()?;
-    let is_whole = !matches!(from, Kind::Float4 | Kind::Float8);
-    let found = if *to == Kind::Float4 { f64::from(double as f32) } else { double };
-    let is_same = found == double || found.is_nan();
-    let is_exact = is_same && (!is_whole || text.parse::<i128>().is_ok_and(|whole| found as i128 == whole));
-    is_exact.then(|| text.to_owned())
-}
-
-/// Whether a text is one of a value of this kind.
-fn is_one(text: &str, kind: &Kind) -> bool {
-    let raw = RawValue::Text(text.as_bytes());
-    match kind {
-        Kind::Bool => decode::bool(raw).is_ok(),
-        Kind::Int2 => decode::int2(raw).is_ok(),
-        Kind::Int4 => decode::int4(raw).is_ok(),
-        Kind::Int8 => decode::int8(raw).is_ok(),
-        Kind::Oid => decode::oid(raw).is_ok(),
-        Kind::Float4 => decode::float4(raw).is_ok(),
-        Kind::Float8 => decode::float8(raw).is_ok(),
-        Kind::Numeric(Some((precision, scale))) => match (u8::try_from(*precision), i8::try_from(*scale)) {
-            (Ok(precision @ ..=38), Ok(scale @ 0..)) => decode::numeric_i128(raw, precision, scale).is_ok(),
-            // The place that holds it as text has no limit.
-            _ => decode::write_text(kind, raw, &mut String::new()).is_ok(),
-        },
-        Kind::Date => decode::date(raw).is_ok(),
-        Kind::Time => decode::time(raw).is_ok(),
-        Kind::Timestamp => decode::timestamp(raw).is_ok(),
-        Kind::TimestampTz => decode::timestamptz(raw).is_ok(),
-        Kind::Uuid => decode::uuid(raw).is_ok(),
-        // Whoever makes a list of it reads its elements.
-        _ => decode::write_text(kind, raw, &mut String::new()).is_ok(),
     }
 }

@@ -2,23 +2,29 @@
 
 mod blame;
 pub mod change_set;
+pub mod clickhouse;
 #[cfg(feature = "columnar")]
 pub mod columnar;
+pub mod compacted;
 pub mod duckdb;
 pub mod file;
+#[cfg(feature = "http")]
+mod http;
 mod kept_shape;
 pub mod log;
 pub mod metadata_columns;
 pub mod null;
+pub mod parquet;
 mod plan;
 pub mod postgres;
 pub mod registry;
 #[cfg(feature = "rowwise")]
 pub mod rowwise;
+#[cfg(feature = "object-storage")]
+pub mod storage;
 pub mod table_destination;
 pub mod table_name;
 pub mod table_rules;
 mod target_tables;
-pub mod value_policy;
 pub mod write_mode;
 pub mod writer;

@@ -75,16 +75,17 @@ struct Open {
     /// How its rows become rows of the table, where they are not.
     fit: Option<Arc<Fit>>,
     set: ChangeSet,
+    folds: bool,
 }
 
 impl Open {
-    fn new(Current { table, seen, fit }: Current) -> Self {
-        Self { set: ChangeSet::new(&table), table, seen, fit }
+    fn new(Current { table, seen, fit }: Current, folds: bool) -> Self {
+        Self { set: ChangeSet::folding(&table, folds), table, seen, fit, folds }
     }
 
     /// Closes what was gathered.
     fn flush(&mut self, steps: &mut Vec<Step>) {
-        let set = std::mem::replace(&mut self.set, ChangeSet::new(&self.table));
+        let set = std::mem::replace(&mut self.set, ChangeSet::folding(&self.table, self.folds));
         if let Some(rows) = set.finish() {
             steps.push(Step::Write(TableBatch { table: Arc::clone(&self.table), rows }));
         }
@@ -122,7 +123,7 @@ impl Planner<'_> {
                         current
                     }
                 };
-                self.open.push(Open::new(current));
+                self.open.push(Open::new(current, self.tables.folds));
                 self.places.insert(schema.id, self.open.len() - 1);
                 self.open.len() - 1
             }
@@ -133,7 +134,7 @@ impl Planner<'_> {
                 open.seen = Arc::clone(schema);
             } else {
                 open.flush(&mut self.steps);
-                *open = Open::new(change_shape(self.tables, &open.table, schema, &mut self.steps)?);
+                *open = Open::new(change_shape(self.tables, &open.table, schema, &mut self.steps)?, self.tables.folds);
             }
         }
         Ok(place)

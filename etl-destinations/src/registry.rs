@@ -5,10 +5,13 @@ use etl::error::{ErrorKind, EtlError, EtlResult};
 use etl::store::SharedStore;
 use serde::Deserialize;
 
+use crate::clickhouse::ClickHouseConfig;
+use crate::compacted::Compacted;
 use crate::duckdb::DuckDbConfig;
 use crate::file::FileConfig;
 use crate::log::LogConfig;
 use crate::null::NullConfig;
+use crate::parquet::ParquetConfig;
 use crate::postgres::PostgresTargetConfig;
 use crate::table_rules::TableRules;
 
@@ -69,6 +72,10 @@ destinations! {
     DuckDb(DuckDbConfig), "duckdb" if cfg!(feature = "duckdb") => open_duckdb;
     /// Another Postgres.
     Postgres(PostgresTargetConfig), "postgres" if cfg!(feature = "postgres") => open_postgres;
+    /// A log of all changes in Parquet, in a directory or a bucket.
+    Parquet(ParquetConfig), "parquet" if cfg!(feature = "parquet") => open_parquet;
+    /// A ClickHouse server.
+    ClickHouse(ClickHouseConfig), "clickhouse" if cfg!(feature = "clickhouse") => open_clickhouse;
     /// A log of all changes in JSON lines or CSV.
     File(FileConfig), "file" if cfg!(feature = "file") => open_file;
     /// A line of the process's log a change.
@@ -79,6 +86,26 @@ impl DestinationConfig {
     /// Whether it holds logs of changes and nothing else, so that `append` is the only write mode.
     pub fn only_appends(&self) -> bool {
         matches!(self, Self::File(_) | Self::Log(_))
+    }
+
+    /// Brings current states up to date that are made of logs, beside a pipeline that may be writing there.
+    ///
+    /// # Errors
+    /// `DestinationUnsupported` where there is nothing to compact; else what the destination says.
+    pub async fn compact(self, rules: TableRules) -> EtlResult<Vec<Compacted>> {
+        match self {
+            #[cfg(feature = "parquet")]
+            Self::Parquet(config) => crate::parquet::Parquet::compact_beside(config, rules).await,
+            other => {
+                let _ = rules;
+                let error = EtlError::new(ErrorKind::DestinationUnsupported, "the destination has nothing to compact")
+                    .with("destination", other.name());
+                Err(match other.missing_feature() {
+                    Some(feature) => error.hint(format!("Build with the feature `{feature}`")),
+                    None => error.hint("Only `parquet` makes current states of logs"),
+                })
+            }
+        }
     }
 }
 
@@ -114,6 +141,16 @@ async fn open_postgres(
     Ok(AnyDestination::new(crate::postgres::Postgres::with_config(config, store, rules)?))
 }
 
+#[cfg(feature = "parquet")]
+async fn open_parquet(config: ParquetConfig, store: SharedStore, rules: TableRules) -> EtlResult<AnyDestination> {
+    Ok(AnyDestination::new(crate::parquet::Parquet::with_config(config, store, rules)?))
+}
+
+#[cfg(feature = "clickhouse")]
+async fn open_clickhouse(config: ClickHouseConfig, store: SharedStore, rules: TableRules) -> EtlResult<AnyDestination> {
+    Ok(AnyDestination::new(crate::clickhouse::ClickHouse::with_config(config, store, rules)?))
+}
+
 #[cfg(feature = "file")]
 async fn open_file(config: FileConfig, store: SharedStore, rules: TableRules) -> EtlResult<AnyDestination> {
     Ok(AnyDestination::new(crate::file::Files::with_config(config, store, rules)?))
@@ -138,6 +175,8 @@ not_compiled! {
     "null" open_null(NullConfig);
     "duckdb" open_duckdb(DuckDbConfig);
     "postgres" open_postgres(PostgresTargetConfig);
+    "parquet" open_parquet(ParquetConfig);
+    "clickhouse" open_clickhouse(ClickHouseConfig);
     "file" open_file(FileConfig);
     "log" open_log(LogConfig);
 }

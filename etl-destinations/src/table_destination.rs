@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use etl::clock::{self, Timestamp};
 use etl::data::{Event, TableRow};
-use etl::destination::{Batch, Capabilities, CopyChunk, Destination, TableChange};
+use etl::destination::{Batch, Capabilities, CopyChunk, Destination, TableChange, ValueLimits};
 use etl::error::{ErrorKind, EtlError, EtlResult};
 use etl::retry::{RetryPolicy, retry};
-use etl::schema::{TableId, TableName, TableSchema};
+use etl::schema::{TableExtras, TableId, TableName, TableSchema};
 use etl::store::{Phase, SharedStore};
 use etl::{CursorId, Lsn, Position};
 use tokio::sync::Mutex as AsyncMutex;
@@ -21,7 +21,7 @@ use crate::metadata_columns::ChangeType;
 use crate::plan::{Planned, plan};
 use crate::table_rules::TableRules;
 use crate::target_tables::{Current, KnownTable, TargetTables};
-use crate::write_mode::OnSchemaChange;
+use crate::write_mode::{OnSchemaChange, WriteMode};
 use crate::writer::{BatchRows, KeyedChanges, StampedRow, Step, TableBatch, TableWriter, TargetTable, WriteUnit};
 
 mod kept;
@@ -51,7 +51,8 @@ pub struct TableDestination<W> {
 impl<W: TableWriter> TableDestination<W> {
     /// The writer finds its tables' schemas in the store, and writes them as the rules say.
     pub fn new(writer: W, store: SharedStore, rules: TableRules) -> Self {
-        let tables = Mutex::new(TargetTables::new(rules, writer.name_rules()));
+        let tables = TargetTables::new(rules, writer.name_rules()).keeping_every_change(writer.keeps_every_change());
+        let tables = Mutex::new(tables);
         Self { writer, store, tables, stored: Mutex::default(), keeping: AsyncMutex::default(), retry: RETRY }
     }
 
@@ -134,12 +135,15 @@ impl<W: TableWriter> TableDestination<W> {
         Ok(schemas)
     }
 
-    async fn position(&self, cursor: CursorId) -> EtlResult<Option<Position>> {
+    /// What the writer has stored of the cursor for a batch that begins there.
+    async fn position(&self, cursor: CursorId, from: Position) -> EtlResult<Option<Position>> {
         if !self.writer.capabilities().atomic {
             return Ok(None);
         }
         let known = self.stored().get(&cursor).copied();
-        if let Some(known) = known {
+        // Pieces of a transaction that come again are not there any more.
+        let is_taken_back = |known: &Option<Position>| known.is_some_and(|known| !known.is_boundary() && known > from);
+        if let Some(known) = known.filter(|known| !is_taken_back(known)) {
             return Ok(known);
         }
         let position = self.writer.durable_position(cursor).await?;
@@ -166,9 +170,12 @@ impl<W: TableWriter> TableDestination<W> {
         schemas: &HashMap<TableId, Arc<TableSchema>>,
     ) -> EtlResult<()> {
         let stored = match batch {
-            Some(batch) => self.position(batch.cursor).await?,
+            Some(batch) => self.position(batch.cursor, batch.from).await?,
             None => None,
         };
+        if let Some(batch) = batch.filter(|batch| self.has_lost_pieces(batch, stored)) {
+            return Err(EtlError::new(ErrorKind::DestinationUnavailable, LOST_PIECES).with("cursor", batch.cursor));
+        }
         let Planned { steps, tables } = plan(events, stored, &self.tables(), schemas)?;
         let covers = |batch: &Batch| stored.is_some_and(|stored| stored >= batch.upto);
         if batch.is_some_and(covers) && !steps.is_empty() {
@@ -190,6 +197,12 @@ impl<W: TableWriter> TableDestination<W> {
             self.keep(table.id, Some(Arc::clone(&table.source))).await?;
         }
         Ok(())
+    }
+
+    /// Whether what the batch goes on from is gone: the transaction in which the pieces before it were written.
+    fn has_lost_pieces(&self, batch: &Batch, stored: Option<Position>) -> bool {
+        let is_whole = self.writer.capabilities().whole_transactions;
+        is_whole && !batch.from.is_boundary() && stored.is_none_or(|stored| stored < batch.from)
     }
 
     fn has_grown(&self, current: &Current) -> bool {
@@ -262,6 +275,19 @@ impl<W: TableWriter> TableDestination<W> {
         Ok(())
     }
 
+    async fn complete(&self, table: TableId, extras: &TableExtras) -> EtlResult<()> {
+        self.meet(std::iter::once((table, None))).await?;
+        let known = self.tables().get(table).map(|current| Arc::clone(&current.table));
+        let target = match known {
+            Some(target) => target,
+            None => {
+                let schema = self.schema(table, END).await?;
+                self.tables().make(&schema).table
+            }
+        };
+        self.writer.complete(&target, extras).await
+    }
+
     async fn reset(&self, table: TableId) -> EtlResult<()> {
         // What cannot be named was never written.
         let Some(schema) = self.store.schema_at(table, END).await? else { return Ok(()) };
@@ -325,6 +351,9 @@ fn before(position: Position) -> Position {
     Position::new(position.commit, position.ordinal.saturating_sub(1))
 }
 
+/// Said to the engine, which then sends them again.
+const LOST_PIECES: &str = "the open transaction is gone, with the pieces that were written before";
+
 /// Beyond every position.
 const END: Position = Position { commit: Lsn(u64::MAX), ordinal: Position::WHOLE };
 
@@ -347,6 +376,14 @@ impl<W: TableWriter> Destination for TableDestination<W> {
 
     fn capabilities(&self) -> Capabilities {
         self.writer.capabilities()
+    }
+
+    fn value_limits(&self) -> ValueLimits {
+        self.writer.value_limits()
+    }
+
+    fn needs_all_values(&self, schema: &TableSchema) -> bool {
+        self.writer.needs_all_values() && self.tables().write_mode(schema) == WriteMode::Append
     }
 
     /// By key, and guarded by the metadata columns.
@@ -374,7 +411,7 @@ impl<W: TableWriter> Destination for TableDestination<W> {
     async fn write_batch(&self, batch: Batch, events: Vec<Event>) -> EtlResult<()> {
         // The engine goes on without a table that fails alone: nobody waits for it here.
         let attempt = async || match self.write(Some(&batch), &events).await {
-            Err(error) if error.table().is_some() => Ok(Err(error)),
+            Err(error) if error.table().is_some() || error.message() == LOST_PIECES => Ok(Err(error)),
             written => written.map(Ok),
         };
         retry(self.retry, attempt).await?
@@ -382,6 +419,10 @@ impl<W: TableWriter> Destination for TableDestination<W> {
 
     async fn allow_change(&self, change: TableChange) -> EtlResult<()> {
         self.allow(&change).await
+    }
+
+    async fn complete_table(&self, table_id: TableId, extras: TableExtras) -> EtlResult<()> {
+        retry(self.retry, || self.complete(table_id, &extras)).await
     }
 
     async fn go_back(&self, to: Position) -> EtlResult<()> {

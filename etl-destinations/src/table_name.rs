@@ -13,8 +13,10 @@ pub struct NameRules {
     pub case: Case,
     /// Whether a character may stand in a name; any other becomes `_`.
     pub allows: fn(char) -> bool,
-    /// The longest name, in bytes.
+    /// The longest name, by the sum of what its characters take.
     pub longest: usize,
+    /// What a character takes in a name. By default its bytes.
+    pub width: fn(char) -> usize,
 }
 
 /// What a place does with upper and lower case.
@@ -32,7 +34,7 @@ pub enum Case {
 
 impl Default for NameRules {
     fn default() -> Self {
-        Self { case: Case::Kept, allows: |_| true, longest: usize::MAX }
+        Self { case: Case::Kept, allows: |_| true, longest: usize::MAX, width: char::len_utf8 }
     }
 }
 
@@ -136,8 +138,13 @@ impl NameRules {
     }
 
     fn cut(&self, mut name: String, longest: usize) -> String {
-        if name.len() > longest {
-            name.truncate(name.floor_char_boundary(longest));
+        let mut width = 0;
+        let is_beyond = |(_, c): &(usize, char)| {
+            width += (self.width)(*c);
+            width > longest
+        };
+        if let Some((end, _)) = name.char_indices().find(is_beyond) {
+            name.truncate(end);
         }
         name
     }

@@ -10,7 +10,6 @@ use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::metadata_columns::MetadataColumns;
-use crate::value_policy::OnValue;
 use crate::write_mode::{OnSchemaChange, WriteMode};
 
 /// How tables are written.
@@ -30,8 +29,6 @@ pub struct RuleSettings {
     pub write_mode: Option<WriteMode>,
     /// What a change of shape does with the destination's table (operating guide). Default `apply`.
     pub on_schema_change: Option<OnSchemaChange>,
-    /// What becomes of a value that the destination cannot hold. Default `error`.
-    pub on_value: Option<OnValue>,
     /// The metadata columns: `on`, `off`, or their names. Default `on`.
     pub metadata: Option<Metadata>,
 }
@@ -49,12 +46,12 @@ pub struct TableRule {
     /// What a change of shape does with the destination's table (operating guide).
     #[serde(default)]
     pub on_schema_change: Option<OnSchemaChange>,
-    /// What becomes of a value that the destination cannot hold.
-    #[serde(default)]
-    pub on_value: Option<OnValue>,
     /// The metadata columns.
     #[serde(default)]
     pub metadata: Option<Metadata>,
+    /// Whether what is in the tables is copied; where not, the destination's tables are taken as they are.
+    #[serde(default)]
+    pub copy: Option<bool>,
 }
 
 /// Whether tables have metadata columns, and what they are called.
@@ -73,10 +70,10 @@ pub struct TableSettings {
     pub write_mode: WriteMode,
     /// What follows a schema change.
     pub on_schema_change: OnSchemaChange,
-    /// What becomes of a value that the destination cannot hold.
-    pub on_value: OnValue,
     /// The metadata columns; `None` where they are off.
     pub metadata: Option<Arc<MetadataColumns>>,
+    /// Whether what is in the table is copied.
+    pub copy: bool,
 }
 
 impl TableRules {
@@ -100,23 +97,23 @@ impl TableRules {
         let defaults = &self.defaults;
         let mut write_mode = defaults.write_mode;
         let mut on_schema_change = defaults.on_schema_change;
-        let mut on_value = defaults.on_value;
         let mut metadata = defaults.metadata.as_ref();
+        let mut copy = true;
         for rule in self.rules.iter().filter(|rule| rule.tables.matches(table)) {
             write_mode = rule.write_mode.or(write_mode);
             on_schema_change = rule.on_schema_change.or(on_schema_change);
-            on_value = rule.on_value.or(on_value);
             metadata = rule.metadata.as_ref().or(metadata);
+            copy = rule.copy.unwrap_or(copy);
         }
         TableSettings {
             write_mode: write_mode.unwrap_or_default(),
             on_schema_change: on_schema_change.unwrap_or_default(),
-            on_value: on_value.unwrap_or_default(),
             metadata: match metadata {
                 Some(Metadata::Off) => None,
                 Some(Metadata::On(names)) => Some(Arc::clone(names)),
                 None => Some(Arc::default()),
             },
+            copy,
         }
     }
 }
@@ -164,7 +161,7 @@ mod tests {
 
     fn rule(pattern: &str) -> TableRule {
         let tables = TablePatterns::new([pattern]);
-        TableRule { tables, write_mode: None, on_schema_change: None, on_value: None, metadata: None }
+        TableRule { tables, write_mode: None, on_schema_change: None, metadata: None, copy: None }
     }
 
     #[test]
@@ -174,14 +171,14 @@ mod tests {
             defaults: RuleSettings { write_mode: Some(WriteMode::SoftDelete), ..RuleSettings::default() },
             rules: vec![
                 TableRule { write_mode: Some(WriteMode::Append), on_schema_change: stop, ..rule("public.*") },
-                TableRule { metadata: Some(Metadata::Off), ..rule("public.users") },
-                TableRule { write_mode: Some(WriteMode::Upsert), on_value: Some(OnValue::Error), ..rule("*.users") },
+                TableRule { metadata: Some(Metadata::Off), copy: Some(false), ..rule("public.users") },
+                TableRule { write_mode: Some(WriteMode::Upsert), ..rule("*.users") },
             ],
         };
         let of = |name| rules.of(&TableName::new("public", name));
         let users = of("users");
         assert_eq!((users.write_mode, users.on_schema_change), (WriteMode::Upsert, OnSchemaChange::Stop));
-        assert_eq!((users.on_value, users.metadata), (OnValue::Error, None));
+        assert_eq!((users.metadata, users.copy, of("orders").copy), (None, false, true));
         assert_eq!((of("orders").write_mode, of("orders").metadata), (WriteMode::Append, Some(Arc::default())));
         assert_eq!(rules.of(&TableName::new("other", "orders")).write_mode, WriteMode::SoftDelete);
         assert!(rules.clone().only_append("log").is_err());

@@ -9,7 +9,7 @@ use etl::schema::{TableId, TableName, TableSchema};
 use crate::kept_shape::{Fit, Kept, unchanged, widened};
 use crate::table_name::NameRules;
 use crate::table_rules::TableRules;
-use crate::write_mode::OnSchemaChange;
+use crate::write_mode::{OnSchemaChange, WriteMode};
 use crate::writer::TargetTable;
 
 /// A table that goes to the destination, or went there.
@@ -35,6 +35,8 @@ impl KnownTable {
 pub(crate) struct TargetTables {
     rules: TableRules,
     names: NameRules,
+    /// Whether changes of rows without a key are folded.
+    pub(crate) folds: bool,
     /// The source's names of all tables; they decide who gets a name that several come to.
     known: Vec<(TableId, TableName)>,
     /// Tables whose name another one has at the source by now, until it is known which one they have.
@@ -70,12 +72,22 @@ impl Current {
 
 impl TargetTables {
     pub(crate) fn new(rules: TableRules, names: NameRules) -> Self {
-        Self { rules, names, known: Vec::new(), nameless: Vec::new(), current: HashMap::new(), kept: None }
+        Self { rules, names, folds: true, known: Vec::new(), nameless: Vec::new(), current: HashMap::new(), kept: None }
+    }
+
+    /// Says whether every change of a row without a key is wanted.
+    pub(crate) fn keeping_every_change(self, keeps: bool) -> Self {
+        Self { folds: !keeps, ..self }
     }
 
     /// What follows a change of the table's shape.
     pub(crate) fn on_change(&self, schema: &TableSchema) -> OnSchemaChange {
         self.rules.of(schema.source_name()).on_schema_change
+    }
+
+    /// How the table is written.
+    pub(crate) fn write_mode(&self, schema: &TableSchema) -> WriteMode {
+        self.rules.of(schema.source_name()).write_mode
     }
 
     /// Whether the table is named by what is known; `name` is the one that it has now, where that may be another.
@@ -166,6 +178,7 @@ impl TargetTables {
             columns: self.names.map_columns(shape, settings.metadata.as_deref()),
             write_mode: settings.write_mode,
             metadata: settings.metadata,
+            is_adopted: !settings.copy,
             source: Arc::clone(shape),
         }
     }

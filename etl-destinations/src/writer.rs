@@ -4,10 +4,10 @@ use std::future::Future;
 use std::sync::Arc;
 
 use etl::clock::Timestamp;
-use etl::data::TableRow;
-use etl::destination::{Batch, Capabilities, CopyChunk};
+use etl::data::{RawValue, TableRow};
+use etl::destination::{Batch, Capabilities, CopyChunk, ValueLimits};
 use etl::error::EtlResult;
-use etl::schema::{Column, SchemaChange, TableId, TableName, TableSchema};
+use etl::schema::{Column, SchemaChange, TableExtras, TableId, TableName, TableSchema};
 use etl::{CursorId, Position};
 
 use crate::kept_shape::is_fed;
@@ -29,9 +29,26 @@ pub trait TableWriter: Send + Sync + 'static {
         NameRules::default()
     }
 
+    /// What the place's columns can hold; any other value has to be an error in [`apply`](Self::apply).
+    fn value_limits(&self) -> ValueLimits {
+        ValueLimits::NONE
+    }
+
+    /// Whether a row of a change log has to have all its values, so that one that was not sent is an error.
+    fn needs_all_values(&self) -> bool {
+        true
+    }
+
     /// Whether a table's shape can only change before anything is written in a unit. A batch is then cut into units
     /// there, each with the position up to which it goes.
     fn alters_first(&self) -> bool {
+        false
+    }
+
+    /// Whether part of a batch may be there already when it comes: changes are folded less then. Of a row without a key that
+    /// comes and goes both are told, so that removals may be of rows that are among the inserts; a row that moves without
+    /// all its values is told alone.
+    fn keeps_every_change(&self) -> bool {
         false
     }
 
@@ -60,6 +77,11 @@ pub trait TableWriter: Send + Sync + 'static {
 
     /// Called once after the last write.
     fn shutdown(&self) -> impl Future<Output = EtlResult<()>> + Send {
+        async { Ok(()) }
+    }
+
+    /// Makes what the source's table has besides, as far as that is wanted; its rows are there.
+    fn complete(&self, _table: &Arc<TargetTable>, _extras: &TableExtras) -> impl Future<Output = EtlResult<()>> + Send {
         async { Ok(()) }
     }
 
@@ -142,6 +164,8 @@ pub struct TargetTable {
     pub write_mode: WriteMode,
     /// Its metadata columns, which come after the others; `None` where they are off.
     pub metadata: Option<Arc<MetadataColumns>>,
+    /// Whether the destination's table is taken as it is, whoever made it: what is in the source's is not copied.
+    pub is_adopted: bool,
 }
 
 impl TargetTable {
@@ -252,6 +276,14 @@ pub struct KeylessChanges {
     pub marks: Vec<StampedRow>,
     /// New rows. With the change type `DELETE` they are inserted as marked.
     pub inserts: Vec<StampedRow>,
+}
+
+impl RowUpdate {
+    /// The places, among so many columns, of those that one of the updates at least did not send.
+    pub fn unsent_places(updates: &[Self], columns: usize) -> Vec<usize> {
+        let is_unsent = |place: &usize| updates.iter().any(|of| of.new.row.raw(*place) == RawValue::Unchanged);
+        (0..columns).filter(is_unsent).collect()
+    }
 }
 
 impl BatchRows {

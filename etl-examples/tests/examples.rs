@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use etl_local_postgres::LocalPostgres;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
@@ -34,7 +34,9 @@ async fn end(mut child: Child) {
     assert!(pressed.success());
     let status = tokio::time::timeout(Duration::from_secs(30), child.wait()).await.expect("it does not end").unwrap();
     let mut said = String::new();
-    child.stderr.take().unwrap().read_to_string(&mut said).await.unwrap();
+    if let Some(mut stderr) = child.stderr.take() {
+        stderr.read_to_string(&mut said).await.unwrap();
+    }
     assert!(status.success(), "{status}: {said}");
 }
 
@@ -78,6 +80,59 @@ async fn postgres_to_files_leaves_complete_files() {
     until("the rows are not written", async || lines().len() >= 3).await;
     end(child).await;
     assert_eq!(lines().len(), 3, "{:?}", lines());
+}
+
+#[tokio::test]
+async fn postgres_to_postgres_makes_the_same_tables_in_another_server() {
+    let (dir, server) = (tempfile::tempdir().unwrap(), server().await);
+    let target = LocalPostgres::builder().start().await.unwrap();
+    let child = example("postgres_to_postgres", dir.path(), &[&server.url(), "p", &target.url()]);
+    let rows = async || {
+        let there = target.psql("SELECT to_regclass('public.t') IS NOT NULL").await.unwrap() == "t";
+        if there {
+            target.psql("SELECT string_agg(id::text, ' ' ORDER BY id) FROM t").await.unwrap()
+        } else {
+            String::new()
+        }
+    };
+    until("the copy does not come", async || rows().await == "1 2").await;
+    server.psql("INSERT INTO t VALUES (3); DELETE FROM t WHERE id = 1").await.unwrap();
+    until("the changes do not come", async || rows().await == "2 3").await;
+    end(child).await;
+}
+
+#[tokio::test]
+async fn postgres_to_log_says_a_line_a_change() {
+    let (dir, server) = (tempfile::tempdir().unwrap(), server().await);
+    let mut child = example("postgres_to_log", dir.path(), &[&server.url(), "p"]);
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut said = async |word: &str| {
+        while !lines.next_line().await.unwrap().unwrap_or_else(|| panic!("it ended without {word}")).contains(word) {}
+    };
+    let patience = Duration::from_secs(60);
+    tokio::time::timeout(patience, said("UPSERT")).await.unwrap();
+    server.psql("DELETE FROM t WHERE id = 1").await.unwrap();
+    tokio::time::timeout(patience, said("DELETE")).await.unwrap();
+    end(child).await;
+}
+
+#[tokio::test]
+async fn postgres_to_parquet_leaves_a_log_and_a_current_state() {
+    let (dir, server) = (tempfile::tempdir().unwrap(), server().await);
+    let child = example("postgres_to_parquet", dir.path(), &[&server.url(), "p", "lake"]);
+    let says = |what: &str| {
+        let Ok(manifests) = std::fs::read_dir(dir.path().join("lake/.etl/log")) else { return false };
+        manifests.filter_map(|file| std::fs::read_to_string(file.ok()?.path()).ok()).any(|text| text.contains(what))
+    };
+    until("nothing is copied", async || says("\"rows\":2")).await;
+    // One transaction is in one file.
+    server.psql("INSERT INTO t VALUES (3), (4); DELETE FROM t WHERE id = 1").await.unwrap();
+    until("the changes are not written", async || says("\"rows\":3")).await;
+    end(child).await;
+    let table = dir.path().join("lake/public/t");
+    let state = std::fs::read_to_string(table.join("current.json")).unwrap();
+    assert!(state.contains("\"rows\": 3"), "{state}");
+    assert_eq!(std::fs::read_dir(table.join("current")).unwrap().count(), 1);
 }
 
 #[tokio::test]

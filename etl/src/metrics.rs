@@ -86,6 +86,8 @@ metrics! {
         "What the engine's buffers hold of pipeline.memory_limit";
     MEMORY_LIMIT_BYTES = "etl_memory_limit_bytes", Gauge, Bytes, [],
         "pipeline.memory_limit";
+    VALUE_POLICY = "etl_value_policy_total", Counter, Count, ["table", "column", "policy"],
+        "Values that the destination cannot hold, of which on_value made null or the nearest one; counted again when they are sent again";
     DESTINATION_CALL_SECONDS = "etl_destination_call_seconds", Histogram, Seconds, ["destination", "call"],
         "How long calls of the destination took";
     DESTINATION_ERRORS = "etl_destination_errors_total", Counter, Count, ["destination", "call", "kind"],
@@ -107,6 +109,27 @@ pub fn describe() {
 /// Shows how much memory the pipeline's process uses.
 pub fn process_resident_bytes(pipeline: &str, bytes: u64) {
     gauge!(PROCESS_RESIDENT_BYTES, "pipeline" => pipeline.to_owned()).set(to_float(bytes));
+}
+
+/// Counts what a policy made of the values of one column.
+#[derive(Clone)]
+pub(crate) struct ValuePolicyCounter(Counter);
+
+impl ValuePolicyCounter {
+    pub(crate) fn new(pipeline: &str, table: String, column: &str, policy: &'static str) -> Self {
+        let (pipeline, column) = (pipeline.to_owned(), column.to_owned());
+        Self(counter!(VALUE_POLICY, "pipeline" => pipeline, "table" => table, "column" => column, "policy" => policy))
+    }
+
+    pub(crate) fn used(&self) {
+        self.0.increment(1);
+    }
+}
+
+impl std::fmt::Debug for ValuePolicyCounter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ValuePolicyCounter")
+    }
 }
 
 /// The handles of one pipeline, made once. Without a recorder they do nothing.

@@ -6,6 +6,7 @@ mod change_logs;
 mod disk;
 mod failover;
 mod faults;
+mod into_clickhouse;
 mod into_postgres;
 mod large;
 mod leader;

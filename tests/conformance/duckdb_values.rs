@@ -1,10 +1,10 @@
-//! Is what DuckDB holds of every kind the value that the server wrote? Read by its own package, and spelled out anew.
+//! Is what DuckDB holds of every kind the value that the server wrote? Read by its own package.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use etl::data::recorded::{Recorded, recorded};
-use etl::data::{RawValue, RowBuilder, TableRow, decode};
+use etl::data::{RawValue, RowBuilder, TableRow};
 use etl::destination::{CopyChunk, Destination};
 use etl::schema::{Column, Kind, ReplicaIdentity, TableId, TableName, TableSchema};
 use etl::store::{MemoryStore, Phase, SharedStore, TableState};
@@ -13,8 +13,8 @@ use etl_destinations::columnar::{ArrowLimits, ArrowTable, Infinities};
 use etl_destinations::duckdb::DuckDb;
 use etl_destinations::write_mode::WriteMode;
 use etl_destinations::writer::TargetTable;
-use harness::duckdb::Reader;
-use serde_json::Value;
+use harness::duckdb::{Reader, Row};
+use harness::duckdb_text::{expression, spelled};
 
 use crate::small_table::COMMITTED;
 
@@ -23,6 +23,7 @@ const LIMITS: ArrowLimits = ArrowLimits {
     infinities: Some(Infinities { dates: (-i32::MAX, i32::MAX), timestamps: (-i64::MAX, i64::MAX) }),
     half_floats: false,
     intervals: false,
+    ..ArrowLimits::ARROW
 };
 
 /// Values by their rows' ids.
@@ -65,6 +66,7 @@ fn refusal(schema: &Arc<TableSchema>, row: &TableRow) -> Option<String> {
         columns: schema.columns.iter().map(|column| column.name.clone()).collect(),
         write_mode: WriteMode::Upsert,
         metadata: None,
+        is_adopted: false,
         source: Arc::clone(schema),
     });
     let refused =
@@ -132,107 +134,19 @@ async fn every_kind_is_what_the_server_wrote() {
     destination.shutdown().await.unwrap();
     drop(destination);
     let select = |(schema, _): &(Arc<TableSchema>, _)| {
-        let value = if matches!(schema.columns[1].kind, Kind::Geometry(_)) { "hex(v)" } else { "v" };
-        format!("SELECT {} AS t, id, to_json({value})::VARCHAR FROM public.{}", schema.id.0, schema.name.name)
+        let value = expression(&schema.columns[1].kind, "v");
+        format!("SELECT {} AS t, id, {value} FROM public.{}", schema.id.0, schema.name.name)
     };
     let query = expected.iter().map(select).collect::<Vec<_>>().join(" UNION ALL ") + " ORDER BY t, id";
     let found = reader.query(&file, &query).await.unwrap();
     for (schema, texts) in expected {
         let Column { kind, type_name, .. } = &schema.columns[1];
         let of_table = found.iter().filter(|row| row[0].as_deref() == Some(&schema.id.0.to_string()));
-        let found: Texts = of_table
-            .map(|row| {
-                let json: Value = serde_json::from_str(row[2].as_deref().unwrap_or("null")).unwrap();
-                (row[1].as_deref().unwrap().parse().unwrap(), spelled(kind, &json))
-            })
-            .collect();
+        let text = |row: &Row| row[2].as_deref().map(|text| spelled(kind, text));
+        let found: Texts = of_table.map(|row| (row[1].as_deref().unwrap().parse().unwrap(), text(row))).collect();
         assert_eq!(found, texts, "{type_name}");
     }
     let refused: Vec<(&str, usize)> = refused.iter().map(|(class, count)| (&**class, *count)).collect();
     let shape = "array of several dimensions, or with a lower bound other than 1";
     assert_eq!(refused, [(shape, 18), ("infinity", 4)]);
-}
-
-/// The text that Postgres writes, from what DuckDB says in JSON; none for a null.
-fn spelled(kind: &Kind, json: &Value) -> Option<String> {
-    let flag = |name: &str| json[name].as_bool().unwrap();
-    Some(match (kind, json) {
-        (_, Value::Null) => return None,
-        (Kind::Array(element), Value::Array(values)) => {
-            let values = values.iter().map(|value| match spelled(element, value) {
-                Some(text) => quoted(text, |c| " \t\n\"\\{}".contains(c) || c == char::from(element.delimiter()), true),
-                None => "NULL".to_owned(),
-            });
-            let delimiter = char::from(element.delimiter()).to_string();
-            format!("{{{}}}", values.collect::<Vec<_>>().join(&delimiter))
-        }
-        (Kind::Multirange(element), Value::Array(ranges)) => {
-            let kind = Kind::Range(Arc::clone(element));
-            let ranges: Vec<String> = ranges.iter().map(|range| spelled(&kind, range).unwrap()).collect();
-            format!("{{{}}}", ranges.join(","))
-        }
-        (Kind::Range(_), _) if flag("empty") => "empty".to_owned(),
-        (Kind::Range(element), _) => {
-            let bound = |name: &str| {
-                let text = spelled(element, &json[name]);
-                text.map_or(String::new(), |text| quoted(text, |c| " \t\n\"\\()[],".contains(c), false))
-            };
-            let open = if flag("lower_inclusive") { '[' } else { '(' };
-            let close = if flag("upper_inclusive") { ']' } else { ')' };
-            format!("{open}{},{}{close}", bound("lower"), bound("upper"))
-        }
-        (Kind::Composite(attributes), _) => {
-            let field = |name: &str, kind: &Kind| {
-                let text = spelled(kind, &json[name]);
-                text.map_or(String::new(), |text| quoted(text, |c| " \t\n\"\\(),".contains(c), false))
-            };
-            let fields: Vec<String> = attributes.iter().map(|of| field(&of.name, &of.kind)).collect();
-            format!("({})", fields.join(","))
-        }
-        (Kind::Hstore, Value::Object(pairs)) => {
-            let mut pairs: Vec<(&String, &Value)> = pairs.iter().collect();
-            pairs.sort_by_key(|(key, _)| (key.len(), *key));
-            let quoted = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
-            let pair = |(key, value): (&String, &Value)| {
-                format!("{}=>{}", quoted(key), value.as_str().map_or("NULL".to_owned(), quoted))
-            };
-            pairs.into_iter().map(pair).collect::<Vec<_>>().join(", ")
-        }
-        (Kind::Vector(_) | Kind::HalfVector(_), Value::Array(numbers)) => {
-            let mut texts = Vec::new();
-            for number in numbers {
-                let mut text = String::new();
-                decode::write_float4(number.as_f64().unwrap() as f32, &mut text);
-                texts.push(text);
-            }
-            format!("[{}]", texts.join(","))
-        }
-        (Kind::Interval, Value::String(text)) => interval(text),
-        (Kind::Date | Kind::Timestamp | Kind::TimestampTz, Value::String(text)) => match text.split_once(" (BC)") {
-            Some((before, after)) => format!("{before}{after} BC"),
-            None => text.clone(),
-        },
-        (_, Value::String(text)) => text.clone(),
-        (_, other) => other.to_string(),
-    })
-}
-
-/// In quotes where it must be; quotes and backslashes have a backslash before, or are doubled.
-fn quoted(text: String, is_special: impl Fn(char) -> bool, with_backslash: bool) -> String {
-    let is_null = with_backslash && text.eq_ignore_ascii_case("null");
-    if !(text.is_empty() || is_null || text.contains(is_special)) {
-        return text;
-    }
-    let quote = if with_backslash { "\\\"" } else { "\"\"" };
-    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', quote))
-}
-
-/// `1 year 2 months -3 days -04:05:06.7`, read and written as Postgres does.
-fn interval(text: &str) -> String {
-    let postgres = text.replace("months", "mons").replace("month", "mon");
-    let interval =
-        decode::interval(RawValue::Text(postgres.as_bytes())).unwrap_or_else(|error| panic!("{text}: {error}"));
-    let mut text = String::new();
-    decode::write_interval(interval, &mut text);
-    text
 }

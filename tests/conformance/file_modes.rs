@@ -103,6 +103,28 @@ async fn a_file_of_csv_tells_null_from_text_and_refuses_what_was_not_sent() {
 }
 
 #[tokio::test]
+async fn a_file_of_sql_has_a_statement_for_every_change_and_refuses_what_was_not_sent() {
+    let scene = Scene::new(FileFormat::Sql).await;
+    let destination = scene.open();
+    scene.run(&destination, vec![insert(["b'", "\\"]), delete("b'")]).await.unwrap();
+    let (batch, events) = transaction(200, vec![update(["a", "?"])]);
+    let error = destination.write_batch(batch, events).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Value, "{error}");
+    destination.shutdown().await.unwrap();
+    let line = |values: &str, change: &str, lsn: u64, ordinal: u64| {
+        let columns = r#"("k", "v", "_CHANGE_TYPE", "_LSN", "_ORDINAL", "_TIMESTAMP")"#;
+        let stamp = format!("'{change}', '{lsn}', '{ordinal}', '{TIME}'");
+        format!("INSERT INTO \"public\".\"t\" {columns} VALUES ({values}, {stamp});\n")
+    };
+    let expected = [
+        line("'a', NULL", "UPSERT", 50, 0),
+        line(r"'b''', '\'", "INSERT", 100, 1),
+        line("'b''', NULL", "DELETE", 100, 2),
+    ];
+    assert_eq!(scene.files(), [("1-000001-000000001.sql".to_owned(), expected.concat())]);
+}
+
+#[tokio::test]
 async fn a_file_is_complete_when_it_is_large_or_old_enough() {
     let mut scene = Scene::new(FileFormat::Jsonl).await;
     (scene.config.max_bytes, scene.config.max_age) = (ByteSize(1000), Duration::from_secs(2));

@@ -1,71 +1,101 @@
-//! What does `log` say of a change, and what does it keep to itself?
+//! Does `log` keep its promises, its lines read as somebody would who watches the process?
 
-use std::sync::Arc;
+use std::cell::RefCell;
 
-use etl::ErrorKind;
-use etl::destination::Destination;
-use etl::store::{MemoryStore, SharedStore};
+use etl::conformance_tests;
+use etl::destination::conformance::{Abilities, Subject, UNSENT, fold};
+use etl::destination::{AnyDestination, Mode, StampedText, TextRow};
+use etl::schema::TableSchema;
+use etl::store::{BoxFuture, SharedStore};
+use etl::{EtlResult, Lsn, Position};
 use etl_destinations::log::{Log, LogConfig, Shown};
-use etl_destinations::table_rules::{TablePatterns, TableRules};
+use etl_destinations::table_rules::TableRules;
 use harness::lines::Lines;
-use tracing::instrument::WithSubscriber;
+use serde_json::Value;
+use tracing::subscriber::DefaultGuard;
 
-use crate::small_table::{TABLE, chunk, delete, insert, row, schema, transaction, update};
+use crate::rules::all_in;
+use crate::table::told;
 
-/// What is logged of a copied row and three changes: change type, position and row.
-async fn logged(config: LogConfig) -> Vec<String> {
-    let store: SharedStore = Arc::new(MemoryStore::new());
-    store.put_schema(schema()).await.unwrap();
+struct Watched(Lines);
+
+thread_local! {
+    /// A test has a thread, and what it logs goes to its lines until it ends.
+    static LISTENING: RefCell<Option<DefaultGuard>> = const { RefCell::new(None) };
+}
+
+impl Watched {
+    fn opened(rules: TableRules, store: SharedStore) -> EtlResult<AnyDestination> {
+        let config = LogConfig { show: Shown::All, ..LogConfig::default() };
+        Ok(AnyDestination::new(Log::open(config, store, rules)?))
+    }
+
+    /// The lines of a table since it was copied anew.
+    fn stamped(&self, table: &TableSchema) -> Vec<StampedText> {
+        let name = table.name.to_string();
+        let mut rows = Vec::new();
+        for line in self.0.text().lines() {
+            let line: Value = serde_json::from_str(line).expect("a line of JSON");
+            if line["target"] != "etl::changes" || line["table"] != name.as_str() {
+                continue;
+            }
+            match line["message"].as_str() {
+                Some("the table is copied anew") => rows.clear(),
+                Some("change") => rows.push(row(&line, table)),
+                _ => {}
+            }
+        }
+        rows
+    }
+}
+
+fn row(line: &Value, table: &TableSchema) -> StampedText {
+    let text = |name: &str| line[name].as_str().expect("text").to_owned();
+    let values: Value = serde_json::from_str(&text("row")).expect("the row in JSON");
+    let value = |name: &str| match values.get(name) {
+        None => Some(UNSENT.to_owned()),
+        Some(value) => value.as_str().map(str::to_owned),
+    };
+    let lsn: Lsn = text("lsn").parse().expect("an LSN");
+    StampedText {
+        position: Position::new(lsn, line["ordinal"].as_u64().expect("a number")),
+        change_type: text("change"),
+        values: table.columns.iter().map(|column| value(&column.name)).collect(),
+    }
+}
+
+impl Subject for Watched {
+    fn open(&self, store: SharedStore) -> BoxFuture<'_, EtlResult<AnyDestination>> {
+        Box::pin(async { Self::opened(TableRules::default(), store) })
+    }
+
+    fn rows<'a>(&'a self, table: &'a TableSchema) -> BoxFuture<'a, EtlResult<Option<Vec<TextRow>>>> {
+        Box::pin(async { Ok(Some(fold(self.stamped(table), table))) })
+    }
+
+    fn abilities(&self) -> Abilities {
+        Abilities::default().with_log()
+    }
+
+    fn modes(&self) -> &[Mode] {
+        &[Mode::Append]
+    }
+
+    fn open_in(&self, mode: Mode, store: SharedStore) -> BoxFuture<'_, EtlResult<AnyDestination>> {
+        Box::pin(async move { Self::opened(all_in(mode), store) })
+    }
+
+    fn stamped_rows<'a>(&'a self, table: &'a TableSchema) -> BoxFuture<'a, EtlResult<Option<Vec<StampedText>>>> {
+        Box::pin(async { Ok(Some(self.stamped(table))) })
+    }
+}
+
+async fn watched() -> Option<Watched> {
     let lines = Lines::default();
     let writer = lines.clone();
     let subscriber = tracing_subscriber::fmt().json().flatten_event(true).with_writer(move || writer.clone()).finish();
-    let log = Log::open(config, store, TableRules::default()).unwrap();
-    async {
-        log.write_copy_chunk(TABLE, chunk(), vec![row(&schema(), ["a", "hunter2"])]).await.unwrap();
-        let ops = vec![insert(["b", "hunter2"]), update(["b", "?"]), delete("a")];
-        let (batch, events) = transaction(100, ops);
-        log.write_batch(batch, events).await.unwrap();
-    }
-    .with_subscriber(subscriber)
-    .await;
-    let text = lines.text();
-    let line = |line: &str| {
-        let line: serde_json::Value = serde_json::from_str(line).unwrap();
-        assert_eq!((&line["target"], &line["table"]), (&"etl::changes".into(), &"public.t".into()));
-        let text = |name: &str| line[name].as_str().unwrap().to_owned();
-        format!("{} {} {} {}", text("change"), text("lsn"), line["ordinal"], text("row"))
-    };
-    text.lines().map(line).collect()
+    LISTENING.set(Some(tracing::subscriber::set_default(subscriber)));
+    Some(Watched(lines))
 }
 
-#[tokio::test]
-async fn a_change_is_one_line_with_its_key_alone() {
-    let expected = [
-        r#"UPSERT 0/32 0 {"k":"a","v":"***"}"#,
-        r#"INSERT 0/64 1 {"k":"b","v":"***"}"#,
-        r#"UPDATE 0/64 2 {"k":"b"}"#,
-        r#"DELETE 0/64 3 {"k":"a","v":"***"}"#,
-    ];
-    assert_eq!(logged(LogConfig::default()).await, expected);
-}
-
-#[tokio::test]
-async fn values_are_shown_as_far_as_the_config_says() {
-    let none = logged(LogConfig { show: Shown::None, ..LogConfig::default() }).await;
-    assert_eq!(none[1], r#"INSERT 0/64 1 {"k":"***","v":"***"}"#);
-    let all = logged(LogConfig { show: Shown::All, ..LogConfig::default() }).await;
-    assert_eq!(all[1], r#"INSERT 0/64 1 {"k":"b","v":"hunter2"}"#);
-    assert_eq!(all[3], r#"DELETE 0/64 3 {"k":"a","v":null}"#);
-    let redact = Some(TablePatterns::new(["public.*.v"]));
-    let redacted = logged(LogConfig { show: Shown::All, redact, ..LogConfig::default() }).await;
-    assert!(redacted[0].contains("\"a\"") && !redacted.concat().contains("hunter2"), "{redacted:?}");
-}
-
-#[tokio::test]
-async fn one_in_so_many_changes_has_a_line() {
-    let half = logged(LogConfig { one_in: 2, ..LogConfig::default() }).await;
-    assert_eq!(half.iter().map(|line| &line[..6]).collect::<Vec<_>>(), ["UPSERT", "UPDATE"]);
-    let store: SharedStore = Arc::new(MemoryStore::new());
-    let error = Log::open(LogConfig { one_in: 0, ..LogConfig::default() }, store, TableRules::default()).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Config, "{error}");
-}
+conformance_tests!(watched, told);

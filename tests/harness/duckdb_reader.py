@@ -1,14 +1,30 @@
-"""Reads a DuckDB file with DuckDB's own package: the SQL from standard input, rows as JSON arrays, one a line."""
+"""Reads DuckDB files, or files of other kinds (`:memory:`), with DuckDB's own package: a file and SQL in JSON a line; rows as JSON arrays, then an object."""
 
 import json
 import sys
 
 import duckdb
 
-with duckdb.connect(sys.argv[1], read_only=True) as connection:
-    connection.execute("set TimeZone = 'UTC'")
-    cursor = connection.execute(sys.stdin.read())
-    while rows := cursor.fetchmany(10000):
-        for row in rows:
-            json.dump([None if value is None else str(value) for value in row], sys.stdout, ensure_ascii=False)
-            sys.stdout.write("\n")
+
+def rows_of(file, sql):
+    with duckdb.connect(file, read_only=file != ":memory:") as connection:
+        connection.execute("set TimeZone = 'UTC'")
+        cursor = connection.execute(sql)
+        while rows := cursor.fetchmany(10000):
+            yield from rows
+
+
+def tell(value):
+    json.dump(value, sys.stdout, ensure_ascii=False)
+    sys.stdout.write("\n")
+
+
+for request in sys.stdin:
+    end = {}
+    try:
+        for row in rows_of(*json.loads(request)):
+            tell([None if value is None else str(value) for value in row])
+    except Exception as error:
+        end = {"error": f"{type(error).__name__}: {error}"}
+    tell(end)
+    sys.stdout.flush()

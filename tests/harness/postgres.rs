@@ -2,6 +2,7 @@
 //! of its own.
 
 use std::env;
+use std::net::{SocketAddr, ToSocketAddrs};
 
 use etl_local_postgres::{Builder, LocalPostgres};
 use tokio::sync::OnceCell;
@@ -81,6 +82,18 @@ impl Database {
         let start = if authority.contains('/') { start.rsplit_once('/').map_or(start, |(s, _)| s) } else { start };
         let query = query.map_or_else(String::new, |query| format!("?{query}"));
         format!("{start}/{}{query}", self.name)
+    }
+
+    /// Where the server listens.
+    ///
+    /// # Panics
+    /// Where the URL of a given server does not say.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        let (_, rest) = self.server.split_once("://").expect("a URL");
+        let authority = rest.split(['/', '?']).next().unwrap_or_default();
+        let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+        host.to_socket_addrs().ok().and_then(|mut found| found.next()).expect("host and port")
     }
 
     /// The database's name.

@@ -54,6 +54,8 @@ pub struct Counters {
 struct Mode {
     hold: bool,
     swallow: Option<Direction>,
+    /// What the client says before the server's answers are lost.
+    last_heard: Option<&'static [u8]>,
     bytes_per_second: Option<u64>,
     refuse: bool,
     cuts: u64,
@@ -94,7 +96,7 @@ impl Proxy {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let port = listener.local_addr()?.port();
         let (hold, refuse, cuts, cut) = (false, false, 0, Cut::Close);
-        let mode = Mode { hold, swallow: None, bytes_per_second: None, refuse, cuts, cut, target };
+        let mode = Mode { hold, swallow: None, last_heard: None, bytes_per_second: None, refuse, cuts, cut, target };
         let control = Control { mode: watch::Sender::new(mode), totals: Arc::default() };
         let accepting = tokio::spawn(accept(listener, control.clone()));
         Ok(Self { port, control, accepting })
@@ -148,6 +150,11 @@ impl Control {
         self.mode.send_modify(|mode| mode.swallow = Some(swallow));
     }
 
+    /// Once the client has said this, what the server answers is lost.
+    pub fn lose_answers_to(&self, said: &'static [u8]) {
+        self.mode.send_modify(|mode| mode.last_heard = Some(said));
+    }
+
     /// Lets through so many bytes a second in each direction of each connection.
     pub fn throttle(&self, bytes_per_second: u64) {
         self.mode.send_modify(|mode| mode.bytes_per_second = Some(bytes_per_second.max(1)));
@@ -167,6 +174,7 @@ impl Control {
     pub fn forward(&self) {
         self.mode.send_modify(|mode| {
             (mode.hold, mode.swallow, mode.bytes_per_second, mode.refuse) = (false, None, None, false);
+            mode.last_heard = None;
         });
     }
 
@@ -244,6 +252,10 @@ async fn pump(
             rate.map_or(buffer.len(), |rate| usize::try_from(rate / 20).unwrap_or(usize::MAX).clamp(1, 16 * 1024));
         let read = from.read(&mut buffer[..most]).await?;
         let now = passable(&mut mode).await;
+        let is_said = |said: &[u8]| buffer[..read].windows(said.len()).any(|bytes| bytes == said);
+        if direction == Direction::ToServer && now.last_heard.is_some_and(is_said) {
+            control.half_open(Direction::ToClient);
+        }
         is_gone |= now.swallow == Some(direction);
         if is_gone {
             control.totals.swallowed.fetch_add(read as u64, Relaxed);

@@ -51,8 +51,10 @@ fn transform() -> Transform {
         columns,
         rename,
         filter: None,
+        on_value: None,
+        copy: None,
     };
-    Transform { rules: vec![rule("public.*", hide, TableRename::default()), rule("public.users", users, rename)] }
+    Transform::new(vec![rule("public.*", hide, TableRename::default()), rule("public.users", users, rename)])
 }
 
 async fn id(client: &Client, table: &str) -> TableId {

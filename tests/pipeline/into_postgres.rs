@@ -1,11 +1,13 @@
 //! Is another Postgres the same as the source, value by value and type by type?
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use etl::destination::Destination;
 use etl::pipeline::RunningPipeline;
 use etl::postgres::{TlsMode, TlsOptions};
-use etl_destinations::postgres::{Postgres, PostgresTargetConfig};
+use etl::schema::TableId;
+use etl_destinations::postgres::{Atomic, Postgres, PostgresTargetConfig};
 use etl_destinations::table_destination::TableDestination;
 use etl_destinations::table_rules::TableRules;
 use etl_local_postgres::LocalPostgres;
@@ -149,7 +151,7 @@ async fn no_more_sessions_write_than_the_config_says() {
             }
         }
     };
-    assert_eq!(counting.await, 1);
+    assert_eq!(tokio::time::timeout(Duration::from_secs(60), counting).await.unwrap(), 1);
     stop(running).await;
 }
 
@@ -170,10 +172,76 @@ async fn a_target_is_reached_over_tls_and_one_that_cannot_be_written_is_refused(
             if let Err(error) = trusted.check_connection().await {
                 return error;
             }
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    let error = tokio::time::timeout(std::time::Duration::from_secs(30), refused).await.unwrap();
+    let error = tokio::time::timeout(Duration::from_secs(30), refused).await.unwrap();
     assert_eq!(error.kind(), etl::ErrorKind::Config, "{error}");
     assert!(error.hint_text().is_some_and(|hint| hint.contains("primary")), "{error}");
+}
+
+const MANY: i64 = 40_000;
+
+/// Counts until everything is there; whether a part of the transaction was ever seen.
+async fn sees_a_part(copy: &Client) -> bool {
+    let mut is_part = false;
+    loop {
+        let row = copy.query_one("SELECT (SELECT count(*) FROM t), (SELECT count(*) FROM notes)", &[]).await.unwrap();
+        match (row.get::<_, i64>(0), row.get::<_, i64>(1)) {
+            (0, 0) => {}
+            (MANY, MANY) => return is_part,
+            _ => is_part = true,
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// Ends the session that holds the open transaction.
+async fn cut(copy: &Client) {
+    let cut = "SELECT count(*) FROM (SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()
+        AND application_name = 'etl destination' AND state = 'idle in transaction' AND xact_start < now() - interval '50 ms') c";
+    while copy.query_one(cut, &[]).await.unwrap().get::<_, i64>(0) == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_larger_than_a_batch_is_seen_whole_or_not_at_all_where_that_is_asked_for() {
+    for atomic in [Atomic::Batch, Atomic::Always] {
+        let (Some(database), Some(place)) = (database().await, database().await) else { return };
+        let (source, copy, watcher) = (database.client().await, place.client().await, place.client().await);
+        let tables = "CREATE TABLE t (id int PRIMARY KEY, v int); CREATE TABLE notes (v int); CREATE TABLE other (id int PRIMARY KEY);
+                      ALTER TABLE notes REPLICA IDENTITY FULL; CREATE PUBLICATION p FOR TABLE t, notes, other";
+        source.batch_execute(tables).await.unwrap();
+        let world = World::new(database.name(), &database.url());
+        // With one session, and tables that are met anew in the middle of the transaction.
+        let config = || PostgresTargetConfig { atomic, connections: 1, ..PostgresTargetConfig::new(place.url()) };
+        let running = start(&world, config()).await;
+        caught_up(&running).await;
+        stop(running).await;
+        let running = start(&world, config()).await;
+        let seeing = tokio::spawn(async move { sees_a_part(&watcher).await });
+        let sql = format!(
+            "BEGIN; INSERT INTO t SELECT g, g FROM generate_series(1, {MANY}) g; UPDATE t SET v = -v WHERE id % 7 = 0;
+             INSERT INTO notes SELECT g FROM generate_series(1, {MANY}) g; DELETE FROM t WHERE id % 1000 = 0;
+             INSERT INTO t SELECT g, 0 FROM generate_series(1000, {MANY}, 1000) g; COMMIT; INSERT INTO other VALUES (1)"
+        );
+        source.batch_execute(&sql).await.unwrap();
+        if atomic == Atomic::Always {
+            cut(&copy).await;
+            // A table that leaves in the middle of it takes nothing of it with it.
+            let row = source.query_one("SELECT 'other'::regclass::oid", &[]).await.unwrap();
+            let other = TableId(row.get(0));
+            running.handle().pause(other).await.unwrap();
+            cut(&copy).await;
+            running.handle().resume(other).await.unwrap();
+        }
+        let seen = tokio::time::timeout(Duration::from_secs(120), seeing).await.unwrap().unwrap();
+        assert_eq!(seen, atomic == Atomic::Batch, "{atomic:?}");
+        caught_up(&running).await;
+        stop(running).await;
+        for table in ["public.t", "public.notes", "public.other"] {
+            equal(&source, &copy, table).await;
+        }
+    }
 }

@@ -55,13 +55,13 @@ fn transform() -> Transform {
         columns,
         rename: TableRename::default(),
         filter: Some(filter.to_owned()),
+        on_value: None,
+        copy: None,
     };
-    Transform {
-        rules: vec![
-            rule("public.users", users, "country = 'DE'"),
-            rule("public.visits", visits, "country IS NOT NULL OR age = 4"),
-        ],
-    }
+    Transform::new(vec![
+        rule("public.users", users, "country = 'DE'"),
+        rule("public.visits", visits, "country IS NOT NULL OR age = 4"),
+    ])
 }
 
 /// What is to be there, made by the server.

@@ -256,7 +256,7 @@ async fn a_transaction_larger_than_the_relay_lets_slow_copies_come_to_their_end(
     // A copy of `t` takes longer than the relay is watched before it drops one.
     world.settings.copy.max_rows_per_second = Some(50);
     let running = world.start().await;
-    let large = "INSERT INTO other SELECT g, repeat('o', 2000) FROM generate_series(1, 8000) g";
+    let large = "INSERT INTO other SELECT g, repeat('o', 8000) FROM generate_series(1, 2000) g";
     client.batch_execute(large).await.unwrap();
     caught_up(&running).await;
     world.assert_equal(&client, TABLES).await;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use etl::destination::{Destination, MemoryDestination, TextRow};
 use etl::pipeline::{BatchSettings, CopySettings, Pipeline, RunningPipeline, Settings};
 use etl::schema::TableId;
-use etl::source::{OnPartitionGone, SourceConfig, WalGuard};
+use etl::source::{OnPartitionGone, Origin, SourceConfig, WalGuard};
 use etl::store::{MemoryStore, SharedStore};
 use etl::transform::Transform;
 use etl::{ByteSize, ErrorKind, Lsn};
@@ -28,6 +28,7 @@ pub(crate) struct World {
     pub(crate) two_phase: bool,
     pub(crate) decoding_memory: Option<ByteSize>,
     pub(crate) heartbeat: Option<Duration>,
+    pub(crate) origin: Origin,
     pub(crate) failover: Option<bool>,
     pub(crate) wal_guard: WalGuard,
     /// In place of the publication `p`.
@@ -61,6 +62,7 @@ impl World {
             two_phase: false,
             decoding_memory: None,
             heartbeat: None,
+            origin: Origin::Any,
             failover: None,
             wal_guard: WalGuard::default(),
             tables: Vec::new(),
@@ -79,6 +81,7 @@ impl World {
         let mut source = source.transform(self.transform.clone());
         source.decoding_memory = self.decoding_memory;
         source.heartbeat = self.heartbeat;
+        source.origin = self.origin;
         source.two_phase = self.two_phase;
         source.publication = self.tables.is_empty().then(|| "p".to_owned());
         source.tables.clone_from(&self.tables);

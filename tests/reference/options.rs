@@ -19,9 +19,11 @@ const SECTIONS: &[(&str, &str)] = &[
     ("store.postgres", "PostgresStoreConfig"),
     ("destination.duckdb", "DuckDbConfig"),
     ("destination.postgres", "PostgresTargetConfig"),
+    ("destination.parquet", "ParquetConfig"),
+    ("destination.clickhouse", "ClickHouseConfig"),
     ("destination.file", "FileConfig"),
     ("destination.log", "LogConfig"),
-    ("defaults", "RuleSettings"),
+    ("defaults", "Defaults"),
     ("tables[]", "TableEntry"),
     ("telemetry", "Telemetry"),
 ];
@@ -82,6 +84,8 @@ fn config(section: &str) -> String {
     let destination = match section {
         "destination.duckdb" => "duckdb: { path: x }",
         "destination.postgres" => "postgres: { url: 'postgres://u@h/d' }",
+        "destination.parquet" => "parquet: { location: x }",
+        "destination.clickhouse" => "clickhouse: { url: 'http://h:8123' }",
         "destination.file" => "file: { path: x }",
         "destination.log" => "log: {}",
         "destination.null" => "'null': {}",

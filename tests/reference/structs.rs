@@ -101,7 +101,7 @@ impl Structs {
         }
         match name.as_str() {
             "bool" => "`true`, `false`",
-            "u16" | "u32" | "u64" | "usize" => "a whole number",
+            "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number",
             "ByteSize" => "a size",
             "Duration" => "a duration",
             "PathBuf" => "a path",

@@ -1,6 +1,7 @@
 //! Does the binary do what it is told, say what it does, and refuse what cannot be?
 
 mod choices;
+mod compact;
 mod demo;
 mod gc;
 mod in_use;

@@ -151,3 +151,31 @@ async fn an_address_that_others_reach_needs_a_token() {
     std::fs::write(&file, format!("{text}telemetry: {{ http: {{ bind: '127.0.0.1:{port}' }} }}\n")).unwrap();
     refused(dir.path(), &["run"], 1, &["telemetry.http", "in use"]).await;
 }
+
+#[tokio::test]
+async fn values_that_do_not_fit_are_foretold_and_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = server_with_a_table().await;
+    let sql = "ALTER TABLE t ADD price numeric(5, 2), ADD list int[];
+               INSERT INTO t SELECT g, 'x', 'NaN', '{1}' FROM generate_series(1, 10) g";
+    server.psql(sql).await.unwrap();
+    config(dir.path(), "misfits", &server.url(), "{ 'null': {} }");
+    let said = says(dir.path(), &["check"]).await;
+    let expected = "note     source: public.t: the destination cannot hold everything of price: NaN";
+    assert!(said.contains(expected) && said.contains("`on_value` can be null, clamp or text"), "{said}");
+    let port = with_http(dir.path(), None);
+    let file = dir.path().join("etl.yaml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(
+        &file,
+        format!("{text}tables: [{{ match: public.t, columns: {{ on_value: {{ price: 'null' }} }} }}]\n"),
+    )
+    .unwrap();
+    assert!(says(dir.path(), &["check"]).await.contains("By `on_value`, such a value is null there"));
+    let mut child = running(dir.path()).await;
+    reaches(dir.path(), "ready").await;
+    let metrics = get(port, "/metrics", None).await.1;
+    let counted = "etl_value_policy_total{pipeline=\"misfits\",table=\"public.t\",column=\"price\",policy=\"null\"} 10";
+    assert!(metrics.contains(counted), "{metrics}");
+    child.kill().await.unwrap();
+}

@@ -44,6 +44,7 @@ fn help_and_version_go_to_standard_output() {
         (&["--help"][..], "etl -c shop.yaml run --until-caught-up"),
         (&["run", "--help"], "Examples:"),
         (&["demo", "--help"], "--keep <DIR>"),
+        (&["compact", "--help"], "etl compact --json"),
         (&["--version"], "etl 0."),
     ] {
         let ended = run(dir.path(), words);

@@ -44,6 +44,7 @@ fn target(key: &[u16], write_mode: WriteMode) -> TargetTable {
         name: source.name.clone(),
         columns: source.columns.iter().map(|column| column.name.clone()).collect(),
         write_mode,
+        is_adopted: false,
         metadata: None,
         source,
     }
@@ -238,6 +239,19 @@ fn the_log_has_a_delete_of_the_old_key_before_a_moved_row() {
     let Some(BatchRows::Log(rows)) = set.finish() else { panic!("a log") };
     let told: Vec<_> = rows.iter().map(|row| (row.change_type.as_str(), row.position.ordinal, key(&row.row))).collect();
     assert_eq!(told, [("DELETE", 7, "a".to_owned()), ("UPDATE", 8, "b".to_owned())]);
+}
+
+#[test]
+fn the_log_has_a_delete_of_the_old_row_where_there_is_no_key() {
+    let s = schema(&[]);
+    let mut set = ChangeSet::new(&target(&[], WriteMode::Append));
+    let old = || Some(OldRow::Full(row(&s, ["a", "1", "2"])));
+    set.add(&change(7, Op::Update { old: old(), new: row(&s, ["b", "1", "?"]) })).unwrap();
+    set.add(&change(9, Op::Update { old: old(), new: row(&s, ["a", "1", "2"]) })).unwrap();
+    let Some(BatchRows::Log(rows)) = set.finish() else { panic!("a log") };
+    let told: Vec<_> = rows.iter().map(|row| (row.change_type.as_str(), row.position.ordinal)).collect();
+    assert_eq!(told, [("DELETE", 7), ("UPDATE", 8), ("DELETE", 9), ("UPDATE", 10)]);
+    assert_eq!(rows[1].row.text(2).unwrap().as_deref(), Some("2"));
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, IntervalUnit, TimeUnit};
+use etl::destination::{IntervalLimit, ValueLimits, is_struct};
 use etl::schema::{Attribute, Column, Kind};
 
 /// The metadata key of the type as the source writes it.
@@ -18,7 +19,68 @@ pub struct ArrowLimits {
     pub half_floats: bool,
     /// Whether intervals can be handed over as Arrow's; where not they are text, `N months N days N microseconds`.
     pub intervals: bool,
+    /// The most digits of a decimal: 38 or 76. A numeric with more is text.
+    pub decimal_digits: u8,
+    /// Whether it has types for what is made of parts: lists, structs, maps, intervals, times of day. Where not, that is
+    /// text, as Postgres writes it.
+    pub parts: bool,
+    /// Whether it takes uuids as 16 bytes; text where not.
+    pub uuids: bool,
+    /// The dates and timestamps that it has.
+    pub calendar: Calendar,
 }
+
+/// Which dates and timestamps a place has, infinities apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Calendar {
+    /// The first and the last day, from 1970-01-01.
+    pub dates: (i32, i32),
+    /// The first and the last microsecond, from 1970-01-01.
+    pub timestamps: (i64, i64),
+}
+
+impl ArrowLimits {
+    /// What Arrow has itself.
+    pub const ARROW: Self = Self {
+        infinities: None,
+        half_floats: true,
+        intervals: true,
+        decimal_digits: 38,
+        parts: true,
+        uuids: true,
+        calendar: Calendar { dates: (i32::MIN, i32::MAX), timestamps: (i64::MIN, i64::MAX) },
+    };
+
+    /// What columns of these types can hold.
+    pub fn values(&self) -> ValueLimits {
+        // One that stands for an infinity stands for nothing else.
+        let most = |stands_for: i64| i64::MAX - i64::from(stands_for == i64::MAX);
+        let last = self.infinities.map_or(i64::MAX, |infinities| most(infinities.timestamps.1));
+        let Calendar { dates, timestamps } = self.calendar;
+        let all = ValueLimits::NONE;
+        let day = |day: i32| day.saturating_sub(EPOCH_DAYS);
+        ValueLimits {
+            decimal_digits: Some(self.decimal_digits.into()),
+            dates: (all.dates.0.max(day(dates.0)), all.dates.1.min(day(dates.1))),
+            timestamps: (
+                all.timestamps.0.max(timestamps.0.saturating_sub(EPOCH_MICROS)),
+                last.min(timestamps.1) - EPOCH_MICROS,
+            ),
+            infinities: self.infinities.is_some(),
+            lists: self.parts,
+            parts: self.parts,
+            intervals: match (self.parts, self.intervals) {
+                (false, _) => IntervalLimit::None,
+                (true, true) => IntervalLimit::Nanoseconds,
+                (true, false) => IntervalLimit::Finite,
+            },
+        }
+    }
+}
+
+/// From Postgres's epoch, 2000-01-01, to Unix's.
+pub(super) const EPOCH_DAYS: i32 = 10_957;
+pub(super) const EPOCH_MICROS: i64 = 946_684_800_000_000;
 
 /// The numbers that stand for infinite dates and timestamps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,17 +98,24 @@ pub fn arrow_field(name: &str, column: &Column, limits: ArrowLimits) -> Field {
     Field::new(name, DataType::Null, true).with_data_type_of(&column.kind, limits, metadata)
 }
 
-/// Whether values of a `numeric(p, s)` are 128-bit decimals, and with which precision and scale.
-pub(super) fn decimal128(of: Option<(u16, i16)>) -> Option<(u8, i8)> {
+/// Whether values of a `numeric(p, s)` are decimals, and with which precision and scale.
+pub(super) fn decimal(of: Option<(u16, i16)>, limits: ArrowLimits) -> Option<(u8, i8)> {
     let (precision, scale) = of?;
     let (precision, scale) = (u8::try_from(precision).ok()?, i8::try_from(scale).ok()?);
-    (precision <= 38 && scale >= 0 && scale <= precision as i8).then_some((precision, scale))
+    (precision <= limits.decimal_digits && scale >= 0 && scale <= precision as i8).then_some((precision, scale))
 }
 
-/// Whether a composite type has a struct: it has attributes, and nobody can take one for another. It is text where not.
-pub fn is_struct(attributes: &[Attribute]) -> bool {
-    let names: std::collections::HashSet<String> = attributes.iter().map(|of| of.name.to_lowercase()).collect();
-    !attributes.is_empty() && names.len() == attributes.len()
+/// Up to here a decimal has 128 bits, beyond it 256.
+pub(super) const DIGITS_OF_128: u8 = 38;
+
+/// Whether the place has no type for the kind, so that it is text.
+pub(super) fn is_spelled(kind: &Kind, limits: ArrowLimits) -> bool {
+    match kind {
+        Kind::Array(_) | Kind::Composite(_) | Kind::Range(_) | Kind::Multirange(_) | Kind::Hstore => !limits.parts,
+        Kind::Vector(_) | Kind::HalfVector(_) | Kind::Interval | Kind::Time => !limits.parts,
+        Kind::Uuid => !limits.uuids,
+        _ => false,
+    }
 }
 
 /// The field of an array's elements.
@@ -112,6 +181,7 @@ impl OfKind for Field {
 
 fn data_type(kind: &Kind, limits: ArrowLimits) -> DataType {
     match kind {
+        _ if is_spelled(kind, limits) => DataType::Utf8,
         Kind::Bool => DataType::Boolean,
         Kind::Int2 => DataType::Int16,
         Kind::Int4 => DataType::Int32,
@@ -119,8 +189,9 @@ fn data_type(kind: &Kind, limits: ArrowLimits) -> DataType {
         Kind::Oid => DataType::UInt32,
         Kind::Float4 => DataType::Float32,
         Kind::Float8 => DataType::Float64,
-        Kind::Numeric(of) => match decimal128(*of) {
-            Some((precision, scale)) => DataType::Decimal128(precision, scale),
+        Kind::Numeric(of) => match decimal(*of, limits) {
+            Some((precision @ ..=DIGITS_OF_128, scale)) => DataType::Decimal128(precision, scale),
+            Some((precision, scale)) => DataType::Decimal256(precision, scale),
             None => DataType::Utf8,
         },
         Kind::Bytea | Kind::Geometry(_) => DataType::Binary,

@@ -4,22 +4,21 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, FixedSizeBinaryBuilder, Float32Builder,
-    Float64Builder, Int16Builder, Int32Builder, Int64Builder, IntervalMonthDayNanoBuilder, StringBuilder,
-    Time64MicrosecondBuilder, TimestampMicrosecondBuilder, UInt32Builder,
+    ArrayRef, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, Decimal256Builder,
+    FixedSizeBinaryBuilder, Float32Builder, Float64Builder, Int16Builder, Int32Builder, Int64Builder,
+    IntervalMonthDayNanoBuilder, StringBuilder, Time64MicrosecondBuilder, TimestampMicrosecondBuilder, UInt32Builder,
 };
-use arrow::datatypes::{DataType, IntervalMonthDayNano};
+use arrow::datatypes::{DataType, IntervalMonthDayNano, i256};
 use etl::data::RawValue;
 use etl::data::decode::{self, DecodeError, Decoded, Interval};
+use etl::destination::is_struct;
 use etl::schema::Kind;
 
-use super::arrow_schema::{ArrowLimits, Infinities, decimal128, half_float, is_struct};
+use super::arrow_schema::{
+    ArrowLimits, Calendar, DIGITS_OF_128, EPOCH_DAYS, EPOCH_MICROS, Infinities, decimal, half_float, is_spelled,
+};
 use super::nested::{CompositeBuilder, ListBuilder, MapBuilder, MultirangeBuilder, RangeBuilder};
 use super::vectors::VectorBuilder;
-
-/// From Postgres's epoch, 2000-01-01, to Unix's.
-const EPOCH_DAYS: i32 = 10_957;
-const EPOCH_MICROS: i64 = 946_684_800_000_000;
 
 /// A column that is being filled.
 pub(super) enum ColumnBuilder {
@@ -31,16 +30,18 @@ pub(super) enum ColumnBuilder {
     Float4(Float32Builder),
     Float8(Float64Builder),
     Decimal(Decimal128Builder, u8, i8),
+    /// With precision, scale, and room for digits.
+    WideDecimal(Decimal256Builder, u8, i8, String),
     /// Text whose two forms are the text itself.
     Text(StringBuilder),
     Jsonb(StringBuilder),
     /// Text that the binary form has to be spelled out as.
     Spelled(StringBuilder, Kind, String),
     Bytes(BinaryBuilder, Vec<u8>),
-    Date(Date32Builder, Option<Infinities>),
+    Date(Date32Builder, Option<Infinities>, Calendar),
     Time(Time64MicrosecondBuilder),
-    Timestamp(TimestampMicrosecondBuilder, Option<Infinities>),
-    TimestampTz(TimestampMicrosecondBuilder, Option<Infinities>),
+    Timestamp(TimestampMicrosecondBuilder, Option<Infinities>, Calendar),
+    TimestampTz(TimestampMicrosecondBuilder, Option<Infinities>, Calendar),
     Uuid(FixedSizeBinaryBuilder),
     Interval(IntervalMonthDayNanoBuilder),
     IntervalText(StringBuilder, String),
@@ -76,6 +77,7 @@ impl ColumnBuilder {
     /// A column of this kind with room for so many values.
     pub(super) fn new(kind: &Kind, limits: ArrowLimits, capacity: usize) -> Self {
         match kind {
+            _ if is_spelled(kind, limits) => Self::Spelled(strings(capacity), kind.clone(), String::new()),
             Kind::Bool => Self::Bool(BooleanBuilder::with_capacity(capacity)),
             Kind::Int2 => Self::Int2(Int16Builder::with_capacity(capacity)),
             Kind::Int4 => Self::Int4(Int32Builder::with_capacity(capacity)),
@@ -83,19 +85,25 @@ impl ColumnBuilder {
             Kind::Oid => Self::Oid(UInt32Builder::with_capacity(capacity)),
             Kind::Float4 => Self::Float4(Float32Builder::with_capacity(capacity)),
             Kind::Float8 => Self::Float8(Float64Builder::with_capacity(capacity)),
-            Kind::Numeric(of) => match decimal128(*of) {
-                Some((p, s)) => Self::Decimal(decimals(capacity, p, s), p, s),
+            Kind::Numeric(of) => match decimal(*of, limits) {
+                Some((p @ ..=DIGITS_OF_128, s)) => Self::Decimal(decimals(capacity, p, s), p, s),
+                Some((p, s)) => Self::WideDecimal(wide_decimals(capacity, p, s), p, s, String::new()),
                 None => Self::Spelled(strings(capacity), kind.clone(), String::new()),
             },
             Kind::Text | Kind::Enum | Kind::Json => Self::Text(strings(capacity)),
             Kind::Jsonb => Self::Jsonb(strings(capacity)),
             Kind::Bytea => Self::Bytes(BinaryBuilder::with_capacity(capacity, 0), Vec::new()),
-            Kind::Date => Self::Date(Date32Builder::with_capacity(capacity), limits.infinities),
+            Kind::Date => Self::Date(Date32Builder::with_capacity(capacity), limits.infinities, limits.calendar),
             Kind::Time => Self::Time(Time64MicrosecondBuilder::with_capacity(capacity)),
-            Kind::Timestamp => Self::Timestamp(TimestampMicrosecondBuilder::with_capacity(capacity), limits.infinities),
+            Kind::Timestamp => Self::Timestamp(
+                TimestampMicrosecondBuilder::with_capacity(capacity),
+                limits.infinities,
+                limits.calendar,
+            ),
             Kind::TimestampTz => Self::TimestampTz(
                 TimestampMicrosecondBuilder::with_capacity(capacity).with_timezone("UTC"),
                 limits.infinities,
+                limits.calendar,
             ),
             Kind::Uuid => Self::Uuid(FixedSizeBinaryBuilder::with_capacity(capacity, 16)),
             Kind::Interval if limits.intervals => Self::Interval(IntervalMonthDayNanoBuilder::with_capacity(capacity)),
@@ -125,6 +133,7 @@ impl ColumnBuilder {
             Self::Float4(b) => fill!(b, values, v => b.append_value(decode::float4(v)?)),
             Self::Float8(b) => fill!(b, values, v => b.append_value(decode::float8(v)?)),
             Self::Decimal(b, p, s) => fill!(b, values, v => b.append_value(decode::numeric_i128(v, *p, *s)?)),
+            Self::WideDecimal(b, p, s, digits) => fill!(b, values, v => b.append_value(wide(v, *p, *s, digits)?)),
             Self::Text(b) => fill!(b, values, v => append_text(b, decode::text(v)?)?),
             Self::Jsonb(b) => fill!(b, values, v => append_text(b, decode::jsonb(v)?)?),
             Self::Spelled(b, kind, scratch) => fill!(b, values, v => {
@@ -133,11 +142,15 @@ impl ColumnBuilder {
                 append_text(b, scratch)?;
             }),
             Self::Bytes(b, scratch) => fill!(b, values, v => append_bytes(b, v, scratch)?),
-            Self::Date(b, inf) => fill!(b, values, v => b.append_value(unix_days(decode::date(v)?, *inf)?)),
+            Self::Date(b, inf, calendar) => {
+                fill!(b, values, v => b.append_value(unix_days(decode::date(v)?, *inf, *calendar)?));
+            }
             Self::Time(b) => fill!(b, values, v => b.append_value(decode::time(v)?)),
-            Self::Timestamp(b, inf) => fill!(b, values, v => b.append_value(unix_micros(decode::timestamp(v)?, *inf)?)),
-            Self::TimestampTz(b, inf) => {
-                fill!(b, values, v => b.append_value(unix_micros(decode::timestamptz(v)?, *inf)?));
+            Self::Timestamp(b, inf, calendar) => {
+                fill!(b, values, v => b.append_value(unix_micros(decode::timestamp(v)?, *inf, *calendar)?));
+            }
+            Self::TimestampTz(b, inf, calendar) => {
+                fill!(b, values, v => b.append_value(unix_micros(decode::timestamptz(v)?, *inf, *calendar)?));
             }
             Self::Uuid(b) => fill!(b, values, v => {
                 b.append_value(decode::uuid(v)?).map_err(|_| DecodeError::Binary)?;
@@ -175,13 +188,14 @@ impl ColumnBuilder {
             Self::Float4(mut b) => Arc::new(b.finish()),
             Self::Float8(mut b) => Arc::new(b.finish()),
             Self::Decimal(mut b, ..) => Arc::new(b.finish()),
+            Self::WideDecimal(mut b, ..) => Arc::new(b.finish()),
             Self::Text(mut b) | Self::Jsonb(mut b) | Self::Spelled(mut b, ..) | Self::IntervalText(mut b, _) => {
                 Arc::new(b.finish())
             }
             Self::Bytes(mut b, _) => Arc::new(b.finish()),
-            Self::Date(mut b, _) => Arc::new(b.finish()),
+            Self::Date(mut b, ..) => Arc::new(b.finish()),
             Self::Time(mut b) => Arc::new(b.finish()),
-            Self::Timestamp(mut b, _) | Self::TimestampTz(mut b, _) => Arc::new(b.finish()),
+            Self::Timestamp(mut b, ..) | Self::TimestampTz(mut b, ..) => Arc::new(b.finish()),
             Self::Uuid(mut b) => Arc::new(b.finish()),
             Self::Interval(mut b) => Arc::new(b.finish()),
             Self::Geometry(mut b, ..) => Arc::new(b.finish()),
@@ -211,6 +225,40 @@ fn strings(capacity: usize) -> StringBuilder {
 fn decimals(capacity: usize, precision: u8, scale: i8) -> Decimal128Builder {
     let data_type = DataType::Decimal128(precision, scale);
     Decimal128Builder::with_capacity(capacity).with_data_type(data_type)
+}
+
+fn wide_decimals(capacity: usize, precision: u8, scale: i8) -> Decimal256Builder {
+    let data_type = DataType::Decimal256(precision, scale);
+    Decimal256Builder::with_capacity(capacity).with_data_type(data_type)
+}
+
+/// The value times ten to the power of `scale`, exactly, with at most `precision` digits.
+fn wide(raw: RawValue<'_>, precision: u8, scale: i8, digits: &mut String) -> Decoded<i256> {
+    digits.clear();
+    decode::write_numeric(raw, digits)?;
+    match digits.as_str() {
+        "NaN" => return Err(DecodeError::NotANumber),
+        "Infinity" | "-Infinity" => return Err(DecodeError::Infinite),
+        _ => {}
+    }
+    let scale = usize::from(scale.unsigned_abs());
+    let point = digits.find('.');
+    let decimals = point.map_or(0, |point| digits.len() - point - 1);
+    if let Some(point) = point {
+        digits.remove(point);
+    }
+    if decimals > scale {
+        let beyond = digits.split_off(digits.len() - (decimals - scale));
+        if beyond.bytes().any(|digit| digit != b'0') {
+            return Err(DecodeError::TooFine);
+        }
+    }
+    digits.extend(std::iter::repeat_n('0', scale.saturating_sub(decimals)));
+    let size = digits.trim_start_matches('-').trim_start_matches('0');
+    if size.len() > precision.into() {
+        return Err(DecodeError::TooManyDigits);
+    }
+    i256::from_string(digits).ok_or(DecodeError::TooManyDigits)
 }
 
 /// Offsets have 31 bits; the builder would panic beyond.
@@ -278,20 +326,27 @@ fn nanoseconds(interval: Interval) -> Decoded<IntervalMonthDayNano> {
     Ok(IntervalMonthDayNano::new(interval.months, interval.days, nanos))
 }
 
-fn unix_days(days: i32, infinities: Option<Infinities>) -> Decoded<i32> {
+fn unix_days(days: i32, infinities: Option<Infinities>, calendar: Calendar) -> Decoded<i32> {
     match (days, infinities) {
         (i32::MIN, Some(infinities)) => Ok(infinities.dates.0),
         (i32::MAX, Some(infinities)) => Ok(infinities.dates.1),
         (i32::MIN | i32::MAX, None) => Err(DecodeError::Infinite),
-        (days, _) => days.checked_add(EPOCH_DAYS).ok_or(DecodeError::OutOfRange),
+        (days, _) => days
+            .checked_add(EPOCH_DAYS)
+            .filter(|days| (calendar.dates.0..=calendar.dates.1).contains(days))
+            .ok_or(DecodeError::OutOfRange),
     }
 }
 
-fn unix_micros(micros: i64, infinities: Option<Infinities>) -> Decoded<i64> {
+fn unix_micros(micros: i64, infinities: Option<Infinities>, calendar: Calendar) -> Decoded<i64> {
     match (micros, infinities) {
         (i64::MIN, Some(infinities)) => Ok(infinities.timestamps.0),
         (i64::MAX, Some(infinities)) => Ok(infinities.timestamps.1),
         (i64::MIN | i64::MAX, None) => Err(DecodeError::Infinite),
-        (micros, _) => micros.checked_add(EPOCH_MICROS).ok_or(DecodeError::OutOfRange),
+        (micros, infinities) => micros
+            .checked_add(EPOCH_MICROS)
+            .filter(|micros| (calendar.timestamps.0..=calendar.timestamps.1).contains(micros))
+            .filter(|micros| infinities.is_none_or(|infinities| *micros != infinities.timestamps.1))
+            .ok_or(DecodeError::OutOfRange),
     }
 }

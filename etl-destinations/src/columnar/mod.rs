@@ -8,7 +8,7 @@ mod record_batch;
 mod tests;
 mod vectors;
 
-pub use arrow_schema::{ArrowLimits, Infinities, POSTGRES_TYPE, arrow_field, is_struct};
-#[cfg(feature = "duckdb")]
+pub use arrow_schema::{ArrowLimits, Calendar, Infinities, POSTGRES_TYPE, arrow_field};
+#[cfg(any(feature = "clickhouse", feature = "duckdb"))]
 pub(crate) use record_batch::stamps;
 pub use record_batch::{ArrowTable, pieces};

@@ -17,7 +17,7 @@ use crate::metadata_columns::MetadataColumns;
 use crate::write_mode::WriteMode;
 use crate::writer::TargetTable;
 
-const FINITE: ArrowLimits = ArrowLimits { infinities: None, half_floats: true, intervals: true };
+const FINITE: ArrowLimits = ArrowLimits::ARROW;
 
 fn target(kinds: &[(Kind, &str)], metadata: bool) -> Arc<TargetTable> {
     let column = |(place, (kind, type_name)): (usize, &(Kind, &str))| Column {
@@ -46,6 +46,7 @@ fn target(kinds: &[(Kind, &str)], metadata: bool) -> Arc<TargetTable> {
         columns: source.columns.iter().map(|column| column.name.clone()).collect(),
         write_mode: WriteMode::Upsert,
         metadata: metadata.then(|| Arc::new(MetadataColumns::default())),
+        is_adopted: false,
         source,
     })
 }
@@ -170,7 +171,7 @@ fn a_value_that_does_not_fit_names_table_column_type_and_class() {
         let context = ["table", "column", "type"].map(|key| error.context(key).unwrap_or_default());
         assert_eq!(context, ["public.t", "c0", name]);
         assert!(error.context("value").is_some_and(|found| found.contains(class)), "{error}");
-        let limits = ArrowLimits { infinities: Some(infinities), half_floats: true, intervals: true };
+        let limits = ArrowLimits { infinities: Some(infinities), ..ArrowLimits::ARROW };
         assert_eq!(copied(&target, limits, &[row]).is_ok(), class == "infinity", "{value}");
     }
 }

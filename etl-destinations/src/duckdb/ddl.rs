@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use duckdb::Connection;
+use etl::destination::is_struct;
 use etl::error::{ErrorKind, EtlError, EtlResult};
 use etl::schema::{Attribute, Column, Kind, SchemaChange, TableName};
 
 use super::error::DuckDbResult;
 use super::ledger;
 use super::places::Tables;
-use crate::columnar::is_struct;
+
 use crate::write_mode::WriteMode;
 use crate::writer::{FilledColumn, TargetTable};
 

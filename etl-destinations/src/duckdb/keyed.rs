@@ -68,9 +68,7 @@ impl Target<'_> {
     /// Completes rows from those in the table.
     fn resolve(&self, rows: &Stage, columns: &[String], updates: &[RowUpdate]) -> EtlResult<()> {
         let source = &self.table.source;
-        let unknown: Vec<usize> = (0..source.columns.len())
-            .filter(|place| updates.iter().any(|update| update.new.row.raw(*place) == RawValue::Unchanged))
-            .collect();
+        let unknown = RowUpdate::unsent_places(updates, source.columns.len());
         let base = |place: usize| format!("_etl_base_{place}");
         let unchanged = |place: usize| format!("_etl_unchanged_{place}");
         let mut staged = columns.to_vec();

@@ -5,6 +5,8 @@
 
 mod config;
 #[cfg(feature = "duckdb")]
+mod connections;
+#[cfg(feature = "duckdb")]
 mod ddl;
 #[cfg(feature = "duckdb")]
 mod error;
@@ -24,5 +26,7 @@ mod unit;
 mod writer;
 
 pub use config::DuckDbConfig;
+#[cfg(feature = "duckdb")]
+pub use connections::Connections;
 #[cfg(feature = "duckdb")]
 pub use writer::DuckDb;

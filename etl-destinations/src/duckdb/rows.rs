@@ -16,6 +16,7 @@ pub(super) const LIMITS: ArrowLimits = ArrowLimits {
     half_floats: false,
     // The driver loses nulls among them; DuckDB reads the text.
     intervals: false,
+    ..ArrowLimits::ARROW
 };
 
 /// Appends to a table by the names of the batch's columns.

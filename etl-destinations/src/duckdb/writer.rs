@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use duckdb::{Config, Connection};
-use etl::destination::Capabilities;
+use etl::destination::{Capabilities, ValueLimits};
 use etl::error::{ErrorKind, EtlError, EtlResult, ResultExt};
 use etl::schema::TableId;
 use etl::store::{Phase, SharedStore};
@@ -15,8 +15,10 @@ use etl::{CursorId, Position};
 use tokio::sync::{OwnedRwLockReadGuard, RwLock as AsyncRwLock};
 
 use super::config::DuckDbConfig;
+use super::connections::Connections;
 use super::error::{DuckDbResult, is_given_up};
 use super::places::Tables;
+use super::rows::LIMITS;
 use super::{ledger, unit};
 use crate::table_destination::TableDestination;
 use crate::table_name::{Case, NameRules};
@@ -39,7 +41,7 @@ pub struct DuckDb {
 type Open = OwnedRwLockReadGuard<Option<File>, File>;
 
 /// The open file.
-struct File {
+pub(super) struct File {
     owner: String,
     /// The first connection; others are made from it.
     first: Mutex<Connection>,
@@ -73,6 +75,11 @@ impl DuckDb {
     pub fn with_config(config: DuckDbConfig, store: SharedStore, rules: TableRules) -> TableDestination<Self> {
         let writer = Self { config, store: Arc::clone(&store), file: Arc::default(), emptied: Arc::default() };
         TableDestination::new(writer, store, rules)
+    }
+
+    /// For those who read the file while the pipeline writes it, in the same process.
+    pub fn connections(&self) -> Connections {
+        Connections::new(Arc::clone(&self.file))
     }
 
     /// The open file; opens it where it is not, or no more.
@@ -184,6 +191,10 @@ impl File {
         if let Some(connection) = lock(&self.idle).pop() {
             return Ok(connection);
         }
+        self.clone_first()
+    }
+
+    pub(super) fn clone_first(&self) -> EtlResult<Connection> {
         lock(&self.first).try_clone().or_duckdb("make a connection")
     }
 }
@@ -238,6 +249,10 @@ impl TableWriter for DuckDb {
     /// DuckDB refuses to change a table that the transaction has written to.
     fn alters_first(&self) -> bool {
         true
+    }
+
+    fn value_limits(&self) -> ValueLimits {
+        LIMITS.values()
     }
 
     async fn apply(&self, unit: WriteUnit) -> EtlResult<()> {

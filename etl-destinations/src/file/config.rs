@@ -12,7 +12,7 @@ use serde::Deserialize;
 pub struct FileConfig {
     /// The directory; each table has one in it, `schema/table`.
     pub path: PathBuf,
-    /// `jsonl` (one JSON object a line) or `csv`. Default `jsonl`.
+    /// `jsonl` (one JSON object a line), `csv`, or `sql` (one `INSERT` a row). Default `jsonl`.
     #[serde(default)]
     pub format: FileFormat,
     /// A file is complete once it is this large; it may exceed that by one batch. Default 128MiB.
@@ -38,6 +38,8 @@ pub enum FileFormat {
     Jsonl,
     /// Comma-separated values with a header.
     Csv,
+    /// An `INSERT` a row.
+    Sql,
 }
 
 impl FileConfig {

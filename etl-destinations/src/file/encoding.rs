@@ -3,7 +3,7 @@
 use etl::error::EtlResult;
 
 use super::config::{FileConfig, FileFormat};
-use crate::rowwise::{CsvFormat, JsonLines, stamped_rows};
+use crate::rowwise::{CsvFormat, JsonLines, SqlInserts, stamped_rows};
 use crate::writer::{BatchRows, TargetTable};
 
 /// The format of the files.
@@ -11,6 +11,7 @@ use crate::writer::{BatchRows, TargetTable};
 pub(super) enum Encoding {
     Jsonl,
     Csv(CsvFormat),
+    Sql,
 }
 
 impl Encoding {
@@ -18,6 +19,7 @@ impl Encoding {
         Ok(match config.format {
             FileFormat::Jsonl => Self::Jsonl,
             FileFormat::Csv => Self::Csv(CsvFormat::new(config.delimiter, &config.null_marker)?),
+            FileFormat::Sql => Self::Sql,
         })
     }
 
@@ -26,14 +28,15 @@ impl Encoding {
         match self {
             Self::Jsonl => "jsonl",
             Self::Csv(_) => "csv",
+            Self::Sql => "sql",
         }
     }
 
     /// What a file of the table begins with.
     pub(super) fn header(&self, table: &TargetTable) -> Vec<u8> {
         match self {
-            Self::Jsonl => Vec::new(),
             Self::Csv(csv) => csv.header(table),
+            Self::Jsonl | Self::Sql => Vec::new(),
         }
     }
 
@@ -43,6 +46,7 @@ impl Encoding {
             match self {
                 Self::Jsonl => JsonLines.write(&mut out, table, row, &stamp)?,
                 Self::Csv(csv) => csv.write(&mut out, table, row, &stamp)?,
+                Self::Sql => SqlInserts.write(&mut out, table, row, &stamp)?,
             }
         }
         Ok(out)

@@ -14,7 +14,7 @@ use etl::store::SharedStore;
 use etl::{CursorId, Position};
 use tokio::sync::OnceCell;
 
-use super::config::FileConfig;
+use super::config::{FileConfig, FileFormat};
 use super::directory::Directory;
 use super::encoding::Encoding;
 use crate::table_destination::TableDestination;
@@ -150,7 +150,12 @@ impl TableWriter for Files {
 
     fn name_rules(&self) -> NameRules {
         // Some file systems do not tell upper from lower case, and 255 bytes are what most can hold.
-        NameRules { case: Case::Ignored, allows: is_in_names, longest: 200 }
+        NameRules { case: Case::Ignored, allows: is_in_names, longest: 200, ..NameRules::default() }
+    }
+
+    /// A JSON object leaves out what was not sent.
+    fn needs_all_values(&self) -> bool {
+        self.config.format != FileFormat::Jsonl
     }
 
     async fn apply(&self, unit: WriteUnit) -> EtlResult<()> {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use etl::data::decode::DecodeError;
 use etl::data::{RawValue, TableRow};
 use etl::destination::Capabilities;
 use etl::error::{ErrorKind, EtlError, EtlResult, ResultExt};
@@ -11,6 +12,7 @@ use etl::store::SharedStore;
 use serde_json::{Map, Value};
 
 use super::config::{LogConfig, Shown};
+use crate::metadata_columns::ChangeType;
 use crate::rowwise::{Stamp, stamped_rows};
 use crate::table_destination::TableDestination;
 use crate::table_rules::TableRules;
@@ -42,7 +44,7 @@ impl Log {
     fn write(&self, TableBatch { table, rows }: &TableBatch) -> EtlResult<()> {
         for (row, stamp) in stamped_rows(rows)? {
             if self.is_due(table.id) {
-                let values = self.values(table, row)?;
+                let values = self.values(table, row, stamp.change_type)?;
                 let (table, change) = (&table.source.name, stamp.change_type.as_str());
                 let Stamp { position, .. } = stamp;
                 tracing::info!(
@@ -61,12 +63,13 @@ impl Log {
         (*seen - 1).is_multiple_of(self.config.one_in)
     }
 
-    /// The row as JSON. What is not shown reads `***`; what was not sent is left out.
-    fn values(&self, table: &TargetTable, row: &TableRow) -> EtlResult<String> {
+    /// The row as JSON. What is not shown reads `***`; what an update did not send is left out.
+    fn values(&self, table: &TargetTable, row: &TableRow, change: ChangeType) -> EtlResult<String> {
         let mut object = Map::new();
         for (place, name) in table.columns.iter().enumerate() {
             let value = match row.raw(place) {
-                RawValue::Unchanged => continue,
+                RawValue::Unchanged if change == ChangeType::Update => continue,
+                RawValue::Unchanged => return Err(row.schema().value_error(place, DecodeError::Unchanged)),
                 _ if !self.may_show(table, place) => Value::from("***"),
                 RawValue::Null => Value::Null,
                 _ => Value::from(row.text(place)?.map(String::from)),
@@ -98,6 +101,10 @@ impl TableWriter for Log {
 
     fn capabilities(&self) -> Capabilities {
         Capabilities::default().with_schema_changes()
+    }
+
+    fn needs_all_values(&self) -> bool {
+        false
     }
 
     async fn apply(&self, unit: WriteUnit) -> EtlResult<()> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
-use etl::destination::Capabilities;
+use etl::destination::{Capabilities, ValueLimits};
 use etl::error::EtlResult;
 use etl::store::SharedStore;
 
@@ -15,8 +15,7 @@ use crate::writer::{BatchRows, StampedRow, Step, TableBatch, TableWriter, Target
 /// Whatever is dropped may be infinite.
 const LIMITS: ArrowLimits = ArrowLimits {
     infinities: Some(Infinities { dates: (i32::MIN, i32::MAX), timestamps: (i64::MIN, i64::MAX) }),
-    half_floats: true,
-    intervals: true,
+    ..ArrowLimits::ARROW
 };
 
 /// Builds record batches and drops them, for measuring the source's side.
@@ -37,6 +36,10 @@ impl TableWriter for Null {
 
     fn capabilities(&self) -> Capabilities {
         Capabilities::default().with_schema_changes()
+    }
+
+    fn value_limits(&self) -> ValueLimits {
+        LIMITS.values()
     }
 
     async fn apply(&self, unit: WriteUnit) -> EtlResult<()> {

@@ -4,9 +4,9 @@ use etl::error::{ErrorKind, EtlError, EtlResult};
 use etl::postgres::{quote_ident, quote_literal};
 use etl::schema::{Column, SchemaChange, TableName};
 
-use super::ledger;
 use super::link::Link;
 use super::types::wanted;
+use super::{adopted, ledger};
 use crate::write_mode::WriteMode;
 use crate::writer::{FilledColumn, TargetTable};
 
@@ -35,7 +35,7 @@ pub(super) async fn exists(link: &Link, name: &TableName) -> EtlResult<bool> {
     Ok(!link.rows(&format!("SELECT {} WHERE {0} IS NOT NULL", oid(name)), "look for a table").await?.is_empty())
 }
 
-fn oid(name: &TableName) -> String {
+pub(super) fn oid(name: &TableName) -> String {
     format!("to_regclass({})", quote_literal(&quoted_table(name)))
 }
 
@@ -58,7 +58,7 @@ async fn types(link: &Link, columns: impl Iterator<Item = &Column> + Clone) -> E
 }
 
 /// The columns of the table with their types, as they are to be.
-async fn definitions(link: &Link, table: &TargetTable) -> EtlResult<Vec<(String, String)>> {
+pub(super) async fn definitions(link: &Link, table: &TargetTable) -> EtlResult<Vec<(String, String)>> {
     let types = types(link, table.source.columns.iter()).await?;
     let names = columns_of(table);
     let metadata = ["text", "bigint", "bigint", "timestamp with time zone"].map(str::to_owned);
@@ -76,7 +76,11 @@ pub(super) async fn ensure(link: &Link, table: &TargetTable) -> EtlResult<()> {
             .hint("Use another `write_mode`, or leave `metadata` on"));
     }
     if exists(link, &table.name).await? {
-        return ledger::expect_own_table(link, &table.name).await;
+        return if table.is_adopted {
+            adopted::expect_fit(link, table).await
+        } else {
+            ledger::expect_own_table(link, &table.name).await
+        };
     }
     let name = quoted_table(&table.name);
     let definitions = definitions(link, table).await?;
@@ -170,8 +174,7 @@ async fn rename(link: &Link, from: &TableName, to: &TableName) -> EtlResult<()> 
         sql.push(format!("ALTER TABLE {} RENAME TO {}", quoted_table(&between), quote_ident(&to.name)));
     }
     run(link, &sql.join("; "), "rename a table", from).await?;
-    ledger::disown_table(link, from).await?;
-    ledger::own_table(link, to).await
+    ledger::rename_table(link, from, to).await
 }
 
 /// The names, as SQL takes them, and types of the columns that the table has.

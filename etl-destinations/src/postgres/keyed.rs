@@ -91,9 +91,7 @@ impl Target<'_> {
     /// Completes rows from those in the table.
     async fn resolve(&mut self, updates: &[RowUpdate]) -> EtlResult<()> {
         let source = &self.table.source;
-        let unknown: Vec<usize> = (0..source.columns.len())
-            .filter(|place| updates.iter().any(|update| update.new.row.raw(*place) == RawValue::Unchanged))
-            .collect();
+        let unknown = RowUpdate::unsent_places(updates, source.columns.len());
         let base = |place: usize| format!("_etl_base_{place}");
         let unchanged = |place: usize| format!("_etl_unchanged_{place}");
         let keys: Vec<usize> = source.key.iter().map(|place| usize::from(*place)).collect();

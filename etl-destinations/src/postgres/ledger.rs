@@ -4,6 +4,7 @@ use etl::destination::{Batch, CopyChunk};
 use etl::error::{ErrorKind, EtlError, EtlResult};
 use etl::postgres::quote_literal;
 use etl::schema::{TableId, TableName};
+use etl::store::STATE_MARK;
 use etl::{CursorId, Lsn, Position};
 use tokio_postgres::SimpleQueryRow;
 
@@ -26,7 +27,23 @@ const SHAPES: &str = "SELECT pg_advisory_xact_lock(7310580, 1)";
 /// Makes the schema where it is missing.
 pub(super) async fn prepare(link: &Link) -> EtlResult<()> {
     lock_shapes(link).await?;
-    link.run(LAYOUT, "prepare its state").await
+    link.run(LAYOUT, "prepare its state").await?;
+    mark(link).await
+}
+
+/// Says of the tables what they are: a publication that holds them is refused.
+async fn mark(link: &Link) -> EtlResult<()> {
+    let mark = quote_literal(STATE_MARK);
+    let unmarked = format!(
+        "SELECT pg_catalog.quote_ident(relname) FROM pg_catalog.pg_class
+          WHERE relnamespace = '_etl'::pg_catalog.regnamespace AND relname IN ('cursors', 'chunks', 'tables')
+            AND pg_catalog.obj_description(oid, 'pg_class') IS DISTINCT FROM {mark}
+            AND pg_catalog.pg_has_role(relowner, 'USAGE')"
+    );
+    let unmarked = link.rows(&unmarked, "look at its state").await?;
+    let comment = |row: &SimpleQueryRow| format!("COMMENT ON TABLE _etl.{} IS {mark}", row.get(0).unwrap_or_default());
+    let comments: Vec<String> = unmarked.iter().map(comment).collect();
+    if comments.is_empty() { Ok(()) } else { link.run(&comments.join("; "), "prepare its state").await }
 }
 
 /// Until the transaction ends, nobody else makes or changes tables.
@@ -155,14 +172,29 @@ pub(super) async fn disown_table(link: &Link, name: &TableName) -> EtlResult<()>
     link.run(&sql, "forget a table").await
 }
 
+/// A table that was made here has another name.
+pub(super) async fn rename_table(link: &Link, from: &TableName, to: &TableName) -> EtlResult<()> {
+    let ((schema, table), (new_schema, new_table)) = (names(from), names(to));
+    let sql = format!(
+        "WITH own AS (DELETE FROM _etl.tables WHERE schema_name = {schema} AND table_name = {table} RETURNING true)
+         INSERT INTO _etl.tables SELECT {new_schema}, {new_table} FROM own ON CONFLICT DO NOTHING"
+    );
+    link.run(&sql, "note a table").await
+}
+
+/// Whether a table was made here.
+pub(super) async fn is_own_table(link: &Link, name: &TableName) -> EtlResult<bool> {
+    let (schema, table) = names(name);
+    let sql = format!("SELECT true FROM _etl.tables WHERE schema_name = {schema} AND table_name = {table}");
+    Ok(!link.rows(&sql, "look for a table").await?.is_empty())
+}
+
 /// That a table was made here.
 ///
 /// # Errors
 /// `DestinationRejected` where somebody else made it.
 pub(super) async fn expect_own_table(link: &Link, name: &TableName) -> EtlResult<()> {
-    let (schema, table) = names(name);
-    let sql = format!("SELECT true FROM _etl.tables WHERE schema_name = {schema} AND table_name = {table}");
-    if !link.rows(&sql, "look for a table").await?.is_empty() {
+    if is_own_table(link, name).await? {
         return Ok(());
     }
     Err(EtlError::new(ErrorKind::DestinationRejected, "a table of that name is there that this program did not make")

@@ -1,13 +1,15 @@
 //! Over which sessions is the target written to? A few, each used by one transaction at a time.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use etl::error::{ErrorKind, EtlError, EtlResult, ResultExt};
-use etl::postgres::{ConnectOptions, Session};
+use etl::postgres::{ConnectOptions, Session, query_error};
+use etl::schema::TableName;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_postgres::{Client, SimpleQueryMessage, SimpleQueryRow};
 
 use super::error::{PostgresResult, failed};
+use super::origin::{self, Origin, Origins};
 
 /// The sessions.
 #[derive(Debug)]
@@ -15,6 +17,9 @@ pub(super) struct Links {
     options: ConnectOptions,
     free: Arc<Semaphore>,
     idle: Mutex<Vec<Seat>>,
+    has_origins: bool,
+    /// Known once the pipeline has a name in the target.
+    origins: OnceLock<Origins>,
 }
 
 /// A commit empties all stages of a session, so they are few.
@@ -25,6 +30,8 @@ const MOST_STAGES: usize = 24;
 struct Seat {
     session: Session,
     stages: Vec<Stage>,
+    /// After the session: when that is dropped, it is free.
+    _origin: Option<Origin>,
 }
 
 #[derive(Debug)]
@@ -43,10 +50,23 @@ pub(super) struct Link {
     permit: OwnedSemaphorePermit,
 }
 
+/// A session whose open transaction waits for its next piece. It keeps nobody else from writing.
+#[derive(Debug)]
+pub(super) struct Parked(Seat);
+
 impl Links {
-    /// At most so many at a time.
-    pub(super) fn new(options: ConnectOptions, most: u16) -> Self {
-        Self { options, free: Arc::new(Semaphore::new(most.max(1).into())), idle: Mutex::default() }
+    /// At most so many at a time, those that are parked not among them.
+    pub(super) fn new(options: ConnectOptions, most: u16, has_origins: bool) -> Self {
+        let (free, origins) = (Arc::new(Semaphore::new(most.max(1).into())), OnceLock::new());
+        Self { options, free, idle: Mutex::default(), has_origins, origins }
+    }
+
+    /// The pipeline has this name in the target.
+    pub(super) fn are_of(&self, name: &str) {
+        if self.has_origins && self.origins.set(Origins::new(name)).is_ok() {
+            // Whoever asked for the name had none.
+            self.idle().clear();
+        }
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Seat>> {
@@ -72,15 +92,25 @@ impl Links {
             Err(EtlError::new(ErrorKind::Config, what).with("server", self.options.address()).hint(hint))
         };
         match (is(0), is(1)) {
+            (true, true) if self.has_origins => origin::check(session.client()).await,
             (true, true) => Ok(()),
             (false, _) => refused("the target cannot be written", "Name a primary, not a standby, in the `url`"),
             (true, false) => refused("the user may not make schemas in the target", "GRANT CREATE ON DATABASE to it"),
         }
     }
 
+    async fn turn(&self) -> EtlResult<OwnedSemaphorePermit> {
+        Arc::clone(&self.free).acquire_owned().await.or_etl(ErrorKind::Internal, "wait for a session")
+    }
+
+    /// Goes on with a transaction.
+    pub(super) async fn go_on(&self, Parked(seat): Parked) -> EtlResult<Link> {
+        Ok(Link { seat, permit: self.turn().await? })
+    }
+
     /// A session in a new transaction.
     pub(super) async fn begin(&self) -> EtlResult<Link> {
-        let permit = Arc::clone(&self.free).acquire_owned().await.or_etl(ErrorKind::Internal, "wait for a session")?;
+        let permit = self.turn().await?;
         // One that was lost meanwhile is of no use, and the others may be as old.
         let idle = self.idle().pop();
         if let Some(seat) = idle.filter(|seat| !seat.session.client().is_closed()) {
@@ -97,16 +127,28 @@ impl Links {
     async fn begin_anew(&self, permit: OwnedSemaphorePermit) -> EtlResult<Link> {
         let session = self.connect().await?;
         // A commit that was answered has to survive a crash of the server: the source lets go of what it held.
+        // A transaction waits for its next piece as long as the source takes.
         let begin = "SELECT set_config('synchronous_commit', 'on', false)
-                      WHERE current_setting('synchronous_commit') = 'off'; BEGIN";
-        let link = Link { seat: Seat { session, stages: Vec::new() }, permit };
+                      WHERE current_setting('synchronous_commit') = 'off';
+                     SET idle_in_transaction_session_timeout = 0; BEGIN";
+        let origin = match self.origins.get() {
+            Some(origins) => Some(origins.enter(session.client()).await?),
+            None => None,
+        };
+        let link = Link { seat: Seat { session, stages: Vec::new(), _origin: origin }, permit };
         link.run(begin, "begin a transaction").await?;
         Ok(link)
     }
 
     /// Ends the transaction, for good.
     pub(super) async fn commit(&self, mut link: Link) -> EtlResult<()> {
-        link.run("COMMIT", "commit").await?;
+        link.client().batch_execute("COMMIT").await.map_err(|error| {
+            // What is looked at only now is of some table.
+            let database = error.as_db_error();
+            let table = database.and_then(|error| Some(TableName::new(error.schema()?, error.table()?)));
+            let failed = failed("commit", query_error("commit", error));
+            table.into_iter().fold(failed, |failed, table| failed.with("table", table))
+        })?;
         for stage in &mut link.seat.stages {
             stage.is_used = false;
         }
@@ -116,6 +158,11 @@ impl Links {
 }
 
 impl Link {
+    /// Leaves the transaction open until its next piece comes.
+    pub(super) fn park(self) -> Parked {
+        Parked(self.seat)
+    }
+
     pub(super) fn client(&self) -> &Client {
         self.seat.session.client()
     }

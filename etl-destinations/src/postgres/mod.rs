@@ -3,6 +3,8 @@
 //! Positions, tokens of copied chunks, and the names of the tables that were made here are in the schema `_etl`,
 //! and change in the same transaction as the rows: everything arrives exactly once.
 
+#[cfg(feature = "postgres")]
+mod adopted;
 mod config;
 #[cfg(feature = "postgres")]
 mod copy_in;
@@ -10,6 +12,8 @@ mod copy_in;
 mod ddl;
 #[cfg(feature = "postgres")]
 mod error;
+#[cfg(feature = "postgres")]
+mod extras;
 #[cfg(feature = "postgres")]
 mod keyed;
 #[cfg(feature = "postgres")]
@@ -21,12 +25,14 @@ mod lines;
 #[cfg(feature = "postgres")]
 mod link;
 #[cfg(feature = "postgres")]
+mod origin;
+#[cfg(feature = "postgres")]
 mod types;
 #[cfg(feature = "postgres")]
 mod unit;
 #[cfg(feature = "postgres")]
 mod writer;
 
-pub use config::PostgresTargetConfig;
+pub use config::{Atomic, Create, PostgresTargetConfig};
 #[cfg(feature = "postgres")]
 pub use writer::Postgres;

@@ -1,20 +1,22 @@
 //! How is a unit applied? In one transaction, with its position or token.
 
 use etl::clock::Timestamp;
-use etl::error::EtlResult;
+use etl::error::{ErrorKind, EtlError, EtlResult};
 use etl::postgres::{quote_ident, quote_literal};
+use etl::schema::SchemaChange;
 
 use super::ddl::{self, quoted_table};
 use super::keyed::{self, is_older};
 use super::link::Link;
-use super::{copy_in, keyless, ledger};
+use super::{copy_in, extras, keyless, ledger};
 use crate::metadata_columns::ChangeType;
 use crate::write_mode::WriteMode;
 use crate::writer::{BatchRows, Step, TableBatch, TargetTable, Truncated, WriteUnit};
 
 /// Applies the unit within the open transaction.
 pub(super) async fn apply(link: &mut Link, owner: &str, unit: &WriteUnit) -> EtlResult<()> {
-    if unit.steps.iter().any(|step| matches!(step, Step::Ensure(_) | Step::Alter(..) | Step::Fill(..))) {
+    let names = |step: &Step| matches!(step, Step::Ensure(_) | Step::Alter(_, SchemaChange::RenameTable { .. }));
+    if unit.steps.iter().any(names) {
         ledger::lock_shapes(link).await?;
     }
     if let Some((table, chunk)) = unit.chunk
@@ -93,6 +95,11 @@ fn moment(at: Timestamp) -> String {
 
 /// Empties the table and forgets what is stored about it; drops it where its shape is another now.
 pub(super) async fn reset(link: &Link, owner: &str, table: &TargetTable) -> EtlResult<()> {
+    if table.is_adopted {
+        return Err(EtlError::new(ErrorKind::DestinationRejected, "a table that is taken as it is is not emptied")
+            .with("table", &table.name)
+            .hint("Leave out `copy: false` to have it copied"));
+    }
     ledger::lock_shapes(link).await?;
     if !ddl::exists(link, &table.name).await? {
         return ledger::forget(link, owner, table.id).await;
@@ -104,6 +111,7 @@ pub(super) async fn reset(link: &Link, owner: &str, table: &TargetTable) -> EtlR
     run(format!("LOCK TABLE {name} IN ACCESS EXCLUSIVE MODE"), "empty a table").await?;
     ledger::forget(link, owner, table.id).await?;
     if ddl::is_in_shape(link, table).await? {
+        extras::drop_indexes(link, table).await?;
         return run(format!("TRUNCATE {name}"), "empty a table").await;
     }
     run(format!("DROP TABLE {name}"), "drop a table").await?;

@@ -1,22 +1,24 @@
 //! How is another Postgres written to? A transaction a unit, over a few sessions.
 
+use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use etl::destination::Capabilities;
+use etl::destination::{Batch, Capabilities};
 use etl::error::{ErrorKind, EtlError, EtlResult};
 use etl::postgres::ConnectOptions;
+use etl::schema::TableExtras;
 use etl::store::SharedStore;
 use etl::{CursorId, Position};
 use tokio::sync::OnceCell;
 
-use super::config::PostgresTargetConfig;
-use super::link::Links;
-use super::{ledger, unit};
+use super::config::{Atomic, Create, PostgresTargetConfig};
+use super::link::{Links, Parked};
+use super::{ddl, extras, ledger, unit};
 use crate::table_destination::TableDestination;
 use crate::table_name::NameRules;
 use crate::table_rules::TableRules;
-use crate::writer::{TableWriter, TargetTable, WriteUnit};
+use crate::writer::{Step, TableWriter, TargetTable, WriteUnit};
 
 /// The fact of the store by which a target knows whose positions it holds.
 const OWNER: &str = "destination.postgres";
@@ -28,6 +30,10 @@ pub struct Postgres {
     store: SharedStore,
     /// Known once the target has its ledger.
     owner: OnceCell<String>,
+    atomic: Atomic,
+    create: Create,
+    /// Transactions whose last piece is yet to come, and how far they go.
+    pending: Mutex<HashMap<CursorId, (Parked, Position)>>,
 }
 
 impl fmt::Debug for Postgres {
@@ -58,8 +64,10 @@ impl Postgres {
     ) -> EtlResult<TableDestination<Self>> {
         let options = options(&config)?;
         let address = options.address();
-        let links = Links::new(options, config.connections);
-        let writer = Self { links, address, store: Arc::clone(&store), owner: OnceCell::new() };
+        let links = Links::new(options, config.connections, config.origin);
+        let (owner, pending) = (OnceCell::new(), Mutex::default());
+        let (atomic, create) = (config.atomic, config.create);
+        let writer = Self { links, address, store: Arc::clone(&store), owner, atomic, create, pending };
         Ok(TableDestination::new(writer, store, rules))
     }
 
@@ -82,9 +90,43 @@ impl Postgres {
             if !is_known {
                 self.store.set_fact(OWNER, owner.clone()).await?;
             }
+            self.links.are_of(&owner);
             Ok::<_, EtlError>(owner)
         });
         Ok(made.await?)
+    }
+
+    fn pending(&self) -> MutexGuard<'_, HashMap<CursorId, (Parked, Position)>> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The cursor's open transaction where the batch goes on from it; what was begun otherwise is rolled back.
+    fn take_pending(&self, batch: &Batch) -> Option<Parked> {
+        let (parked, upto) = self.pending().remove(&batch.cursor)?;
+        (upto == batch.from).then_some(parked)
+    }
+
+    /// Whether the batch ends within a transaction that is to be kept as a whole.
+    fn is_piece(&self, batch: &Batch) -> bool {
+        // Tables join and leave between transactions.
+        self.atomic == Atomic::Always && !batch.upto.is_boundary() && batch.moves.is_empty()
+    }
+
+    /// Makes tables that are missing: nobody waits for a lock on their names until a long transaction ends.
+    async fn ensure_first(&self, unit: &mut WriteUnit) -> EtlResult<()> {
+        let is_ensure = |step: &Step| matches!(step, Step::Ensure(_));
+        let count = unit.steps.iter().position(|step| !is_ensure(step)).unwrap_or(unit.steps.len());
+        if count == 0 {
+            return Ok(());
+        }
+        let link = self.links.begin().await?;
+        ledger::lock_shapes(&link).await?;
+        for step in unit.steps.drain(..count) {
+            if let Step::Ensure(table) = step {
+                ddl::ensure(&link, &table).await?;
+            }
+        }
+        self.links.commit(link).await
     }
 
     fn at<T>(&self, done: EtlResult<T>) -> EtlResult<T> {
@@ -107,7 +149,9 @@ impl TableWriter for Postgres {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::default().with_atomic().with_schema_changes()
+        let can = Capabilities::default().with_atomic().with_schema_changes();
+        let can = if self.create.any() { can.with_table_extras() } else { can };
+        if self.atomic == Atomic::Always { can.with_whole_transactions() } else { can }
     }
 
     /// `NAMEDATALEN` less one.
@@ -115,12 +159,23 @@ impl TableWriter for Postgres {
         NameRules { longest: 63, ..NameRules::default() }
     }
 
-    async fn apply(&self, unit: WriteUnit) -> EtlResult<()> {
+    async fn apply(&self, mut unit: WriteUnit) -> EtlResult<()> {
         let done = async {
             let owner = self.owner().await?;
-            let mut link = self.links.begin().await?;
+            let begun = unit.batch.as_ref().and_then(|batch| self.take_pending(batch));
+            if begun.is_some() || unit.batch.as_ref().is_some_and(|batch| self.is_piece(batch)) {
+                self.ensure_first(&mut unit).await?;
+            }
+            let mut link = match begun {
+                Some(parked) => self.links.go_on(parked).await?,
+                None => self.links.begin().await?,
+            };
             unit::apply(&mut link, owner, &unit).await?;
-            self.links.commit(link).await
+            match unit.batch.filter(|batch| self.is_piece(batch)) {
+                Some(batch) => drop(self.pending().insert(batch.cursor, (link.park(), batch.upto))),
+                None => self.links.commit(link).await?,
+            }
+            Ok(())
         };
         self.at(done.await)
     }
@@ -128,9 +183,22 @@ impl TableWriter for Postgres {
     async fn reset(&self, table: &Arc<TargetTable>) -> EtlResult<()> {
         let done = async {
             let owner = self.owner().await?;
+            drop(self.pending().remove(&CursorId::Table(table.id)));
             let link = self.links.begin().await?;
             unit::reset(&link, owner, table).await?;
             self.links.commit(link).await
+        };
+        self.at(done.await)
+    }
+
+    async fn complete(&self, table: &Arc<TargetTable>, extras: &TableExtras) -> EtlResult<()> {
+        if table.is_adopted {
+            return Ok(());
+        }
+        let done = async {
+            // Others go on writing meanwhile, whatever the number of `connections`.
+            let session = self.links.connect().await?;
+            extras::make(&session, table, extras, self.create).await
         };
         self.at(done.await)
     }
@@ -140,7 +208,18 @@ impl TableWriter for Postgres {
     }
 
     async fn startup(&self) -> EtlResult<()> {
-        self.at(self.owner().await.map(drop))
+        self.pending().clear();
+        let done = async {
+            self.owner().await?;
+            // What keeps a session from its work is said before any table meets it.
+            self.links.commit(self.links.begin().await?).await
+        };
+        self.at(done.await)
+    }
+
+    async fn shutdown(&self) -> EtlResult<()> {
+        self.pending().clear();
+        Ok(())
     }
 
     async fn go_back(&self, to: Position) -> EtlResult<()> {
@@ -156,6 +235,7 @@ impl TableWriter for Postgres {
     async fn durable_position(&self, cursor: CursorId) -> EtlResult<Option<Position>> {
         let done = async {
             let owner = self.owner().await?;
+            drop(self.pending().remove(&cursor));
             let link = self.links.begin().await?;
             let position = ledger::position(&link, owner, cursor).await?;
             self.links.commit(link).await?;

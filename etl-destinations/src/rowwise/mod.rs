@@ -2,8 +2,10 @@
 
 mod csv;
 mod json;
+mod sql;
 mod stamp;
 
 pub use csv::CsvFormat;
 pub use json::JsonLines;
+pub use sql::SqlInserts;
 pub use stamp::{Stamp, stamped_rows};

@@ -1,6 +1,7 @@
 //! What moves? Rows, cells and events; a row is a view of the bytes in which it arrived.
 
 mod cell;
+mod convert;
 pub mod decode;
 mod event;
 #[cfg(test)]
@@ -13,6 +14,7 @@ mod row;
 mod row_builder;
 
 pub use cell::{ArrayCell, Cell};
+pub use convert::{converted, nearest_number};
 pub use event::{Change, Event, OldRow, Op};
 pub use row::{RawValue, RowBuffer, RowFormat, RowSpans, TableRow};
 pub use row_builder::RowBuilder;

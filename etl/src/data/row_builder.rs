@@ -7,6 +7,7 @@ use bytes::{BufMut, BytesMut};
 use super::decode::{DecodeError, Decoded, check_numeric_text};
 use super::{Cell, RawValue, RowBuffer, RowFormat, RowSpans, TableRow};
 use crate::error::{ErrorKind, EtlError, EtlResult};
+use crate::memory::{Claim, held};
 use crate::schema::{Kind, TableSchema};
 
 /// Makes rows of cells; all of them have one buffer in common.
@@ -80,9 +81,19 @@ impl RowBuilder {
     }
 
     /// The rows, in the order in which they were added.
-    pub fn finish(mut self) -> Vec<TableRow> {
+    pub fn finish(self) -> Vec<TableRow> {
+        self.finish_counted(|_| None)
+    }
+
+    /// The same; what the buffer takes is held by the claim that counts it.
+    pub(crate) fn finish_counted(mut self, count: impl FnOnce(usize) -> Option<Claim>) -> Vec<TableRow> {
         let rows = std::mem::take(&mut self.rows);
-        let buffer = self.into_buffer();
+        let bytes = self.bytes.freeze();
+        let claim = count(bytes.len() + self.spans.byte_size() + rows.len() * size_of::<TableRow>());
+        let buffer = self.spans.finish(match claim {
+            Some(claim) => held(bytes, claim),
+            None => bytes,
+        });
         rows.into_iter().map(|row| TableRow::new(Arc::clone(&buffer), row)).collect()
     }
 

@@ -3,11 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::{Batch, Capabilities, CopyChunk, Destination, TableChange};
+use super::{Batch, Capabilities, CopyChunk, Destination, TableChange, ValueLimits};
 use crate::data::{Event, TableRow};
 use crate::error::EtlResult;
 use crate::lsn::Position;
-use crate::schema::{TableId, TableSchema};
+use crate::schema::{TableExtras, TableId, TableSchema};
 use crate::store::BoxFuture;
 use crate::store::CursorId;
 
@@ -34,6 +34,8 @@ macro_rules! forward {
         trait Twin: Send + Sync {
             fn name(&self) -> &str;
             fn capabilities(&self) -> Capabilities;
+            fn value_limits(&self) -> ValueLimits;
+            fn needs_all_values(&self, schema: &TableSchema) -> bool;
             fn replaces_copied_rows(&self, schema: &Arc<TableSchema>) -> bool;
             fn begin_run<'a>(&'a self, run: &'a str) -> BoxFuture<'a, EtlResult<()>>;
             fn finalize_run<'a>(&'a self, run: &'a str) -> BoxFuture<'a, EtlResult<()>>;
@@ -46,6 +48,12 @@ macro_rules! forward {
             }
             fn capabilities(&self) -> Capabilities {
                 Destination::capabilities(self)
+            }
+            fn value_limits(&self) -> ValueLimits {
+                Destination::value_limits(self)
+            }
+            fn needs_all_values(&self, schema: &TableSchema) -> bool {
+                Destination::needs_all_values(self, schema)
             }
             fn replaces_copied_rows(&self, schema: &Arc<TableSchema>) -> bool {
                 Destination::replaces_copied_rows(self, schema)
@@ -67,6 +75,12 @@ macro_rules! forward {
             }
             fn capabilities(&self) -> Capabilities {
                 self.0.capabilities()
+            }
+            fn value_limits(&self) -> ValueLimits {
+                self.0.value_limits()
+            }
+            fn needs_all_values(&self, schema: &TableSchema) -> bool {
+                self.0.needs_all_values(schema)
             }
             fn replaces_copied_rows(&self, schema: &Arc<TableSchema>) -> bool {
                 self.0.replaces_copied_rows(schema)
@@ -94,6 +108,7 @@ forward! {
     write_copy_chunk(table_id: TableId, chunk: CopyChunk, table_rows: Vec<TableRow>) -> ();
     allow_change(change: TableChange) -> ();
     write_batch(batch: Batch, events: Vec<Event>) -> ();
+    complete_table(table_id: TableId, extras: TableExtras) -> ();
     go_back(to: Position) -> ();
     durable_position(cursor: CursorId) -> Option<Position>;
 }

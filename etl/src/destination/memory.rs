@@ -1,10 +1,15 @@
-//! What does a destination promise? The reference, in memory: current state, exactly once.
+//! What does a destination promise? The reference, in memory: current state or log, exactly once.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+mod table;
+
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use table::{Cursor, Reshaped, Table, Write};
+
+use super::mode::{Mode, StampedText};
 use super::{Batch, Capabilities, CopyChunk, Destination};
-use crate::data::{Change, Event, OldRow, Op, RawValue, TableRow};
+use crate::data::{Event, Op, TableRow};
 use crate::error::{ErrorKind, EtlError, EtlResult};
 use crate::lsn::Position;
 use crate::schema::{Column, SchemaChange, TableId, TableSchema, changes};
@@ -13,38 +18,24 @@ use crate::store::CursorId;
 /// The values of a row, as Postgres writes them; `None` is null.
 pub type TextRow = Vec<Option<String>>;
 
-/// Keeps the current state of every table. Clones are the same one.
+/// Keeps the current state of every table, or the log of its changes. Clones are the same one.
 ///
 /// Like a database with transactions it stores positions with the data, so that a batch or a chunk that comes
 /// again changes nothing.
 #[derive(Debug, Clone, Default)]
 pub struct MemoryDestination(Arc<Mutex<Content>>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Content {
+    mode: Mode,
     tables: HashMap<TableId, Table>,
     main: Option<Position>,
 }
 
-#[derive(Debug, Default)]
-struct Table {
-    /// By key. A deleted row leaves its position, so that nothing older brings it back.
-    keyed: BTreeMap<TextRow, (Position, Option<TextRow>)>,
-    /// The rows of a table without a key.
-    keyless: Vec<TextRow>,
-    chunks: HashSet<(u64, u64)>,
-    cursor: Cursor,
-    /// The shape of the rows that were written.
-    shape: Option<Arc<TableSchema>>,
-}
-
-/// Which position says how far a table is.
-#[derive(Debug, Default, Clone, Copy)]
-enum Cursor {
-    #[default]
-    None,
-    Own(Position),
-    Main,
+impl Default for Content {
+    fn default() -> Self {
+        Self { mode: Mode::Upsert, tables: HashMap::new(), main: None }
+    }
 }
 
 impl MemoryDestination {
@@ -53,12 +44,24 @@ impl MemoryDestination {
         Self::default()
     }
 
+    /// Says how all tables are written. What is there stays as it is.
+    #[must_use]
+    pub fn in_mode(self, mode: Mode) -> Self {
+        self.content().mode = mode;
+        self
+    }
+
     /// The table's rows, sorted; `None` where the table was never written.
     pub fn rows(&self, table: TableId) -> Option<Vec<TextRow>> {
-        let content = self.content();
-        let table = content.tables.get(&table)?;
-        let keyed = table.keyed.values().filter_map(|(_, row)| row.clone());
-        let mut rows: Vec<TextRow> = keyed.chain(table.keyless.iter().cloned()).collect();
+        let mut rows: Vec<TextRow> = self.stamped_rows(table)?.into_iter().map(|row| row.values).collect();
+        rows.sort();
+        Some(rows)
+    }
+
+    /// The table's rows with what metadata columns would say, in the order of their positions; `None` where the table was
+    /// never written.
+    pub fn stamped_rows(&self, table: TableId) -> Option<Vec<StampedText>> {
+        let mut rows: Vec<StampedText> = self.content().tables.get(&table)?.rows().cloned().collect();
         rows.sort();
         Some(rows)
     }
@@ -66,170 +69,6 @@ impl MemoryDestination {
     fn content(&self) -> MutexGuard<'_, Content> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn key_of(row: &TableRow) -> EtlResult<TextRow> {
-    row.schema().key.iter().map(|column| Ok(row.text(usize::from(*column))?.map(Into::into))).collect()
-}
-
-fn full(row: &TableRow) -> EtlResult<TextRow> {
-    (0..row.schema().columns.len()).map(|column| Ok(row.text(column)?.map(Into::into))).collect()
-}
-
-/// What is done to a table, with all values read: nothing can fail once writing begins.
-enum Write {
-    Put {
-        key: TextRow,
-        row: TextRow,
-    },
-    Update {
-        from: TextRow,
-        key: TextRow,
-        sent: Vec<Sent>,
-    },
-    Remove {
-        key: TextRow,
-    },
-    Append {
-        row: TextRow,
-    },
-    TakeOne {
-        old: TextRow,
-    },
-    Replace {
-        old: TextRow,
-        new: TextRow,
-    },
-    Truncate,
-    /// What the rows that are there have in each column.
-    Reshape {
-        columns: Vec<Reshaped>,
-    },
-}
-
-/// What a column of a changed table has in rows that are there.
-enum Reshaped {
-    WasAt(usize),
-    Filled(Option<String>),
-}
-
-/// A value of an update.
-enum Sent {
-    Value(Option<String>),
-    Unchanged,
-}
-
-impl Write {
-    fn of(change: &Change) -> EtlResult<Self> {
-        Ok(match &change.op {
-            Op::Insert { new } => Self::row(new)?,
-            Op::Update { old, new } if new.schema().has_key() => {
-                let key = key_of(new)?;
-                let from = old.as_ref().map(|old| key_of(old.row())).transpose()?.unwrap_or_else(|| key.clone());
-                let sent = |column| match new.raw(column) {
-                    RawValue::Unchanged => Ok(Sent::Unchanged),
-                    _ => Ok(Sent::Value(new.text(column)?.map(Into::into))),
-                };
-                let sent = (0..new.schema().columns.len()).map(sent).collect::<EtlResult<_>>()?;
-                Self::Update { from, key, sent }
-            }
-            Op::Update { old: Some(OldRow::Full(old)), new } => Self::Replace { old: full(old)?, new: full(new)? },
-            Op::Delete { old } if old.row().schema().has_key() => Self::Remove { key: key_of(old.row())? },
-            Op::Delete { old: OldRow::Full(old) } => Self::TakeOne { old: full(old)? },
-            Op::Update { .. } | Op::Delete { .. } => return Err(no_identity(change)),
-        })
-    }
-
-    fn row(row: &TableRow) -> EtlResult<Self> {
-        let values = full(row)?;
-        Ok(if row.schema().has_key() {
-            Self::Put { key: key_of(row)?, row: values }
-        } else {
-            Self::Append { row: values }
-        })
-    }
-}
-
-impl Table {
-    fn write(&mut self, write: Write, position: Position) {
-        match write {
-            Write::Put { key, row } => self.put(key, row, position),
-            Write::Update { from, key, sent } => self.update(from, key, sent, position),
-            Write::Remove { key } => self.remove(key, position),
-            Write::Append { row } => self.keyless.push(row),
-            Write::TakeOne { old } => self.take_one(&old),
-            Write::Replace { old, new } => {
-                self.take_one(&old);
-                self.keyless.push(new);
-            }
-            Write::Truncate => self.truncate(position),
-            Write::Reshape { columns } => self.reshape(&columns),
-        }
-    }
-
-    fn put(&mut self, key: TextRow, row: TextRow, position: Position) {
-        let known = self.keyed.entry(key).or_insert((Position::ZERO, None));
-        if known.0 <= position {
-            *known = (position, Some(row));
-        }
-    }
-
-    fn remove(&mut self, key: TextRow, position: Position) {
-        let known = self.keyed.entry(key).or_insert((Position::ZERO, None));
-        if known.0 <= position {
-            *known = (position, None);
-        }
-    }
-
-    /// What was not sent is what the row before had; an older update never reads a newer row.
-    fn update(&mut self, from: TextRow, key: TextRow, sent: Vec<Sent>, position: Position) {
-        let before = self.keyed.get(&from).filter(|(at, _)| *at <= position).and_then(|(_, row)| row.clone());
-        let mut row = TextRow::with_capacity(sent.len());
-        for (column, sent) in sent.into_iter().enumerate() {
-            row.push(match (sent, &before) {
-                (Sent::Value(value), _) => value,
-                (Sent::Unchanged, Some(before)) => before.get(column).cloned().flatten(),
-                // The row is newer than this update, or was deleted later: there is nothing to do.
-                (Sent::Unchanged, None) => return,
-            });
-        }
-        if from != key {
-            self.remove(from, position);
-        }
-        self.put(key, row, position);
-    }
-
-    /// Removes exactly one row that equals the old image.
-    fn take_one(&mut self, old: &TextRow) {
-        if let Some(place) = self.keyless.iter().position(|row| row == old) {
-            self.keyless.swap_remove(place);
-        }
-    }
-
-    fn reshape(&mut self, columns: &[Reshaped]) {
-        let rows = self.keyed.values_mut().filter_map(|(_, row)| row.as_mut()).chain(&mut self.keyless);
-        for row in rows {
-            let value = |column: &Reshaped| match column {
-                Reshaped::WasAt(place) => row.get(*place).cloned().flatten(),
-                Reshaped::Filled(value) => value.clone(),
-            };
-            *row = columns.iter().map(value).collect();
-        }
-    }
-
-    fn truncate(&mut self, position: Position) {
-        for (at, row) in self.keyed.values_mut().filter(|(at, _)| *at <= position) {
-            (*at, *row) = (position, None);
-        }
-        self.keyless.clear();
-    }
-}
-
-fn no_identity(change: &Change) -> EtlError {
-    EtlError::new(ErrorKind::DestinationUnsupported, "an update or delete does not say which row it is about")
-        .of_table(change.table_id)
-        .with("table", change.table_id)
-        .hint("Give the table a primary key, or REPLICA IDENTITY FULL")
 }
 
 /// What a batch or a chunk does, in order, and the shapes that its rows have.
@@ -269,6 +108,16 @@ impl Plan {
         Ok(())
     }
 
+    /// In the log a truncate is a row of nulls.
+    fn truncate(&self, content: &Content, table: TableId) -> Write {
+        if content.mode != Mode::Append {
+            return Write::Truncate;
+        }
+        let known = self.shapes.get(&table).or_else(|| content.tables.get(&table)?.shape.as_ref());
+        let columns = known.map_or(0, |shape| shape.columns.len());
+        Write::Add { row: vec![None; columns], change_type: "TRUNCATE" }
+    }
+
     /// The events after the position.
     fn of_events(content: &Content, events: &[Event], after: Option<Position>) -> EtlResult<Self> {
         let is_new = |position: Position| after.is_none_or(|after| position > after);
@@ -283,12 +132,20 @@ impl Plan {
                             Op::Delete { old } => old.row().schema(),
                         },
                     )?;
-                    plan.writes.push((change.table_id, change.position, Write::of(change)?));
+                    if content.mode == Mode::Append {
+                        let rows = Write::logged(change)?;
+                        plan.writes.extend(rows.into_iter().map(|(position, row)| (change.table_id, position, row)));
+                    } else {
+                        plan.writes.push((change.table_id, change.position, Write::of(change)?));
+                    }
                 }
                 Event::Relation { new, position } if is_new(*position) => plan.expect_shape(content, new)?,
                 Event::Truncate { tables, positions, .. } => {
                     let new = tables.iter().zip(positions).filter(|(_, position)| is_new(**position));
-                    plan.writes.extend(new.map(|(table, position)| (*table, *position, Write::Truncate)));
+                    for (table, position) in new {
+                        let write = plan.truncate(content, *table);
+                        plan.writes.push((*table, *position, write));
+                    }
                 }
                 _ => {}
             }
@@ -300,7 +157,8 @@ impl Plan {
         let mut plan = Self::default();
         for row in rows {
             plan.expect_shape(content, row.schema())?;
-            plan.writes.push((table, position, Write::row(row)?));
+            let write = if content.mode == Mode::Append { Write::copied(row)? } else { Write::row(row)? };
+            plan.writes.push((table, position, write));
         }
         Ok(plan)
     }
@@ -312,7 +170,7 @@ impl Content {
             self.tables.entry(id).or_default().shape = Some(shape);
         }
         for (table, position, write) in plan.writes {
-            self.tables.entry(table).or_default().write(write, position);
+            self.tables.entry(table).or_default().write(self.mode, write, position);
         }
     }
 
@@ -358,7 +216,7 @@ impl Destination for MemoryDestination {
     }
 
     fn replaces_copied_rows(&self, schema: &Arc<TableSchema>) -> bool {
-        schema.has_key()
+        schema.has_key() && self.content().mode != Mode::Append
     }
 
     async fn write_copy_chunk(&self, table_id: TableId, chunk: CopyChunk, table_rows: Vec<TableRow>) -> EtlResult<()> {

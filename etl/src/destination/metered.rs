@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use tracing::{Instrument, debug_span};
 
-use super::{AnyDestination, Batch, Capabilities, CopyChunk, Destination, TableChange};
+use super::{AnyDestination, Batch, Capabilities, CopyChunk, Destination, TableChange, ValueLimits};
 use crate::clock;
 use crate::data::{Event, TableRow};
 use crate::error::EtlResult;
 use crate::lsn::Position;
 use crate::metrics::DestinationMetrics;
-use crate::schema::{TableId, TableSchema};
+use crate::schema::{TableExtras, TableId, TableSchema};
 use crate::store::CursorId;
 
 /// Forwards every call, and measures it.
@@ -61,6 +61,14 @@ impl Destination for Metered {
         self.inner.capabilities()
     }
 
+    fn value_limits(&self) -> ValueLimits {
+        self.inner.value_limits()
+    }
+
+    fn needs_all_values(&self, schema: &TableSchema) -> bool {
+        self.inner.needs_all_values(schema)
+    }
+
     fn replaces_copied_rows(&self, schema: &Arc<TableSchema>) -> bool {
         self.inner.replaces_copied_rows(schema)
     }
@@ -100,6 +108,10 @@ impl Destination for Metered {
         let (cursor, upto, count) = (batch.cursor, batch.upto, events.len());
         let span = debug_span!("write_batch", %cursor, %upto, events = count, destination = self.name());
         self.measured("write_batch", self.inner.write_batch(batch, events)).instrument(span).await
+    }
+
+    async fn complete_table(&self, table_id: TableId, extras: TableExtras) -> EtlResult<()> {
+        self.measured("complete_table", self.inner.complete_table(table_id, extras)).await
     }
 
     async fn go_back(&self, to: Position) -> EtlResult<()> {

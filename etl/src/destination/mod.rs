@@ -3,21 +3,25 @@
 mod any;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+mod limits;
 mod memory;
 mod metered;
+mod mode;
 
 use std::future::Future;
 use std::sync::Arc;
 
 pub use any::AnyDestination;
+pub use limits::{IntervalLimit, ValueLimits, is_struct};
 pub use memory::{MemoryDestination, TextRow};
 pub(crate) use metered::Metered;
+pub use mode::{Mode, StampedText};
 
 use crate::clock::Timestamp;
 use crate::data::{Event, TableRow};
 use crate::error::EtlResult;
 use crate::lsn::Position;
-use crate::schema::{TableId, TableSchema};
+use crate::schema::{TableExtras, TableId, TableSchema};
 use crate::store::CursorId;
 
 /// A place that rows and events are written to.
@@ -49,6 +53,18 @@ pub trait Destination: Send + Sync + 'static {
     /// What the destination can do beyond the required.
     fn capabilities(&self) -> Capabilities {
         Capabilities::default()
+    }
+
+    /// What its columns can hold: `on_value` says what becomes of other values before they get here, and `etl check`
+    /// tells of them. One that comes all the same has to be an error.
+    fn value_limits(&self) -> ValueLimits {
+        ValueLimits::NONE
+    }
+
+    /// Whether a change of the table has to come with all its values: it holds a log, in which nothing can stand for a
+    /// value that was not sent. With `on_value: null` that is null then, and an error here without.
+    fn needs_all_values(&self, _schema: &TableSchema) -> bool {
+        false
     }
 
     /// Whether the destination can be reached and written to; changes nothing.
@@ -107,6 +123,13 @@ pub trait Destination: Send + Sync + 'static {
         self.write_events(events)
     }
 
+    /// All rows of the table are there, and changes until shortly before now: what would have slowed its copy can be made.
+    /// Called where [`Capabilities::table_extras`] asks for it, each time that the table joins the main cursor; nothing else
+    /// of this table is written meanwhile.
+    fn complete_table(&self, _table_id: TableId, _extras: TableExtras) -> impl Future<Output = EtlResult<()>> + Send {
+        async { Ok(()) }
+    }
+
     /// Positions that are stored beyond this one become this one: the source has another history since. Called before
     /// anything is written; tables that have something from beyond are copied again. Needed where positions are stored.
     fn go_back(&self, _to: Position) -> impl Future<Output = EtlResult<()>> + Send {
@@ -127,13 +150,24 @@ pub struct Capabilities {
     pub atomic: bool,
     /// How many `write_batch` calls of one cursor may be under way, at least 1.
     pub writes_in_flight: usize,
+    /// The pieces of a transaction that is larger than a batch become durable together, with the last one: the `Ok` of
+    /// the others is no acknowledgement. After a failure they come again from the first one on.
+    pub whole_transactions: bool,
     /// It changes its tables as [`Event::Relation`] says. Where it does not, a changed table is copied again.
     pub schema_changes: bool,
+    /// It makes indexes, defaults or identity columns of the source's: [`Destination::complete_table`] is called.
+    pub table_extras: bool,
 }
 
 impl Default for Capabilities {
     fn default() -> Self {
-        Self { atomic: false, writes_in_flight: 1, schema_changes: false }
+        Self {
+            atomic: false,
+            writes_in_flight: 1,
+            whole_transactions: false,
+            schema_changes: false,
+            table_extras: false,
+        }
     }
 }
 
@@ -145,10 +179,24 @@ impl Capabilities {
         self
     }
 
+    /// Says that the pieces of a transaction become durable together. One write of a cursor is under way at a time.
+    #[must_use]
+    pub fn with_whole_transactions(mut self) -> Self {
+        self.whole_transactions = true;
+        self
+    }
+
     /// Says that tables are changed as the events say.
     #[must_use]
     pub fn with_schema_changes(mut self) -> Self {
         self.schema_changes = true;
+        self
+    }
+
+    /// Says that indexes, defaults or identity columns are made.
+    #[must_use]
+    pub fn with_table_extras(mut self) -> Self {
+        self.table_extras = true;
         self
     }
 

@@ -50,7 +50,7 @@ impl Wished {
         if tables.remove(&table) { write(store, &tables).await } else { Ok(()) }
     }
 
-    async fn has(&self, table: TableId) -> bool {
+    pub(super) async fn has(&self, table: TableId) -> bool {
         self.0.lock().await.contains(&table)
     }
 }

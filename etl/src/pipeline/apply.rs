@@ -66,6 +66,8 @@ struct InFlight {
     leaves: Vec<(LeaveRequest, Follow)>,
     /// Whether it says that all tables were given up.
     gives_up: bool,
+    /// Whether it is durable only with the rest of its transaction.
+    is_piece: bool,
     events: usize,
     bytes: u64,
     /// What is held beside the rows' bytes.
@@ -107,6 +109,8 @@ pub(super) struct Applier {
     waits: Waits,
     /// How many writes have failed in a row because of one table.
     strikes: u32,
+    /// How many events were written that become durable with the next write.
+    pieces: usize,
     /// What the events that wait to be written take beside their rows' bytes.
     notes: Claim,
     /// Where a status page looks.
@@ -126,13 +130,13 @@ impl Applier {
         // When the run ends before the cursor does, the next one reads on from here.
         reader.stay();
         reader.within(&run.board.memory, part_of(cursor));
-        let writes = run.destination.capabilities().writes_in_flight;
+        let can = run.destination.capabilities();
         let (arrive, arrivals) = mpsc::channel(16);
         Ok(Self {
             cursor,
             reader,
             assembler,
-            state: ApplyState::new(durable, batch_limits(&run.settings), writes),
+            state: ApplyState::new(durable, batch_limits(&run.settings), can),
             in_flight: VecDeque::new(),
             durable,
             // Of the commit itself nothing is there where the position is before its first change.
@@ -150,6 +154,7 @@ impl Applier {
             stop: run.stop.subscribe(),
             waits: RetryPolicy::default().waits(),
             strikes: 0,
+            pieces: 0,
             notes: run.board.memory.charge(part_of(cursor), 0),
             meter: run.board.meter(cursor),
             run: Arc::clone(run),
@@ -257,6 +262,10 @@ impl Applier {
     /// One decision and what it leads to; `false` once there is nothing left to do.
     pub(super) async fn step(&mut self) -> EtlResult<bool> {
         self.publish();
+        if self.state.has_to_return() {
+            self.recall_writes().await;
+            self.read_again()?;
+        }
         if self.stopped.is_some() && self.cursor != CursorId::Main {
             self.settle().await?;
             return Ok(self.stopped.is_none());
@@ -364,6 +373,7 @@ impl Applier {
             return Err(EtlError::new(ErrorKind::Internal, "there was nothing to write"));
         };
         let Sealed { events, bytes, from, upto, boundary } = sealed;
+        let is_piece = self.state.is_open();
         let share = self.notes.bytes().checked_div(events.len() + self.state.len()).unwrap_or(0);
         let notes = self.notes.split(share.saturating_mul(events.len()));
         let leaves = self.part(&leaving);
@@ -396,6 +406,7 @@ impl Applier {
             boundary,
             joins: joining,
             gives_up: given_up.is_some(),
+            is_piece,
             leaves,
             events: count,
             bytes: bytes as u64,
@@ -439,6 +450,10 @@ impl Applier {
             return Err(error);
         }
         self.state.written();
+        if write.is_piece {
+            self.pieces += write.events;
+            return self.go_on().await;
+        }
         self.waits.reset();
         self.strikes = 0;
         self.durable = write.upto;
@@ -463,7 +478,8 @@ impl Applier {
         }
         self.go_on().await?;
         let took = clock::monotonic().saturating_duration_since(write.begun);
-        self.run.board.batch_written(self.cursor, write.upto, write.events, write.oldest, took);
+        let events = write.events + std::mem::take(&mut self.pieces);
+        self.run.board.batch_written(self.cursor, write.upto, events, write.oldest, took);
         if let Some(boundary) = write.boundary {
             self.reached(boundary);
         }
@@ -516,7 +532,7 @@ fn notes_of(assembly: &Assembly, block: usize) -> usize {
         _ => None,
     });
     let spans = row.map_or(0, |row| row.buffer().byte_size().saturating_sub(block));
-    spans + assembly.events.len() * size_of::<Event>()
+    spans + assembly.made + assembly.events.len() * size_of::<Event>()
 }
 
 /// The relay's first transaction that is not wholly durable.

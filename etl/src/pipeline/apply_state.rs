@@ -5,6 +5,7 @@ use tokio::time::Instant;
 use super::batch::{Filling, Sealed};
 use super::settings::BatchSettings;
 use crate::clock::Timestamp;
+use crate::destination::Capabilities;
 use crate::lsn::{Lsn, Position};
 use crate::schema::TableId;
 use crate::source::{Assembly, Boundary};
@@ -47,6 +48,10 @@ pub(super) struct Taken {
 pub(super) struct ApplyState {
     limits: BatchSettings,
     writes_in_flight: usize,
+    /// The destination keeps no piece of a transaction without the others.
+    is_whole: bool,
+    /// Such pieces were taken out, and not the last one.
+    is_open: bool,
     filling: Filling,
     in_flight: usize,
     joins: Vec<Join>,
@@ -67,10 +72,12 @@ pub(super) struct ApplyState {
 
 impl ApplyState {
     /// A cursor that begins after this position.
-    pub(super) fn new(from: Position, limits: BatchSettings, writes_in_flight: usize) -> Self {
+    pub(super) fn new(from: Position, limits: BatchSettings, can: Capabilities) -> Self {
         Self {
             limits,
-            writes_in_flight: writes_in_flight.max(1),
+            writes_in_flight: if can.whole_transactions { 1 } else { can.writes_in_flight.max(1) },
+            is_whole: can.whole_transactions,
+            is_open: false,
             filling: Filling::new(from),
             in_flight: 0,
             joins: Vec::new(),
@@ -89,6 +96,7 @@ impl ApplyState {
         self.filling = Filling::new(durable);
         self.taken = durable;
         self.end = Lsn::ZERO;
+        self.is_open = false;
         self.in_flight = 0;
         self.is_parting = false;
     }
@@ -142,6 +150,16 @@ impl ApplyState {
     /// What waits to be written weighs this.
     pub(super) fn bytes(&self) -> usize {
         self.filling.bytes()
+    }
+
+    /// Whether pieces are to come again from the first one on: a table leaves between two transactions.
+    pub(super) fn has_to_return(&self) -> bool {
+        self.is_open && self.leaving.iter().any(|table| self.shares(*table))
+    }
+
+    /// Whether the destination has pieces of a transaction that it keeps only with the others.
+    pub(super) fn is_open(&self) -> bool {
+        self.is_open
     }
 
     /// Whether the table has joined; before, there is no place at which it could leave.
@@ -230,8 +248,11 @@ impl ApplyState {
         let is_old = self.filling.deadline(&self.limits).is_some_and(|deadline| now >= deadline);
         let target = if boundary.is_some() { reach } else { self.filling.position() };
         let is_held = self.joins.iter().any(|join| !join.has_arrived && target > join.at);
-        let can_join = self.joins.iter().any(|join| join.has_arrived && reach >= join.at);
+        let is_between = !self.is_open || boundary.is_some();
+        let can_join = is_between && self.joins.iter().any(|join| join.has_arrived && reach >= join.at);
         let has_batch = self.filling.has_events_before_boundary();
+        // However little the last piece holds.
+        let closes = self.is_open && boundary.is_some();
 
         if self.is_parting {
             return Decision::Wait { read: !is_full && !is_ending, until: None };
@@ -242,7 +263,8 @@ impl ApplyState {
             return if can_leave { Decision::Write } else { Decision::Wait { read: false, until: None } };
         }
         let gives_piece = boundary.is_none() && (is_full || (is_pressed && !is_ending && self.filling.len() > 0));
-        let wants_write = can_join || gives_piece || (has_batch && (is_full || is_old || is_ending || is_pressed));
+        let wants_write =
+            can_join || gives_piece || closes || (has_batch && (is_full || is_old || is_ending || is_pressed));
         if wants_write && !is_held && self.in_flight < self.writes_in_flight {
             return Decision::Write;
         }
@@ -250,6 +272,7 @@ impl ApplyState {
             && self.in_flight == 0
             && !is_held
             && !has_batch
+            && !closes
         {
             return Decision::Advance(boundary);
         }
@@ -283,8 +306,9 @@ impl ApplyState {
             self.filling.begin_after(sealed.upto);
         }
         self.taken = self.taken.max(sealed.upto);
-        let (joining, waiting) =
-            self.joins.drain(..).partition::<Vec<_>, _>(|join| join.has_arrived && sealed.upto >= join.at);
+        self.is_open = self.is_whole && !sealed.events.is_empty() && !sealed.upto.is_boundary();
+        let joins = |join: &Join| join.has_arrived && sealed.upto >= join.at && !self.is_open;
+        let (joining, waiting) = self.joins.drain(..).partition::<Vec<_>, _>(joins);
         self.joins = waiting;
         self.in_flight += 1;
         self.is_parting = !leaving.is_empty();
@@ -323,6 +347,7 @@ mod tests {
 
     fn transaction(events: usize, commit: u64) -> Assembly {
         Assembly {
+            made: 0,
             events: vec![Event::Begin { xid: 1, commit: Lsn(commit) }; events],
             bytes: events,
             boundary: Some((events, boundary(commit))),
@@ -332,7 +357,7 @@ mod tests {
     }
 
     fn state() -> ApplyState {
-        ApplyState::new(after(5), LIMITS, 1)
+        ApplyState::new(after(5), LIMITS, Capabilities::default())
     }
 
     fn reads(until: Option<Instant>) -> Decision {
@@ -402,13 +427,46 @@ mod tests {
     }
 
     #[test]
+    fn pieces_that_are_kept_together_end_with_the_transaction_and_nobody_joins_or_leaves_between() {
+        let now = clock::monotonic();
+        let whole = Capabilities::default().with_whole_transactions().with_writes_in_flight(5);
+        let mut state = ApplyState::new(after(5), LIMITS, whole);
+        let piece = |commit| Assembly {
+            boundary: None,
+            position: Some(Position::new(Lsn(commit), 10)),
+            ..transaction(10, commit)
+        };
+        state.expect(TABLE, Lsn(5));
+        state.add(piece(10), now);
+        assert!(matches!(state.decide(now), Decision::Wait { .. }), "held");
+        state.arrived(TABLE, true);
+        assert!(state.take(now).unwrap().joining.is_empty());
+        assert_eq!(state.decide(now), reads(None), "one at a time");
+        state.written();
+        assert_eq!((state.decide(now), state.is_open()), (reads(None), true), "it joins with the last one");
+        state.add(transaction(0, 10), now);
+        assert_eq!(state.decide(now), Decision::Write);
+        let Taken { sealed, joining, .. } = state.take(now).unwrap();
+        assert_eq!((sealed.events.len(), sealed.upto, joining.len()), (0, after(10), 1));
+        state.written();
+        assert!(!state.is_open());
+
+        state.add(piece(20), now);
+        state.take(now).unwrap();
+        state.leave(TABLE);
+        assert!(state.has_to_return());
+        state.restart(after(10));
+        assert_eq!((state.decide(now), state.has_to_return()), (Decision::Write, false));
+    }
+
+    #[test]
     fn a_table_leaves_with_a_write_of_its_own_and_takes_its_later_changes_with_it() {
         let now = clock::monotonic();
         let change = |commit| {
             let position = Position::new(Lsn(commit), 1);
             Event::Truncate { tables: [TABLE].into(), positions: [position].into(), at: Timestamp(0) }
         };
-        let mut state = ApplyState::new(after(5), LIMITS, 2);
+        let mut state = ApplyState::new(after(5), LIMITS, Capabilities::default().with_writes_in_flight(2));
         state.add(transaction(10, 10), now);
         state.take(now).unwrap();
         state.leave(TABLE);

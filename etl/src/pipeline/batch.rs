@@ -205,6 +205,7 @@ mod tests {
     fn assembly(count: u32, end: Option<(usize, u64)>, position: Position) -> Assembly {
         let end = end.map(|(events, commit)| (events, boundary(commit)));
         Assembly {
+            made: 0,
             events: events(count),
             bytes: 10 * count as usize,
             boundary: end,

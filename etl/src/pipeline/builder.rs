@@ -166,8 +166,8 @@ impl PipelineBuilder {
         }
         match (self.data_dir, self.destination) {
             (Some(data_dir), Some(destination)) if problems.is_empty() => Ok(Pipeline {
+                source: self.source.toward(&destination, &self.id),
                 id: self.id,
-                source: self.source,
                 settings: self.settings,
                 data_dir,
                 store: self.store,

@@ -7,6 +7,7 @@ mod backlog;
 mod batch;
 mod board;
 mod builder;
+mod completed;
 mod continuity;
 mod control;
 mod copy_ledger;
@@ -37,6 +38,7 @@ mod table;
 mod table_copy;
 mod table_state;
 mod tables;
+mod uncopied;
 mod watch;
 
 pub use builder::{Pipeline, PipelineBuilder};

@@ -197,6 +197,7 @@ impl Run {
             is_binary,
             is_streaming: self.source.streaming,
             is_two_phase: self.source.two_phase,
+            origin: self.source.origin,
             decoding_memory: self.source.decoding_memory(),
             memory: &self.board.memory,
         }
@@ -225,6 +226,12 @@ pub(super) struct States(Mutex<HashMap<TableId, TableState>>);
 impl States {
     pub(super) fn new(states: impl IntoIterator<Item = (TableId, TableState)>) -> Self {
         Self(Mutex::new(states.into_iter().collect()))
+    }
+
+    /// Which copy each table has, or had last.
+    pub(super) fn generations(&self) -> HashMap<TableId, u64> {
+        let states = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        states.iter().map(|(table, state)| (*table, state.generation)).collect()
     }
 
     /// The state of a table; pending where none is stored.

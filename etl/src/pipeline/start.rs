@@ -41,8 +41,8 @@ use crate::relay::{Reader, Relay, RelayWriter};
 use crate::retry::{RetryPolicy, retry};
 use crate::schema::TableId;
 use crate::source::{
-    Assembler, FLUSHED, Follow, Look, PublishedTable, Touched, can_read_standby, check_two_phase, ensure_publication,
-    heartbeat, is_standby, look, published_tables,
+    Assembler, FLUSHED, Follow, Look, PublishedTable, Touched, can_read_standby, check_origin, check_two_phase,
+    ensure_publication, heartbeat, is_standby, look, published_tables,
 };
 use crate::store::CursorId;
 use crate::store::{Phase, SharedStore, TableState};
@@ -147,6 +147,7 @@ impl Source {
         let client = session.client();
         let server_version = session.server_version();
         check_two_phase(pipeline.source.two_phase, server_version)?;
+        check_origin(pipeline.source.origin, server_version)?;
         let level = client.query_one("SHOW wal_level", &[]).await.map_err(|e| query_error("ask for wal_level", e))?;
         let level: String = level.get(0);
         if level != "logical" {

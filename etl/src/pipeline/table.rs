@@ -114,14 +114,14 @@ enum CatchUpEnd {
 }
 
 /// Where catching up begins.
-struct CatchUp {
-    from: Position,
+pub(super) struct CatchUp {
+    pub(super) from: Position,
     /// The cursor P of its first snapshot.
-    cursor: Position,
-    snapshot: SnapshotFilter,
-    mixed: Option<Mixed>,
+    pub(super) cursor: Position,
+    pub(super) snapshot: SnapshotFilter,
+    pub(super) mixed: Option<Mixed>,
     /// Keeps in the relay what comes after `from`, until there is a reader for it.
-    hold: Option<Reader>,
+    pub(super) hold: Option<Reader>,
 }
 
 impl Table {
@@ -210,6 +210,9 @@ impl Table {
             turn = turns.acquire() => turn.map_err(|_| cancelled())?,
             () = told(self.leave.clone()) => return Ok(None),
         };
+        if !self.run.copies(self.id)? {
+            return self.begin_uncopied().await;
+        }
         loop {
             let (cursor, so_far) = match (self.run.states.get(self.id).phase, &self.hold) {
                 (Phase::Copying { cursor, so_far: Some(so_far) }, Some(_)) => {
@@ -239,7 +242,7 @@ impl Table {
     }
 
     /// R1: the cursor is fixed first, and what comes after it stays in the relay until it is caught up.
-    async fn begin_copy(&mut self) -> EtlResult<Position> {
+    pub(super) async fn fix_cursor(&mut self) -> EtlResult<Position> {
         let run = &self.run;
         // What comes in a form that nobody can read comes before the cursor.
         let was_text = run.streams.is_text();
@@ -254,6 +257,13 @@ impl Table {
             return Err(unpublished());
         }
         run.require_readable(self.id, was_text)?;
+        Ok(cursor)
+    }
+
+    /// What was copied before is void from here on.
+    async fn begin_copy(&mut self) -> EtlResult<Position> {
+        let cursor = self.fix_cursor().await?;
+        let run = &self.run;
         let generation = run.states.get(self.id).generation + 1;
         run.store.forget_cursor(CursorId::Table(self.id)).await?;
         let phase = Phase::Copying { cursor, so_far: None };
@@ -328,6 +338,7 @@ impl Table {
     ) -> EtlResult<CatchUpEnd> {
         applier.set_mixed(*mixed);
         applier.wake_when(Some(self.leave.clone()));
+        let mut is_complete = !self.run.destination.capabilities().table_extras;
         loop {
             let is_settled = match mixed {
                 Some(mixed) => applier.reached_now() >= mixed.until,
@@ -350,7 +361,11 @@ impl Table {
                     };
                     applier.set_mixed(*mixed);
                 }
-                None if is_settled => return Ok(CatchUpEnd::Joins),
+                None if is_settled && is_complete => return Ok(CatchUpEnd::Joins),
+                None if is_settled => {
+                    applier.settle().await?;
+                    is_complete = self.complete().await?;
+                }
                 _ => {
                     if !applier.step().await? {
                         return Ok(ended(applier));

@@ -51,6 +51,16 @@ pub(super) enum Copied {
     Rewritten,
 }
 
+/// How a table began of which nothing is copied.
+pub(super) enum Uncopied {
+    /// What this has seen is not sent.
+    Seen(SnapshotFilter),
+    /// The table is to rest.
+    Rests,
+    /// The table was changed since it was looked at.
+    Changed,
+}
+
 /// The token's number of the first piece under a snapshot.
 pub(super) fn first_index(snapshots: u32) -> u64 {
     u64::from(snapshots) << (CHUNK_BITS + PIECE_BITS)
@@ -120,6 +130,27 @@ impl CopyOrder<'_> {
                 Read::Stopped => so_far = Some(now),
             }
         }
+    }
+
+    /// Takes a snapshot of a table whose cursor P is fixed, and reads nothing under it.
+    ///
+    /// # Errors
+    /// Of source and destination; where the destination's table is not as it should be.
+    pub(super) async fn pass_over(&self) -> EtlResult<Uncopied> {
+        let (run, id) = (self.run, self.id);
+        let table = run.table(id)?;
+        let options = copy_options(run, &table);
+        let session = Session::connect(&options).await?;
+        let Some(snapshot) = self.snapshot(&session, &options, &table).await? else { return Ok(Uncopied::Rests) };
+        if run.change_of(&session, &table).await?.is_some() {
+            return Ok(Uncopied::Changed);
+        }
+        run.copied_files.are(id, &snapshot.leaves);
+        let (position, read_at) = (self.cursor, snapshot.read_at);
+        let token =
+            CopyChunk { generation: self.generation, index: first_index(1), position, read_at, replaces: false };
+        run.destination.write_copy_chunk(id, token, Vec::new()).await?;
+        Ok(Uncopied::Seen(snapshot.filter))
     }
 
     /// R1 to R3; nothing when the table is to rest.

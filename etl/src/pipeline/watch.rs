@@ -40,8 +40,9 @@ pub(super) enum Finding {
     Added(Box<PublishedTable>),
     /// A table is published no more, and everything before that is durable.
     Gone(TableId),
-    /// What the destination has of a table may be wrong since a position, for this reason.
-    Stale { table: TableId, why: &'static str, since: Lsn },
+    /// What the destination has of a table may be wrong since a position, for this reason; the copy of this generation was
+    /// its last one before somebody looked.
+    Stale { table: TableId, why: &'static str, since: Lsn, generation: u64 },
     /// A table is called so, and all that was written before is durable.
     Renamed { table: TableId, name: TableName },
 }
@@ -64,6 +65,8 @@ struct Watcher {
     is_owing: bool,
     /// Where the last look was taken.
     at: Lsn,
+    /// Which copies there were then.
+    generations: HashMap<TableId, u64>,
     /// Tables that are published no more, and where the WAL ended when that was seen.
     leaving: HashMap<TableId, Lsn>,
     /// The same of tables whose partitions came or went, while the stream has to pass that.
@@ -92,6 +95,7 @@ pub(super) async fn watch(
         acted,
         is_owing: false,
         at,
+        generations: HashMap::new(),
         leaving: HashMap::new(),
         repartitioned: HashMap::new(),
         renamed: HashMap::new(),
@@ -146,6 +150,7 @@ async fn next_look(run: &Run, is_owing: bool) {
 impl Watcher {
     async fn look(&mut self) -> EtlResult<(Lsn, Look)> {
         let run = Arc::clone(&self.run);
+        self.generations = run.states.generations();
         let session = match self.session.take() {
             Some(session) => session,
             None => Session::connect(&run.source.connect.for_purpose("watch")).await?,
@@ -354,7 +359,8 @@ impl Watcher {
     }
 
     async fn stale(&self, table: TableId, why: &'static str) -> EtlResult<bool> {
-        self.done(table, Finding::Stale { table, why, since: self.at }).await
+        let generation = self.generations.get(&table).copied().unwrap_or_default();
+        self.done(table, Finding::Stale { table, why, since: self.at, generation }).await
     }
 
     /// Whether the tables' task has done it. What it could not do now, it is told again.

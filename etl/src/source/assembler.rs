@@ -44,6 +44,8 @@ pub(crate) struct Assembly {
     pub(crate) events: Vec<Event>,
     /// Their rows' bytes.
     pub(crate) bytes: usize,
+    /// Of these, what is not in the block: rows that were changed on their way.
+    pub(crate) made: usize,
     /// The last boundary in the block, and how many of the events come before it.
     pub(crate) boundary: Option<(usize, Boundary)>,
     /// The position of the last event.

@@ -2,6 +2,7 @@
 
 use super::catalog::named_tables;
 use super::failover::check_failover;
+use super::origin::check_origin;
 use super::publication::{refuse_state, wanted_tables};
 use super::slot::can_failover;
 use super::standby::{can_read_standby, is_standby};
@@ -9,7 +10,7 @@ use super::{PublishedTable, SourceConfig, published_tables};
 use crate::error::{ErrorKind, EtlError, EtlResult};
 use crate::postgres::{Connection, Session, query_error};
 use crate::schema::{ReplicaIdentity, TableName, TablePatterns, TableSchema};
-use crate::transform::Transform;
+use crate::transform::{Forecast, OnValue, Transform};
 
 /// Whether a finding keeps a pipeline from running.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +19,8 @@ pub enum Severity {
     Error,
     /// It does not, but somebody should know.
     Warning,
+    /// It does not, and it is as it was asked for, or hardly ever of importance.
+    Note,
 }
 
 /// Something that was found at the source.
@@ -67,6 +70,7 @@ pub async fn check(source: &SourceConfig, slot: &str) -> EtlResult<Vec<Finding>>
     if is_standby {
         findings.extend(check_standby(client, source, session.server_version()).await?);
     }
+    findings.extend(check_origin(source.origin, session.server_version()).err().map(|error| Finding::of(&error)));
     if source.failover == Some(true) {
         match can_failover(session.server_version(), is_standby) {
             Ok(()) => findings.extend(check_failover(&source.connect, client, slot).await?),
@@ -186,10 +190,34 @@ fn choices(transform: &Transform, tables: &[PublishedTable]) -> Vec<Finding> {
         findings.extend(transform.select_all(schemas()).err().map(|error| Finding::of(&error)));
     }
     let names: Vec<_> = schemas().map(|schema| &schema.name).collect();
+    findings.extend(schemas().flat_map(|schema| forecasts(transform, schema)));
     findings.extend(transform.idle_rules(&names).map(|rule| {
         Finding::warning(format!("no published table matches `{}`", rule.tables), "Look at `match` in `tables`")
     }));
     findings
+}
+
+/// What the destination cannot hold of a table; one finding for the columns to which the same happens.
+fn forecasts(transform: &Transform, schema: &TableSchema) -> Vec<Finding> {
+    let mut said: Vec<(OnValue, Vec<String>, Vec<Box<str>>)> = Vec::new();
+    for Forecast { column, cannot, policy } in transform.forecast(schema) {
+        match said.iter_mut().find(|(other, classes, _)| (*other, &**classes) == (policy, &*cannot)) {
+            Some((.., columns)) => columns.push(column),
+            None => said.push((policy, cannot, vec![column])),
+        }
+    }
+    let finding = |(policy, cannot, columns): (OnValue, Vec<String>, Vec<Box<str>>)| {
+        let (columns, cannot) = (columns.join(", "), cannot.join("; "));
+        let what = format!("{}: the destination cannot hold everything of {columns}: {cannot}", schema.name);
+        let then = match policy {
+            OnValue::Error => "Such a value stops the table; `on_value` can be null, clamp or text instead",
+            OnValue::Null => "By `on_value`, such a value is null there",
+            OnValue::Clamp => "By `on_value`, such a value is the nearest one there; one that has none stops the table",
+            OnValue::Text => "By `on_value`, the column is text there, and nothing is lost",
+        };
+        Finding { severity: Severity::Note, what, hint: then.to_owned() }
+    };
+    said.into_iter().map(finding).collect()
 }
 
 /// Postgres refuses updates and deletes of a published table whose rows it cannot tell apart.

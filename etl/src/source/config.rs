@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::WalGuard;
 use crate::byte_size::ByteSize;
+use crate::destination::AnyDestination;
 use crate::error::EtlResult;
 use crate::postgres::ConnectOptions;
 use crate::transform::Transform;
@@ -42,6 +43,21 @@ pub struct SourceConfig {
     /// How much of transactions in progress the server holds before it streams the largest one, or puts it on its disk.
     /// Default: 64MiB with streaming, 256MiB without.
     pub decoding_memory: Option<ByteSize>,
+    /// Whether changes come that the source itself has from elsewhere. Default: they do.
+    pub origin: Origin,
+}
+
+/// Which changes of the source are sent, by where they come from (the manual, replication progress tracking).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Origin {
+    /// All.
+    #[default]
+    Any,
+    /// Those that were made there: not what a session wrote under a replication origin, as subscriptions do, and the
+    /// destination `postgres` with `origin: true`. From version 16 on.
+    None,
 }
 
 /// What becomes of rows whose partition is gone (`SOURCE.md` R7).
@@ -70,6 +86,7 @@ impl SourceConfig {
             streaming: true,
             two_phase: false,
             decoding_memory: None,
+            origin: Origin::Any,
             failover: None,
             wal_guard: WalGuard::default(),
         }
@@ -104,6 +121,13 @@ impl SourceConfig {
         self
     }
 
+    /// Receives all changes, or those alone that were made at the source.
+    #[must_use]
+    pub fn origin(mut self, origin: Origin) -> Self {
+        self.origin = origin;
+        self
+    }
+
     /// How much of transactions in progress the server holds (`logical_decoding_work_mem`).
     pub(crate) fn decoding_memory(&self) -> ByteSize {
         self.decoding_memory.unwrap_or(ByteSize::mib(if self.streaming { 64 } else { 256 }))
@@ -127,6 +151,14 @@ impl SourceConfig {
     #[must_use]
     pub fn transform(mut self, transform: Transform) -> Self {
         self.transform = transform;
+        self
+    }
+
+    /// Says where rows go, for what [`check`](fn@super::check) foretells; a pipeline says it by itself. What becomes of values
+    /// is counted for the pipeline of this id.
+    #[must_use]
+    pub fn toward(mut self, destination: &AnyDestination, pipeline: &str) -> Self {
+        self.transform = self.transform.toward(destination, pipeline);
         self
     }
 

@@ -130,7 +130,7 @@ impl<'a> RowReader<'a> {
         let bytes = buffer.byte_size();
         let rows: Vec<TableRow> = rows.into_iter().map(|row| TableRow::new(Arc::clone(&buffer), row)).collect();
         let rows = match &self.passed {
-            Some((schema, pass)) => pass.rows(schema, &rows)?,
+            Some((schema, pass)) => pass.rows(schema, &rows, |bytes| self.copy.charge(bytes))?,
             None => rows,
         };
         Ok(Some(CopyRows { rows, bytes }))

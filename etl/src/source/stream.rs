@@ -4,8 +4,10 @@ use std::ops::Range;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use super::config::Origin;
 use super::identity::remember;
 use super::judgement::{Found, Judgement, Remembered, judge, must_come};
+use super::origin::must_still_come;
 use super::touched::affected;
 use crate::byte_size::ByteSize;
 use crate::clock::Timestamp;
@@ -35,6 +37,8 @@ pub(crate) struct StreamRequest<'a> {
     pub(crate) is_streaming: bool,
     /// Whether prepared transactions are to come when they are prepared.
     pub(crate) is_two_phase: bool,
+    /// Which changes are to come.
+    pub(crate) origin: Origin,
     /// How much of transactions in progress the server holds.
     pub(crate) decoding_memory: ByteSize,
     /// What is received counts there.
@@ -59,12 +63,13 @@ pub(crate) async fn open_stream(request: StreamRequest<'_>, store: &SharedStore)
     connection.within(request.memory, Part::Stream);
     let (confirmed, must_come) = go_on(&request, store, session.client(), &mut connection).await?;
     let binary = if request.is_binary { ", binary 'true'" } else { "" };
+    let origin = if request.origin == Origin::None { ", origin 'none'" } else { "" };
     // In kB, and not less than the server allows.
     let memory = (request.decoding_memory.0 >> 10).clamp(64, i32::MAX as u64);
     connection.query(&format!("SET logical_decoding_work_mem = {memory}")).await?;
     let protocol = protocol(request.is_streaming, request.is_two_phase, session.server_version());
     let start = format!(
-        "START_REPLICATION SLOT {} LOGICAL 0/0 (proto_version {protocol}, publication_names {}{binary})",
+        "START_REPLICATION SLOT {} LOGICAL 0/0 (proto_version {protocol}, publication_names {}{binary}{origin})",
         quote_ident(request.slot),
         quote_literal(&quote_ident(request.publication)),
     );
@@ -92,7 +97,8 @@ async fn go_on(
     match judge(&before, &found) {
         Judgement::GoOn(confirmed) => {
             remember(store, &before, &found).await?;
-            Ok((confirmed, must_come(&before, &found, confirmed)))
+            let last = must_come(&before, &found, confirmed);
+            Ok((confirmed, must_still_come(store, request.origin, last).await?))
         }
         Judgement::Broken(broken) => {
             let affected = affected(store, broken.extent, before.main).await?;

@@ -19,8 +19,7 @@ pub use copy::{CopiedLeaf, CopySoFar, CopyStore, Mixed, RepairKey};
 pub use cursor::CursorId;
 pub use held::{Held, Quarantine};
 pub use memory::MemoryStore;
-pub(crate) use postgres::STATE_MARK;
-pub use postgres::{PostgresStore, StoredPipeline};
+pub use postgres::{PostgresStore, STATE_MARK, StoredPipeline};
 use serde::{Deserialize, Serialize};
 pub use sqlite::SqliteStore;
 

@@ -47,7 +47,7 @@ impl Mask {
             modifier: -1,
             type_name: "text".into(),
             kind: Kind::Text,
-            fill: None,
+            fill: column.fill.as_deref().and_then(|fill| self.apply(fill)).map(Into::into),
             ..column.clone()
         };
         match self {

@@ -4,9 +4,12 @@ use std::sync::Arc;
 
 use super::filter::Filter;
 use super::mask::Mask;
+use super::on_value::{Cast, Held, Limited, is_there};
 use crate::data::decode::DecodeError;
 use crate::data::{RawValue, RowBuffer, RowBuilder, TableRow};
 use crate::error::EtlResult;
+use crate::memory::Claim;
+use crate::metrics::ValuePolicyCounter;
 use crate::postgres::pgoutput::{NotedChange, NotedOld};
 use crate::schema::TableSchema;
 
@@ -17,6 +20,8 @@ pub(crate) struct Pass {
     pub(super) read: Arc<TableSchema>,
     /// Those of the rows that are passed on.
     pub(super) columns: Box<[Passed]>,
+    /// Those of them that are null where they were not sent, as many as `columns`.
+    pub(super) unsent: Box<[Option<ValuePolicyCounter>]>,
     pub(super) filter: Option<Filter>,
     /// The filter's text.
     pub(super) says: Option<Box<str>>,
@@ -29,8 +34,46 @@ pub(super) enum Passed {
     As(usize),
     /// This one, masked.
     Masked(usize, Mask),
+    /// This one with another type.
+    Cast(usize, Cast),
+    /// This one, where the destination can hold it.
+    Limited(usize, Limited),
     /// The same text in every row.
     Constant(Box<str>),
+}
+
+impl Passed {
+    /// The column that it comes from.
+    fn place(&self) -> Option<usize> {
+        match self {
+            Self::As(place) | Self::Masked(place, _) | Self::Cast(place, _) | Self::Limited(place, _) => Some(*place),
+            Self::Constant(_) => None,
+        }
+    }
+
+    /// The value that something is made of, where there is one.
+    fn made_of<'r>(
+        &self,
+        value: &impl Fn(usize) -> (RawValue<'r>, Option<&'r TableRow>),
+    ) -> Option<(usize, &'r TableRow)> {
+        if matches!(self, Self::As(_)) {
+            return None;
+        }
+        let place = self.place()?;
+        let (raw, row) = value(place);
+        row.filter(|_| is_there(raw)).map(|row| (place, row))
+    }
+
+    fn make(&self, row: &TableRow, place: usize) -> EtlResult<Held> {
+        Ok(match self {
+            Self::Masked(_, mask) => {
+                mask.apply(row.text(place)?.as_deref().unwrap_or_default()).map_or(Held::Null, Held::Text)
+            }
+            Self::Cast(_, cast) => cast.apply(row, place)?,
+            Self::Limited(_, limited) => limited.apply(row, place),
+            Self::As(_) | Self::Constant(_) => Held::Same,
+        })
+    }
 }
 
 /// What is known of a row before its change.
@@ -41,31 +84,49 @@ enum Before {
 }
 
 impl Pass {
-    /// Whether a column of the key is masked.
+    /// Whether the values of the column at this place are those that are read.
+    pub(super) fn passes_as_it_is(&self, place: usize) -> bool {
+        matches!(self.columns.get(place), Some(Passed::As(_)))
+    }
+
+    /// Whether a column of the key is masked, or has another type.
     pub(super) fn masks_key(&self) -> bool {
         let is_in_key = |place: usize| self.read.key.iter().any(|key| usize::from(*key) == place);
-        self.columns.iter().any(|passed| matches!(passed, Passed::Masked(place, _) if is_in_key(*place)))
+        self.columns.iter().any(|passed| match passed {
+            Passed::Masked(place, _) | Passed::Cast(place, _) => is_in_key(*place),
+            Passed::As(_) | Passed::Limited(..) | Passed::Constant(_) => false,
+        })
     }
 
-    /// Says the same of equal passes only, and nothing of a salt.
-    pub(super) fn print(&self) -> String {
+    /// Says the same of equal passes only, and nothing of a salt; nothing of one that leaves what fits as it is.
+    pub(super) fn print(&self) -> Option<String> {
+        let is_plain = |passed: &Passed| matches!(passed, Passed::As(_) | Passed::Limited(..));
+        if self.says.is_none() && self.columns.iter().all(is_plain) {
+            return None;
+        }
         let columns = self.columns.iter().map(|passed| match passed {
-            Passed::As(_) => "as".to_owned(),
+            Passed::As(_) | Passed::Limited(..) => "as".to_owned(),
             Passed::Masked(_, mask) => mask.print(),
+            Passed::Cast(_, cast) => format!("as {}", cast.to.name()),
             Passed::Constant(text) => format!("constant {text:?}"),
         });
-        format!("{} where {:?}", columns.collect::<Vec<_>>().join(", "), self.says)
+        Some(format!("{} where {:?}", columns.collect::<Vec<_>>().join(", "), self.says))
     }
 
-    /// Rows of a copy, of which some may be left out.
-    pub(crate) fn rows(&self, schema: &Arc<TableSchema>, rows: &[TableRow]) -> EtlResult<Vec<TableRow>> {
+    /// Rows of a copy, of which some may be left out; what they take is counted.
+    pub(crate) fn rows(
+        &self,
+        schema: &Arc<TableSchema>,
+        rows: &[TableRow],
+        count: impl FnOnce(usize) -> Option<Claim>,
+    ) -> EtlResult<Vec<TableRow>> {
         let mut builder = RowBuilder::new();
         for row in rows {
             if self.is_passed(row)? {
                 self.push(schema, row, &mut builder)?;
             }
         }
-        Ok(builder.finish())
+        Ok(builder.finish_counted(count))
     }
 
     /// A change whose rows are in the buffer, as it is passed on, its rows in the builder; nothing where it concerns
@@ -189,28 +250,28 @@ impl Pass {
         builder: &mut RowBuilder,
         value: impl Fn(usize) -> (RawValue<'r>, Option<&'r TableRow>),
     ) -> EtlResult<u32> {
-        // What a mask makes has to be somewhere until the row is put together.
-        let mut made: Vec<Option<String>> = Vec::new();
+        // What is made of values has to be somewhere until the row is put together.
+        let mut made: Vec<Held> = Vec::new();
         for passed in &self.columns {
-            if let Passed::Masked(place, mask) = passed
-                && let (RawValue::Text(_) | RawValue::Binary(_), Some(row)) = value(*place)
-            {
-                made.push(mask.apply(row.text(*place)?.as_deref().unwrap_or_default()));
+            if let Some((place, row)) = passed.made_of(&value) {
+                made.push(passed.make(row, place)?);
             }
         }
         let mut made = made.iter();
         let mut raw = Vec::with_capacity(self.columns.len());
-        for passed in &self.columns {
-            raw.push(match passed {
-                Passed::As(place) => value(*place).0,
-                Passed::Constant(text) => RawValue::Text(text.as_bytes()),
-                Passed::Masked(place, _) => match value(*place).0 {
-                    RawValue::Text(_) | RawValue::Binary(_) => match made.next() {
-                        Some(Some(text)) => RawValue::Text(text.as_bytes()),
-                        _ => RawValue::Null,
-                    },
-                    other => other,
-                },
+        for (passed, unsent) in self.columns.iter().zip(&self.unsent) {
+            let as_is = |place: usize| match (value(place).0, unsent) {
+                (RawValue::Unchanged, Some(counter)) => {
+                    counter.used();
+                    RawValue::Null
+                }
+                (raw, _) => raw,
+            };
+            raw.push(match (passed, passed.made_of(&value).and_then(|_| made.next())) {
+                (Passed::Constant(text), _) => RawValue::Text(text.as_bytes()),
+                (_, Some(Held::Text(text))) => RawValue::Text(text.as_bytes()),
+                (_, Some(Held::Null)) => RawValue::Null,
+                (passed, Some(Held::Same) | None) => passed.place().map_or(RawValue::Null, as_is),
             });
         }
         builder.push_raw(schema, raw.into_iter())

@@ -3,11 +3,16 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::column_type::ColumnType;
 use super::filter::Filter;
 use super::mask::Mask;
+use super::on_value::{Cast, Limited, OnValue};
 use super::pass::{Pass, Passed};
 use super::rule::{Chosen, Transform};
+use crate::data::converted;
+use crate::destination::Destination;
 use crate::error::{ErrorKind, EtlError, EtlResult};
+use crate::metrics::ValuePolicyCounter;
 use crate::schema::{Column, Kind, TableName, TablePatterns, TableSchema};
 
 /// What helps against an empty name.
@@ -45,7 +50,14 @@ impl Selection {
 
     /// Says the same of rows that are passed on in the same way; nothing where they are as they are read.
     pub(crate) fn print(&self) -> Option<String> {
-        self.pass.as_ref().map(|pass| pass.print())
+        self.pass.as_ref().and_then(|pass| pass.print())
+    }
+
+    /// What the column with this number is called after the source, where its values are passed on as they are.
+    pub(crate) fn as_it_is(&self, attnum: i16) -> Option<&str> {
+        let place = self.schema.columns.iter().position(|column| column.attnum == attnum && attnum > 0)?;
+        let is_same = self.pass.as_ref().is_none_or(|pass| pass.passes_as_it_is(place));
+        self.schema.columns.get(place).filter(|_| is_same).map(|column| &*column.name)
     }
 
     /// The columns that are read, as the source calls them.
@@ -85,7 +97,9 @@ impl Transform {
         let mut places = vec![None; kept.len()];
         for (place, column) in wire.columns.iter().enumerate().filter(|(place, _)| is_passed[*place]) {
             places[place] = u16::try_from(draft.columns.len()).ok();
-            draft.keep(column, chosen.name(&column.name), chosen.mask_of(&column.name), read_at[place])?;
+            let (column, passed) = self.passed(wire, &chosen, column, read_at[place])?;
+            draft.passed.push(passed);
+            draft.name(column)?;
         }
         for (name, text) in chosen.add.into_iter().flatten() {
             draft.add(name, text)?;
@@ -101,9 +115,11 @@ impl Transform {
             return Err(wrong(wire, "a table gets an empty name").hint(NAMES));
         }
         let source_name = (name != wire.name).then(|| wire.name.clone());
-        let is_plain = filter.is_none() && draft.passed.iter().all(|passed| matches!(passed, Passed::As(_)));
         let Draft { columns, passed, .. } = draft;
         let schema = TableSchema { name, source_name, columns: columns.into(), key, ..wire.clone() };
+        let unsent = self.unsent(wire, &chosen, &schema);
+        let is_as = |passed: &Passed| matches!(passed, Passed::As(_));
+        let is_plain = filter.is_none() && passed.iter().all(is_as) && unsent.iter().all(Option::is_none);
         let pass = if is_plain {
             None
         } else {
@@ -112,12 +128,101 @@ impl Transform {
             Some(Arc::new(Pass {
                 read: Arc::new(read),
                 columns: passed.into(),
+                unsent,
                 filter,
                 says: chosen.filter.map(Into::into),
             }))
         };
         let kept = kept.contains(&false).then(|| kept.into());
         Ok(Selection { wire: Arc::new(wire.clone()), schema: Arc::new(schema), kept, pass })
+    }
+
+    /// A column as it is passed on, and how.
+    fn passed(
+        &self,
+        wire: &TableSchema,
+        chosen: &Chosen<'_>,
+        column: &Column,
+        at: usize,
+    ) -> EtlResult<(Column, Passed)> {
+        let named = |of: Column| Column { name: chosen.name(&column.name).into(), ..of };
+        let is_key = wire.key_columns().any(|key| key.name == column.name);
+        let counter = |policy: OnValue| {
+            ValuePolicyCounter::new(&self.pipeline, wire.name.to_string(), &column.name, policy.name())
+        };
+        let policy = chosen.policy_of(&column.name);
+        let cast = |to: &ColumnType| Cast { to: to.clone(), limits: self.limits, policy, counter: counter(policy) };
+        if let Some(mask) = chosen.mask_of(&column.name) {
+            if chosen.type_of(&column.name).is_some() {
+                return Err(wrong(wire, "a column is masked and gets another type")
+                    .with("column", &column.name)
+                    .hint("Keep its name in `columns.mask` or in `columns.type`"));
+            }
+            return Ok((named(masked(wire, column, mask, is_key)?), Passed::Masked(at, mask.clone())));
+        }
+        if let Some(to) = chosen.type_of(&column.name).filter(|to| to.kind != column.kind) {
+            if is_key && to.kind != Kind::Text {
+                return Err(wrong(wire, "a column of the key gets another type: rows could not be told apart")
+                    .with("column", &column.name)
+                    .hint("The type `text` holds every value as it is"));
+            }
+            let fill = column.fill.as_deref().map(|fill| {
+                converted(fill, &column.kind, &to.kind).ok_or_else(|| {
+                    wrong(wire, "the rows of before have a value in the column that its other type does not hold")
+                        .with("column", &column.name)
+                        .with("type", to.name())
+                        .hint("Give it the type `text`, or another one that holds the column's default")
+                })
+            });
+            return Ok((named(to.column(column, fill.transpose()?)), Passed::Cast(at, cast(to))));
+        }
+        let cannot = !self.limits.cannot_hold(&column.kind).is_empty();
+        Ok(match policy {
+            OnValue::Text if cannot => {
+                let to = ColumnType::text();
+                let fill = column.fill.as_deref().map(str::to_owned);
+                (named(to.column(column, fill)), Passed::Cast(at, cast(&to)))
+            }
+            // Two rows could get one key.
+            OnValue::Null | OnValue::Clamp if cannot && !is_key => {
+                let limited = Limited { limits: self.limits, policy, counter: counter(policy) };
+                (named(column.clone()), Passed::Limited(at, limited))
+            }
+            _ => (named(column.clone()), Passed::As(at)),
+        })
+    }
+
+    /// The columns whose values are null where they were not sent.
+    fn unsent(
+        &self,
+        wire: &TableSchema,
+        chosen: &Chosen<'_>,
+        schema: &TableSchema,
+    ) -> Box<[Option<ValuePolicyCounter>]> {
+        let is_asked = self.destination.as_ref().is_some_and(|place| place.needs_all_values(schema));
+        let counter = |column: &Column| {
+            let source = wire.columns.iter().find(|source| chosen.name(&source.name) == &*column.name)?;
+            let is_null = is_asked && chosen.policy_of(&source.name) == OnValue::Null;
+            is_null.then(|| ValuePolicyCounter::new(&self.pipeline, wire.name.to_string(), &source.name, "null"))
+        };
+        schema.columns.iter().map(counter).collect()
+    }
+
+    /// What the destination cannot hold of the table, and what becomes of it.
+    pub(crate) fn forecast(&self, wire: &TableSchema) -> Vec<Forecast> {
+        let chosen = self.of(&wire.name);
+        let is_left = |column: &&Column| chosen.keeps(&column.name) && chosen.mask_of(&column.name).is_none();
+        let forecast = |column: &Column| {
+            let kind = chosen.type_of(&column.name).map_or(&column.kind, |to| &to.kind);
+            let is_key = wire.key_columns().any(|key| key.name == column.name);
+            let policy = match chosen.policy_of(&column.name) {
+                OnValue::Null | OnValue::Clamp if is_key => OnValue::Error,
+                policy => policy,
+            };
+            let cannot = self.limits.cannot_hold(kind);
+            (!cannot.is_empty()).then(|| Forecast { column: column.name.clone(), cannot, policy })
+        };
+        wire.columns.iter().filter(is_left).filter_map(forecast).collect()
     }
 
     /// What is passed on of all these tables.
@@ -141,6 +246,33 @@ impl Transform {
     }
 }
 
+/// A column with values that the destination cannot hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Forecast {
+    /// Its name at the source.
+    pub(crate) column: Box<str>,
+    /// Which values.
+    pub(crate) cannot: Vec<String>,
+    /// What becomes of them.
+    pub(crate) policy: OnValue,
+}
+
+/// The column under its mask.
+fn masked(wire: &TableSchema, column: &Column, mask: &Mask, is_key: bool) -> EtlResult<Column> {
+    let masked = mask.column(column).ok_or_else(|| {
+        wrong(wire, "only texts can be truncated")
+            .with("column", &column.name)
+            .with("type", &column.type_name)
+            .hint("Mask the column by `redact`, `{ hash: <salt> }` or `'null'`")
+    })?;
+    if is_key && !mask.keeps_apart() {
+        return Err(wrong(wire, "a column of the key is masked: rows could not be told apart")
+            .with("column", &column.name)
+            .hint("Mask it by `{ hash: <salt> }`, which gives different values for different values"));
+    }
+    Ok(masked)
+}
+
 /// The columns that are read, as the source has them.
 fn read_schema(wire: &TableSchema, kept: &[bool], read_at: &[usize]) -> TableSchema {
     let columns = wire.columns.iter().zip(kept).filter(|(_, kept)| **kept).map(|(column, _)| column.clone());
@@ -156,30 +288,6 @@ struct Draft<'w> {
 }
 
 impl Draft<'_> {
-    fn keep(&mut self, column: &Column, name: &str, mask: Option<&Mask>, read_at: usize) -> EtlResult<()> {
-        let masked = match mask {
-            None => Some(column.clone()),
-            Some(mask) => mask.column(column),
-        };
-        let Some(masked) = masked else {
-            return Err(wrong(self.wire, "only texts can be truncated")
-                .with("column", &column.name)
-                .with("type", &column.type_name)
-                .hint("Mask the column by `redact`, `{ hash: <salt> }` or `'null'`"));
-        };
-        let is_key = self.wire.key_columns().any(|key| key.name == column.name);
-        if is_key && mask.is_some_and(|mask| !mask.keeps_apart()) {
-            return Err(wrong(self.wire, "a column of the key is masked: rows could not be told apart")
-                .with("column", &column.name)
-                .hint("Mask it by `{ hash: <salt> }`, which gives different values for different values"));
-        }
-        self.passed.push(match mask {
-            Some(mask) => Passed::Masked(read_at, mask.clone()),
-            None => Passed::As(read_at),
-        });
-        self.name(Column { name: name.into(), ..masked })
-    }
-
     /// A column that the source does not have.
     fn add(&mut self, name: &str, text: &str) -> EtlResult<()> {
         self.passed.push(Passed::Constant(text.into()));
@@ -214,6 +322,14 @@ impl Chosen<'_> {
         self.mask.and_then(|mask| mask.get(column))
     }
 
+    fn type_of(&self, column: &str) -> Option<&ColumnType> {
+        self.types.and_then(|types| types.get(column))
+    }
+
+    fn policy_of(&self, column: &str) -> OnValue {
+        self.on_value_of.and_then(|policies| policies.get(column)).copied().unwrap_or(self.on_value)
+    }
+
     fn keeps(&self, column: &str) -> bool {
         let names = |patterns: &[String]| patterns.iter().any(|pattern| TablePatterns::is_like(pattern, column));
         self.include.is_none_or(names) && !self.exclude.is_some_and(names)
@@ -230,7 +346,10 @@ impl Chosen<'_> {
         }
         let listed = [self.include, self.exclude].into_iter().flatten().flatten();
         let named = self.rename.iter().flat_map(|rename| rename.keys());
-        for name in listed.chain(named).chain(self.mask.iter().flat_map(|mask| mask.keys())) {
+        let named = named.chain(self.mask.iter().flat_map(|mask| mask.keys()));
+        let named = named.chain(self.types.iter().flat_map(|types| types.keys()));
+        let named = named.chain(self.on_value_of.iter().flat_map(|policies| policies.keys()));
+        for name in listed.chain(named) {
             if !wire.columns.iter().any(|column| TablePatterns::is_like(name, &column.name)) {
                 let columns: Vec<&str> = wire.columns.iter().map(|column| &*column.name).collect();
                 return Err(wrong(wire, "a rule names a column that the table does not publish")
@@ -277,7 +396,14 @@ mod tests {
     }
 
     fn rule(tables: &str, columns: ColumnChoice) -> TransformRule {
-        TransformRule { tables: TablePatterns::new([tables]), columns, rename: TableRename::default(), filter: None }
+        TransformRule {
+            tables: TablePatterns::new([tables]),
+            columns,
+            rename: TableRename::default(),
+            filter: None,
+            on_value: None,
+            copy: None,
+        }
     }
 
     fn names(list: &[&str]) -> Option<Vec<String>> {
@@ -292,8 +418,7 @@ mod tests {
     #[test]
     fn columns_are_left_out_and_renamed_and_the_key_follows() {
         let hide = ColumnChoice { exclude: names(&["pass*"]), ..ColumnChoice::default() };
-        let mut transform =
-            Transform { rules: vec![rule("public.*", hide), rule("public.users", renamed("id", "key"))] };
+        let mut transform = Transform::new(vec![rule("public.*", hide), rule("public.users", renamed("id", "key"))]);
         transform.rules[1].rename = TableRename { schema: Some("shop".to_owned()), table: None };
         let selection = transform.select(&table("users")).unwrap();
         let columns: Vec<&str> = selection.schema.columns.iter().map(|column| &*column.name).collect();
@@ -312,7 +437,7 @@ mod tests {
         let include = ColumnChoice { include: names(&["id", "email", "note"]), ..ColumnChoice::default() };
         let exclude = ColumnChoice { exclude: names(&["note"]), ..ColumnChoice::default() };
         let again = ColumnChoice { exclude: names(&["email"]), ..ColumnChoice::default() };
-        let transform = Transform { rules: vec![rule("*", include), rule("*", exclude), rule("*.users", again)] };
+        let transform = Transform::new(vec![rule("*", include), rule("*", exclude), rule("*.users", again)]);
         let selection = transform.select(&table("users")).unwrap();
         let read: Vec<&str> = selection.source_columns().map(|column| &*column.name).collect();
         assert_eq!(read, ["id", "note"]);
@@ -330,7 +455,7 @@ mod tests {
             (renamed("mail", "email"), "names a column that the table does not publish"),
             (renamed("note", "email"), "two columns of a table get one name"),
         ] {
-            let transform = Transform { rules: vec![rule("public.users", choice)] };
+            let transform = Transform::new(vec![rule("public.users", choice)]);
             let error = transform.select(&table("users")).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Config);
             assert!(error.to_string().contains(expected) && error.hint_text().is_some(), "{error}");
@@ -338,7 +463,7 @@ mod tests {
         }
         let mut both = rule("*", ColumnChoice::default());
         both.rename.table = Some("one".to_owned());
-        let error = Transform { rules: vec![both] }.select_all([&table("a"), &table("b")].into_iter()).unwrap_err();
+        let error = Transform::new(vec![both]).select_all([&table("a"), &table("b")].into_iter()).unwrap_err();
         assert!(error.to_string().contains("two tables get one name"), "{error}");
     }
 }

@@ -81,12 +81,13 @@ fn target() -> Arc<TargetTable> {
         columns: source.columns.iter().map(|column| column.name.clone()).collect(),
         write_mode: WriteMode::Append,
         metadata: Some(Arc::new(MetadataColumns::default())),
+        is_adopted: false,
         source,
     })
 }
 
 fn arrow(times: usize, rows: &[TableRow]) {
-    let table = ArrowTable::new(&target(), ArrowLimits { infinities: None, half_floats: true, intervals: true });
+    let table = ArrowTable::new(&target(), ArrowLimits::ARROW);
     for _ in 0..times {
         black_box(table.copied(rows, Position::new(Lsn(1), 0), Timestamp(0)).expect("a batch"));
     }

@@ -6,7 +6,7 @@ use super::*;
 use crate::clock::Timestamp;
 use crate::error::{ErrorKind, EtlError};
 use crate::lsn::Lsn;
-use crate::schema::{ReplicaIdentity, TableName};
+use crate::schema::{ReplicaIdentity, TableExtras, TableName};
 use crate::store::CursorId;
 
 /// Notes each call; `check_connection` fails, so that an error is seen to come back.
@@ -39,6 +39,14 @@ impl Destination for Noted {
     fn capabilities(&self) -> Capabilities {
         self.note("capabilities", ());
         Capabilities::default().with_atomic().with_writes_in_flight(7)
+    }
+    fn value_limits(&self) -> ValueLimits {
+        self.note("value_limits", ());
+        LIMITS
+    }
+    fn needs_all_values(&self, schema: &TableSchema) -> bool {
+        self.note("needs_all_values", schema);
+        true
     }
     fn replaces_copied_rows(&self, schema: &Arc<TableSchema>) -> bool {
         self.note("replaces_copied_rows", schema);
@@ -76,6 +84,10 @@ impl Destination for Noted {
         self.note("allow_change", change);
         Ok(())
     }
+    async fn complete_table(&self, table_id: TableId, extras: TableExtras) -> EtlResult<()> {
+        self.note("complete_table", (table_id, extras));
+        Ok(())
+    }
     async fn go_back(&self, to: Position) -> EtlResult<()> {
         self.note("go_back", to);
         Ok(())
@@ -85,6 +97,8 @@ impl Destination for Noted {
         Ok(Some(POSITION))
     }
 }
+
+const LIMITS: ValueLimits = ValueLimits { lists: true, ..ValueLimits::NONE };
 
 const POSITION: Position = Position { commit: Lsn(5), ordinal: 6 };
 
@@ -102,9 +116,12 @@ async fn call_all(destination: &impl Destination) {
     let batch = Batch { cursor, from: Position::ZERO, upto: POSITION, moves: vec![(TableId(9), CursorId::Main)] };
     assert_eq!(destination.name(), "noted");
     assert_eq!(destination.capabilities(), Capabilities::default().with_atomic().with_writes_in_flight(7));
+    assert_eq!(destination.value_limits(), LIMITS);
+    assert!(destination.needs_all_values(&schema()));
     assert!(destination.replaces_copied_rows(&schema()));
     assert_eq!(destination.check_connection().await.unwrap_err().kind(), ErrorKind::DestinationUnavailable);
     destination.startup().await.unwrap();
+    destination.complete_table(TableId(4), TableExtras::default()).await.unwrap();
     destination.go_back(POSITION).await.unwrap();
     destination.begin_run("r1").await.unwrap();
     destination.truncate_table(TableId(1)).await.unwrap();

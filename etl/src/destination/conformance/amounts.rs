@@ -1,10 +1,8 @@
 //! Does it hold for many tables, many batches, much at once, and writes that nobody waits for any more?
 
-use std::future::Future;
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 
+use super::faults::polled;
 use super::trial::{Broken, CaseResult, NULL, Transaction, Trial, chunk, items, row, table};
 use crate::destination::Destination;
 use crate::schema::{TableId, TableName, TableSchema};
@@ -38,10 +36,11 @@ pub(super) async fn ten_tables_are_copied_at_once_and_written_together(trial: &m
     Ok(())
 }
 
-pub(super) async fn five_hundred_small_batches_arrive(trial: &mut Trial<'_>) -> CaseResult {
+pub(super) async fn a_thousand_small_batches_arrive(trial: &mut Trial<'_>) -> CaseResult {
     let table = items(1);
     trial.copy(&table, &[&["0", "0", "copied"]]).await?;
-    for number in 1..=500_u64 {
+    let count: u64 = trial.amount(1000, 50);
+    for number in 1..=count {
         let (key, before) = (number.to_string(), (number / 2).to_string());
         let transaction = Transaction::at(100 + number).insert(&table, &[&key, "1", "x"]);
         let transaction = if number % 2 == 0 {
@@ -51,9 +50,10 @@ pub(super) async fn five_hundred_small_batches_arrive(trial: &mut Trial<'_>) -> 
         };
         trial.deliver(&[transaction.end()]).await?;
     }
-    let keys: Vec<String> = (251..=500).map(|key: u64| key.to_string()).collect();
+    let keys: Vec<String> = (count / 2 + 1..=count).map(|key| key.to_string()).collect();
     let mut expected: Vec<[&str; 3]> = keys.iter().map(|key| [key.as_str(), "1", "x"]).collect();
-    expected.push(["0", "499", "counted"]);
+    let last = (count - 1).to_string();
+    expected.push(["0", &last, "counted"]);
     let expected: Vec<&[&str]> = expected.iter().map(|row| &row[..]).collect();
     trial.expect(&table, &expected).await
 }
@@ -62,7 +62,7 @@ pub(super) async fn one_large_batch_arrives(trial: &mut Trial<'_>) -> CaseResult
     let table = items(1);
     trial.copy(&table, &[]).await?;
     // 64 MiB, of which no two rows are alike.
-    let texts: Vec<(String, String)> = (0..256_u32)
+    let texts: Vec<(String, String)> = (0..trial.amount(256_u32, 16))
         .map(|number| (number.to_string(), format!("{number} ").repeat((256 << 10) / (number.to_string().len() + 1))))
         .collect();
     let all = texts
@@ -72,18 +72,7 @@ pub(super) async fn one_large_batch_arrives(trial: &mut Trial<'_>) -> CaseResult
     let expected: Vec<[&str; 3]> = texts.iter().map(|(key, text)| [key.as_str(), "1", text.as_str()]).collect();
     let expected: Vec<&[&str]> = expected.iter().map(|row| &row[..]).collect();
     // What differs is too much to be shown.
-    trial.expect(&table, &expected).await.map_err(|_| Broken("a batch of 64 MiB did not arrive as it was".to_owned()))
-}
-
-/// Polls it so often, and drops it.
-async fn give_up<T>(work: impl Future<Output = T>, after: u32) {
-    let mut work = pin!(work);
-    let mut polls = 0;
-    std::future::poll_fn(|context| {
-        polls += 1;
-        if polls > after || work.as_mut().poll(context).is_ready() { Poll::Ready(()) } else { Poll::Pending }
-    })
-    .await;
+    trial.expect(&table, &expected).await.map_err(|_| Broken::new("a batch of 64 MiB did not arrive as it was"))
 }
 
 pub(super) async fn a_write_that_is_given_up_and_made_again_changes_nothing(trial: &mut Trial<'_>) -> CaseResult {
@@ -100,10 +89,9 @@ pub(super) async fn a_write_that_is_given_up_and_made_again_changes_nothing(tria
         let transaction = if atomic { transaction.insert(&log, &[&line]) } else { transaction };
         let transaction = transaction.end();
         let (batch, events) = trial.batch(std::slice::from_ref(&transaction));
-        give_up(trial.destination().write_batch(batch, events), after).await;
+        polled(trial.destination().write_batch(batch, events), after).await;
         let copied = row(&table, &[&format!("20{after}"), "2", "chunk"]);
-        give_up(trial.destination().write_copy_chunk(table.id, chunk(1, number + 2), vec![copied.clone()]), after)
-            .await;
+        polled(trial.destination().write_copy_chunk(table.id, chunk(1, number + 2), vec![copied.clone()]), after).await;
         trial.destination().write_copy_chunk(table.id, chunk(1, number + 2), vec![copied]).await?;
         trial.deliver(&[transaction]).await?;
         lines.extend(atomic.then_some(line));
@@ -142,4 +130,28 @@ pub(super) async fn the_longest_names_are_kept_apart(trial: &mut Trial<'_>) -> C
     trial.deliver(&[transaction]).await?;
     trial.expect(&tables[0], &[&["1", "one"], &["2", "first"]]).await?;
     trial.expect(&tables[1], &[&["1", "second"]]).await
+}
+
+/// Of these names, a place that folds case or has no such characters makes one.
+const COLLIDING: [&str; 4] = ["Sa/me", "sa/me", "sa.me", "SA.ME"];
+
+pub(super) async fn names_that_come_to_the_same_are_kept_apart(trial: &mut Trial<'_>) -> CaseResult {
+    let columns: Vec<(&str, u32, &str)> =
+        std::iter::once(("id", 23, "integer")).chain(COLLIDING.map(|name| (name, 25, "text"))).collect();
+    let tables: Vec<Arc<TableSchema>> =
+        (1..).zip(COLLIDING).map(|(id, name)| table(id, name, &columns, &[0])).collect();
+    for table in &tables {
+        let rows: [&[&str]; 3] =
+            [&["1", "a", "b", "c", "d"], &["2", NULL, NULL, NULL, NULL], &["3", "x", "y", "z", &table.name.name]];
+        trial.copy(table, &rows).await?;
+    }
+    let changes = tables.iter().fold(Transaction::at(100), |transaction, table| {
+        transaction.update(table, &["1", "A", "B", "C", "D"]).delete(table, &["2", NULL, NULL, NULL, NULL])
+    });
+    trial.deliver(&[changes.end()]).await?;
+    for table in &tables {
+        let rows: [&[&str]; 2] = [&["1", "A", "B", "C", "D"], &["3", "x", "y", "z", &table.name.name]];
+        trial.expect(table, &rows).await?;
+    }
+    Ok(())
 }

@@ -35,6 +35,33 @@ pub(super) async fn a_partial_update_keeps_what_was_not_sent(trial: &mut Trial<'
     trial.expect(&table, &[&["1", "12", "copied"], &["2", "22", "now"], &["3", "31", "sent"]]).await
 }
 
+/// As while a table catches up: the row is newer than the update, or was deleted by then.
+pub(super) async fn a_partial_update_of_a_missing_row_invents_nothing(trial: &mut Trial<'_>) -> CaseResult {
+    let table = items(1);
+    trial.copy(&table, &[&["1", "10", "one"]]).await?;
+    let alone = Transaction::at(100).update(&table, &["7", "70", UNCHANGED]).end();
+    trial.deliver(&[alone]).await?;
+    let among_others = Transaction::at(110)
+        .update(&table, &["8", "80", UNCHANGED])
+        .update(&table, &["1", "11", UNCHANGED])
+        .update(&table, &["8", "81", UNCHANGED])
+        .end();
+    trial.deliver(&[among_others]).await?;
+    trial.expect(&table, &[&["1", "11", "one"]]).await
+}
+
+/// A row that has a key and whose old values all come (REPLICA IDENTITY FULL).
+pub(super) async fn whole_old_rows_say_what_was_not_sent(trial: &mut Trial<'_>) -> CaseResult {
+    let table = items(1);
+    trial.copy(&table, &[&["1", "10", "one"], &["2", "20", "two"]]).await?;
+    let transaction = Transaction::at(100)
+        .replace(&table, &["1", "10", "one"], &["1", "11", UNCHANGED])
+        .replace(&table, &["2", "20", "two"], &["2", "21", UNCHANGED])
+        .end();
+    trial.deliver(&[transaction]).await?;
+    trial.expect(&table, &[&["1", "11", "one"], &["2", "21", "two"]]).await
+}
+
 pub(super) async fn a_truncate_removes_what_came_before_it(trial: &mut Trial<'_>) -> CaseResult {
     let (one, two) = (items(1), items(2));
     trial.copy(&one, &[&["1", "10", "a"]]).await?;

@@ -3,20 +3,34 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::Abilities;
 use super::trial::{CaseResult, NULL, Transaction, Trial, UNCHANGED, items, table};
-use crate::destination::Destination;
+use crate::destination::{Destination, Mode};
 use crate::lsn::Position;
 use crate::schema::TableSchema;
 
-/// Histories that are tried; what a seed makes never changes.
-const SEEDS: std::ops::Range<u64> = 1..4;
+/// The last of the histories that are tried; what a seed makes never changes.
+const SEEDS: u64 = 3;
 const TRANSACTIONS: usize = 36;
 /// How often the state is looked at on the way.
 const STAGES: usize = 3;
 
 pub(super) async fn any_history_in_any_cut_ends_in_the_same_state(trial: &mut Trial<'_>) -> CaseResult {
-    for seed in SEEDS {
-        let mut source = Source::new(seed, trial.abilities().log);
+    let last = trial.amount(SEEDS, 1);
+    histories(trial, 1..last + 1).await
+}
+
+pub(super) async fn any_history_ends_in_the_same_state_in_soft_delete(trial: &mut Trial<'_>) -> CaseResult {
+    if trial.enter(Mode::SoftDelete).await? { histories(trial, 4..5).await } else { Ok(()) }
+}
+
+pub(super) async fn any_history_ends_in_the_same_state_in_append(trial: &mut Trial<'_>) -> CaseResult {
+    if trial.enter(Mode::Append).await? { histories(trial, 5..6).await } else { Ok(()) }
+}
+
+async fn histories(trial: &mut Trial<'_>, seeds: std::ops::Range<u64>) -> CaseResult {
+    for seed in seeds {
+        let mut source = Source::new(seed, trial.abilities());
         trial.copy(&source.keyed, &[]).await?;
         trial.copy(&source.keyless, &[]).await?;
         let (mut history, start) = (Vec::new(), trial.at);
@@ -48,7 +62,7 @@ struct Source {
     chance: u64,
     commit: u64,
     written: u64,
-    is_log: bool,
+    abilities: Abilities,
     keyed: Arc<TableSchema>,
     keyless: Arc<TableSchema>,
     items: BTreeMap<u64, [String; 2]>,
@@ -56,13 +70,13 @@ struct Source {
 }
 
 impl Source {
-    fn new(seed: u64, is_log: bool) -> Self {
+    fn new(seed: u64, abilities: Abilities) -> Self {
         let id = seed as u32 * 2;
         let columns = [("what", 25, "text"), ("n", 23, "integer")];
         let keyless = table(id + 1, &format!("lines{seed}"), &columns, &[]);
         let (items_table, commit) = (items(id), seed * 10_000);
         let (items, lines) = (BTreeMap::new(), Vec::new());
-        Self { chance: seed, commit, written: 0, is_log, keyed: items_table, keyless, items, lines }
+        Self { chance: seed, commit, written: 0, abilities, keyed: items_table, keyless, items, lines }
     }
 
     /// A number below the bound, by SplitMix64.
@@ -114,7 +128,7 @@ impl Source {
             self.items.insert(key, [n.clone(), big.clone()]);
             return transaction.insert(&table, &[&name, &n, &big]);
         };
-        let sent = if self.below(2) == 0 { UNCHANGED } else { &big };
+        let sent = if self.below(2) == 0 && self.abilities.unsent { UNCHANGED } else { &big };
         let after = [n.clone(), if sent == UNCHANGED { before[1].clone() } else { big.clone() }];
         let other = self.below(6) as u64;
         match self.below(3) {
@@ -149,7 +163,7 @@ impl Source {
             return transaction.delete(&table, &[&old[0], &old[1]]);
         }
         self.lines.push(new.clone());
-        if self.is_log {
+        if self.abilities.log {
             return transaction.delete(&table, &[&old[0], &old[1]]).insert(&table, &[&new[0], &new[1]]);
         }
         transaction.replace(&table, &[&old[0], &old[1]], &[&new[0], &new[1]])

@@ -79,8 +79,15 @@ pub(super) async fn rows_are_found_by_keys_of_every_kind(trial: &mut Trial<'_>) 
         .zip(KINDS)
         .map(|(id, (oid, name, _))| table(id, &format!("by{id}"), &[("v", 25, "text"), ("k", *oid, name)], &[1]))
         .collect();
+    let mut keys: Vec<[String; 3]> = Vec::new();
+    for (table, (_, _, keys_of_kind)) in tables.iter().zip(KINDS) {
+        let held =
+            trial.held(table, keys_of_kind.each_ref().map(|key| [NULL, *key]).each_ref().map(|row| &row[..])).await?;
+        keys.push(held.map(|row| row[1].clone()));
+    }
+    let keys: Vec<[&str; 3]> = keys.iter().map(|keys| keys.each_ref().map(String::as_str)).collect();
     let mut changes = Transaction::at(100);
-    for (table, (_, _, [one, two, three])) in tables.iter().zip(KINDS) {
+    for (table, [one, two, three]) in tables.iter().zip(&keys) {
         trial.copy(table, &[&["first", one], &["second", two]]).await?;
         changes = changes
             .delete(table, &[NULL, two])
@@ -88,15 +95,16 @@ pub(super) async fn rows_are_found_by_keys_of_every_kind(trial: &mut Trial<'_>) 
             .insert(table, &["third", one]);
     }
     trial.deliver(&[changes.end()]).await?;
-    for (table, (_, name, [one, _, three])) in tables.iter().zip(KINDS) {
+    let named = || tables.iter().zip(&keys).zip(KINDS.iter().map(|(_, name, _)| name));
+    for ((table, [one, _, three]), name) in named() {
         let rows: &[&[&str]] = &[&["first", three], &["third", one]];
         trial.expect(table, rows).await.map_err(|broken| broken.within(name))?;
     }
-    let update = |changes: Transaction, (table, (_, _, keys)): (&Arc<TableSchema>, &(u32, &str, [&str; 3]))| {
+    let update = |changes: Transaction, (table, keys): (&Arc<TableSchema>, &[&str; 3])| {
         changes.update(table, &["again", keys[2]]).delete(table, &[NULL, keys[0]])
     };
-    trial.deliver(&[tables.iter().zip(KINDS).fold(Transaction::at(110), update).end()]).await?;
-    for (table, (_, name, [_, _, three])) in tables.iter().zip(KINDS) {
+    trial.deliver(&[tables.iter().zip(&keys).fold(Transaction::at(110), update).end()]).await?;
+    for ((table, [_, _, three]), name) in named() {
         trial.expect(table, &[&["again", three]]).await.map_err(|broken| broken.within(name))?;
     }
     Ok(())

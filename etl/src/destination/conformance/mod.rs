@@ -8,76 +8,44 @@ mod amounts;
 mod changes;
 mod copies;
 mod failures;
+mod faults;
+mod fold;
 mod history;
 mod keyless;
 mod keys;
+mod kinds;
+mod modes;
 mod replay;
 mod shapes;
+mod subject;
 mod trial;
 mod values;
 
+pub use faults::{Fault, Faulty};
+pub use fold::fold;
+pub use subject::{Abilities, Subject, UNSENT};
 pub use trial::{Broken, CaseResult, Trial};
 
-use crate::destination::{AnyDestination, TextRow};
-use crate::error::EtlResult;
-use crate::schema::TableSchema;
-use crate::store::{BoxFuture, SharedStore};
-
-/// A destination under test, and somebody else's eyes on it.
-pub trait Subject: Send + Sync {
-    /// Opens the destination over the store: always the same place, which is empty at first. The one opened
-    /// before is dropped by then, without a shutdown, as after a crash.
-    fn open(&self, store: SharedStore) -> BoxFuture<'_, EtlResult<AnyDestination>>;
-
-    /// The rows of a table as Postgres would write their values, without metadata columns, in any order; `None`
-    /// where there is no such table. The destination is closed meanwhile.
-    fn rows<'a>(&'a self, table: &'a TableSchema) -> BoxFuture<'a, EtlResult<Option<Vec<TextRow>>>>;
-
-    /// What the destination can do; a case that needs more must end in a clear error.
-    fn abilities(&self) -> Abilities {
-        Abilities::default()
-    }
-}
-
-/// What a destination may or may not be able to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Abilities {
-    /// It follows schema changes.
-    pub schema_changes: bool,
-    /// It holds a log of changes, which the subject folds into rows. Then it is not told which of several equal rows an
-    /// update of a table without a key replaced, and what was written before a schema change keeps its shape.
-    pub log: bool,
-}
-
-impl Default for Abilities {
-    fn default() -> Self {
-        Self { schema_changes: true, log: false }
-    }
-}
-
-impl Abilities {
-    /// Says that a schema change is refused.
-    #[must_use]
-    pub fn without_schema_changes(mut self) -> Self {
-        self.schema_changes = false;
-        self
-    }
-
-    /// Says that it holds a log of changes.
-    #[must_use]
-    pub fn with_log(mut self) -> Self {
-        self.log = true;
-        self
-    }
-}
+use crate::destination::Mode;
+use crate::store::BoxFuture;
 
 /// One promise, and how it is put to the test.
 #[derive(Debug, Clone, Copy)]
 pub struct Case {
     /// A name for the test.
     pub name: &'static str,
-    run: for<'a> fn(&'a mut Trial<'a>) -> BoxFuture<'a, CaseResult>,
+    run: for<'a, 's> fn(&'a mut Trial<'s>) -> BoxFuture<'a, CaseResult>,
+}
+
+/// How a case ended that broke no promise.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The promise was put to the test, and kept.
+    Kept,
+    /// The destination cannot do it, and says so in this error.
+    Refused(String),
+    /// There is nothing in this place that the promise could be about, or nobody can look.
+    Beside,
 }
 
 impl Case {
@@ -86,8 +54,51 @@ impl Case {
     /// # Errors
     /// A broken promise, or an error of the destination.
     pub async fn run(&self, subject: &dyn Subject) -> CaseResult {
-        let mut trial = Trial::open(subject).await?;
-        (self.run)(&mut trial).await
+        self.outcome(subject).await.map(drop)
+    }
+
+    /// As [`run`](Self::run), and says how the promise was kept.
+    ///
+    /// # Errors
+    /// A broken promise, or an error of the destination.
+    pub async fn outcome(&self, subject: &dyn Subject) -> Result<Outcome, Broken> {
+        self.tried(Trial::open(subject, None).await?).await
+    }
+
+    /// As [`outcome`](Self::outcome), with the subject in a write mode that it offers. The rows that are compared are those
+    /// that the mode leaves as the current state; what would take long is done in small, and cases about one mode are beside.
+    ///
+    /// # Errors
+    /// A broken promise, or an error of the destination.
+    pub async fn outcome_in(&self, mode: Mode, subject: &dyn Subject) -> Result<Outcome, Broken> {
+        let tried = async { self.tried(Trial::open(subject, Some(mode)).await?).await };
+        tried.await.map_err(|broken: Broken| broken.within(mode.word()))
+    }
+
+    /// As [`outcome`](Self::outcome), of a fresh subject, and of others in each mode that it names besides
+    /// ([`Subject::held_in`]): it holds where it holds in all. Nothing where there is no subject.
+    ///
+    /// # Errors
+    /// A broken promise, or an error of the destination.
+    pub async fn outcome_in_all<S: Subject>(
+        &self,
+        subject: impl AsyncFn() -> Option<S>,
+    ) -> Option<Result<Outcome, Broken>> {
+        let first = subject().await?;
+        let outcome = self.outcome(&first).await;
+        for mode in first.held_in() {
+            if outcome.is_ok()
+                && let Err(broken) = self.outcome_in(*mode, &subject().await?).await
+            {
+                return Some(Err(broken));
+            }
+        }
+        Some(outcome)
+    }
+
+    async fn tried(&self, mut trial: Trial<'_>) -> Result<Outcome, Broken> {
+        let result = (self.run)(&mut trial).await;
+        trial.end(result)
     }
 }
 
@@ -99,18 +110,23 @@ macro_rules! cases {
             $(Case { name: stringify!($name), run: |trial| Box::pin($module::$name(trial)) },)*
         ];
 
-        /// Makes a test of each case; the argument is called for a fresh subject, which may be `None` to skip.
+        /// Makes a test of each case; the argument is called for a fresh subject, which may be `None` to skip. A second
+        /// one is called with the path of the module that the tests are in, the name of each case, and how it ended.
         #[macro_export]
         macro_rules! conformance_tests {
             ($subject:expr) => {
+                $crate::conformance_tests!($subject, |_: &str, _: &str, _: &_| {});
+            };
+            ($subject:expr, $told:expr) => {
                 $(#[tokio::test]
                 async fn $name() {
-                    let Some(subject) = $subject().await else { return };
                     let case = $crate::destination::conformance::CASES
                         .iter()
                         .find(|case| case.name == stringify!($name))
                         .expect("a case of that name");
-                    if let Err(broken) = case.run(&subject).await {
+                    let Some(outcome) = case.outcome_in_all($subject).await else { return };
+                    ($told)(module_path!(), case.name, &outcome);
+                    if let Err(broken) = outcome {
                         panic!("{broken}");
                     }
                 })*
@@ -127,9 +143,23 @@ cases! {
     every_kind_of_value_arrives_exactly in values;
     every_kind_of_value_arrives_exactly_in_changes in values;
     every_byte_and_odd_text_arrives_exactly in values;
+    what_a_server_wrote_of_every_kind_arrives_or_is_named in kinds;
     inserts_updates_and_deletes_end_in_the_current_state in changes;
     a_partial_update_keeps_what_was_not_sent in changes;
+    a_partial_update_of_a_missing_row_invents_nothing in changes;
+    whole_old_rows_say_what_was_not_sent in changes;
     a_truncate_removes_what_came_before_it in changes;
+    upsert_has_a_row_a_key in modes;
+    soft_delete_marks_deleted_rows in modes;
+    soft_delete_marks_one_row_of_several_equal_ones in modes;
+    append_has_a_row_a_change in modes;
+    append_has_a_change_once_however_often_it_comes in modes;
+    append_leaves_out_or_refuses_what_was_not_sent in modes;
+    a_truncate_in_upsert_removes_older_rows in modes;
+    a_truncate_in_soft_delete_marks_older_rows in modes;
+    a_truncate_in_append_is_a_row in modes;
+    any_history_ends_in_the_same_state_in_soft_delete in history;
+    any_history_ends_in_the_same_state_in_append in history;
     odd_names_and_keys_are_kept in changes;
     a_key_change_moves_the_row in keys;
     keys_can_be_swapped_in_one_transaction in keys;
@@ -137,15 +167,26 @@ cases! {
     rows_without_a_key_are_kept_as_they_are in keyless;
     an_old_row_hits_exactly_one_equal_row in keyless;
     what_is_delivered_again_changes_nothing in replay;
+    a_batch_that_is_cut_anywhere_and_replayed_changes_nothing in replay;
     an_older_event_changes_and_reads_nothing_newer in replay;
     what_is_written_again_without_positions_changes_nothing in replay;
     a_failed_write_leaves_nothing_behind in failures;
+    a_refused_write_goes_through_afterwards in failures;
+    a_write_that_nobody_heard_of_is_not_done_twice in failures;
+    a_write_that_hangs_can_be_made_again in failures;
+    a_slow_place_gets_everything in failures;
+    a_table_that_could_not_be_made_is_made_later in failures;
     any_history_in_any_cut_ends_in_the_same_state in history;
     positions_and_moves_are_stored_with_the_data in replay;
     schema_changes_are_followed_within_a_batch in shapes;
+    a_column_is_added_in_the_middle_of_a_batch in shapes;
+    a_column_is_dropped_in_the_middle_of_a_batch in shapes;
+    a_column_is_renamed_in_the_middle_of_a_batch in shapes;
+    a_column_gets_another_type_in_the_middle_of_a_batch in shapes;
     the_longest_names_are_kept_apart in amounts;
+    names_that_come_to_the_same_are_kept_apart in amounts;
     ten_tables_are_copied_at_once_and_written_together in amounts;
-    five_hundred_small_batches_arrive in amounts;
+    a_thousand_small_batches_arrive in amounts;
     one_large_batch_arrives in amounts;
     a_write_that_is_given_up_and_made_again_changes_nothing in amounts;
 }

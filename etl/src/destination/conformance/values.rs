@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::trial::{CaseResult, NULL, Transaction, Trial, UNCHANGED, chunk, row, table};
+use super::trial::{CaseResult, NULL, Transaction, Trial, UNCHANGED, chunk, row, table, texts};
 use crate::data::{Cell, RowBuilder};
 use crate::destination::Destination;
 use crate::schema::TableSchema;
@@ -111,20 +111,22 @@ pub(super) async fn every_kind_of_value_arrives_exactly(trial: &mut Trial<'_>) -
     let values = table(1, "values", COLUMNS, &[0]);
     let mut nulls = vec![NULL; COLUMNS.len()];
     nulls[0] = "4";
-    trial.copy(&values, &[USUAL, GREATEST, LEAST, &nulls]).await?;
-    let expected = [USUAL, GREATEST, LEAST, &nulls];
+    let held = trial.held(&values, [USUAL, GREATEST, LEAST, &nulls]).await?;
+    let [usual, greatest, least, nulls] = held.each_ref().map(|row| texts(row));
+    let expected: [&[&str]; 4] = [&usual, &greatest, &least, &nulls];
+    trial.copy(&values, &expected).await?;
     trial.expect(&values, &expected).await?;
 
     // The same rows as changes, by way of cells, which are written in the binary form where there is one.
-    let rows = [USUAL, GREATEST, LEAST, &nulls].map(|values_of_row| again(&values, values_of_row));
+    let rows = expected.map(|values_of_row| again(&values, values_of_row));
     trial.destination().truncate_table(values.id).await?;
     trial.chunk(&values, chunk(2, 0), &[]).await?;
     trial.destination().write_copy_chunk(values.id, chunk(2, 1), rows.to_vec()).await?;
     trial.expect(&values, &expected).await?;
-    let mut changed = USUAL.to_vec();
+    let mut changed = usual.clone();
     changed[0] = "-3";
     trial.deliver(&[Transaction::at(100).update(&values, &changed).end()]).await?;
-    trial.expect(&values, &[USUAL, GREATEST, &changed, &nulls]).await
+    trial.expect(&values, &[&usual, &greatest, &changed, &nulls]).await
 }
 
 /// Changes often go another way than copies: staged, merged, with some columns and without others.
@@ -132,7 +134,9 @@ pub(super) async fn every_kind_of_value_arrives_exactly_in_changes(trial: &mut T
     let values = table(1, "values", COLUMNS, &[0]);
     let mut nulls = vec![NULL; COLUMNS.len()];
     nulls[0] = "4";
-    let rows: [&[&str]; 4] = [USUAL, GREATEST, LEAST, &nulls];
+    let held = trial.held(&values, [USUAL, GREATEST, LEAST, &nulls]).await?;
+    let held = held.each_ref().map(|row| texts(row));
+    let rows: [&[&str]; 4] = held.each_ref().map(|row| &row[..]);
     trial.copy(&values, &[]).await?;
     let inserts = rows.iter().fold(Transaction::at(100), |transaction, row| transaction.insert(&values, row));
     trial.deliver(&[inserts.end()]).await?;

@@ -105,7 +105,7 @@ impl Applier {
     }
 
     /// Ends every write that is under way.
-    async fn recall_writes(&mut self) {
+    pub(super) async fn recall_writes(&mut self) {
         let mut failed = Vec::new();
         for mut write in self.in_flight.drain(..) {
             write.task.0.abort();
@@ -116,7 +116,9 @@ impl Applier {
         failed.into_iter().for_each(|(joins, leaves)| self.take_back(joins, leaves));
     }
 
-    fn read_again(&mut self) -> EtlResult<()> {
+    /// Reads again what is not durable.
+    pub(super) fn read_again(&mut self) -> EtlResult<()> {
+        self.pieces = 0;
         if self.given_up.is_none() {
             self.read_from(start_after(self.durable))?;
         }

@@ -45,6 +45,12 @@ impl Applier {
         for table in &tables {
             self.assembler.unfollow(*table);
         }
+        if self.state.is_open() {
+            // What the destination has of a transaction goes with the rest of it.
+            self.recall_writes().await;
+            self.state.restart(self.durable);
+            self.pieces = 0;
+        }
         let end = self.run.relay.head().end;
         self.stopped = None;
         self.reshaped.clear();

@@ -16,13 +16,19 @@ impl Tables {
         match finding {
             Finding::Added(table) => self.add(*table).await,
             Finding::Gone(table) => self.remove(table).await,
-            Finding::Stale { table, why, since } => {
+            Finding::Stale { table, why, since, generation } => {
                 if !self.run.published.knows(table) {
                     return Ok(());
                 }
-                if !is_of_partitions(why)
-                    && let Err(error) = self.run.expect_copy_allowed(table, why).await
-                {
+                let allowed = match is_of_partitions(why) {
+                    true => Ok(()),
+                    false => self.run.expect_copy_allowed(table, why).await,
+                };
+                // A copy that has begun since sees what was seen, and was allowed.
+                if self.run.states.get(table).generation != generation {
+                    return Ok(());
+                }
+                if let Err(error) = allowed {
                     return self.stop_stale(table, error).await;
                 }
                 tracing::warn!(table = %self.run.name(table), why, %since, "the table may be stale: it is copied again");

@@ -87,7 +87,15 @@ pub fn query_error(doing: &'static str, error: tokio_postgres::Error) -> EtlErro
     explain(said.sqlstate.clone(), said, hint).with("doing", doing)
 }
 
-fn explain(sqlstate: String, said: ServerMessage, hint: Option<String>) -> EtlError {
+/// Of data that was refused, the detail is a row or a key.
+fn shows_values(sqlstate: &str) -> bool {
+    ["22", "23"].iter().any(|class| sqlstate.starts_with(class))
+}
+
+fn explain(sqlstate: String, mut said: ServerMessage, hint: Option<String>) -> EtlError {
+    if shows_values(&sqlstate) {
+        said.detail = None;
+    }
     let kind = kind_of(&sqlstate);
     let message = match kind {
         ErrorKind::SourceAuthentication => "the server refuses the login",
@@ -119,6 +127,14 @@ fn known_hint(sqlstate: &str) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_detail_of_a_refused_row_is_not_told() {
+        let refused = parse(b"SERROR\0C23505\0Mduplicate key\0DKey (email)=(hunter2) already exists.\0\0");
+        assert!(!format!("{refused} {refused:?}").contains("hunter2"));
+        let other = parse(b"SERROR\0C42P01\0Mno such table\0Dtold\0\0");
+        assert!(other.to_string().contains("told"), "{other}");
+    }
 
     #[test]
     fn an_error_response_becomes_a_kind_with_message_and_hint() {

@@ -53,7 +53,8 @@ pub(super) fn finish(drafts: Vec<Draft>, buffer: &Arc<RowBuffer>, assembly: &mut
         assembly.boundary.iter_mut().for_each(|(before, _)| *before = passed.len());
     }
     let made = builder.into_buffer();
-    assembly.bytes += made.byte_size();
+    assembly.made = made.byte_size();
+    assembly.bytes += assembly.made;
     assembly.events = passed
         .into_iter()
         .map(|draft| {

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use crate::data::{RawValue, RowBuffer, RowBuilder, TableRow};
+use crate::destination::ValueLimits;
 use crate::error::{ErrorKind, EtlResult};
 use crate::lsn::Position;
 use crate::postgres::pgoutput::{NotedChange, NotedOld};
 use crate::schema::{Column, Kind, ReplicaIdentity, TableId, TableName, TablePatterns, TableSchema};
 use crate::secret::Secret;
-use crate::transform::{ColumnChoice, Mask, Selection, TableRename, Transform, TransformRule};
+use crate::transform::{ColumnChoice, ColumnType, Mask, OnValue, Selection, TableRename, Transform, TransformRule};
 
 /// `id` is the key.
 fn table() -> TableSchema {
@@ -40,8 +41,10 @@ fn selection(columns: ColumnChoice, filter: Option<&str>) -> EtlResult<Selection
         columns,
         rename: TableRename::default(),
         filter: filter.map(str::to_owned),
+        on_value: None,
+        copy: None,
     };
-    Transform { rules: vec![rule] }.select(&table())
+    Transform::new(vec![rule]).select(&table())
 }
 
 fn masks(masks: &[(&str, Mask)]) -> ColumnChoice {
@@ -207,4 +210,111 @@ fn a_choice_that_would_mix_rows_up_is_refused_with_a_hint() {
         assert_eq!(error.kind(), ErrorKind::Config);
         assert!(error.to_string().contains(expected) && error.hint_text().is_some(), "{error}");
     }
+}
+
+const LIMITS: ValueLimits =
+    ValueLimits { decimal_digits: Some(38), infinities: false, lists: true, ..ValueLimits::NONE };
+
+/// `at` is a date, `price` a `numeric(5,2)`, `list` an array of integers.
+fn limited(columns: ColumnChoice, on_value: OnValue) -> EtlResult<Selection> {
+    let column = |(place, (name, kind)): (usize, (&str, Kind))| Column {
+        name: name.into(),
+        attnum: place as i16 + 1,
+        type_oid: 1,
+        modifier: -1,
+        type_name: "x".into(),
+        kind,
+        nullable: true,
+        fill: None,
+    };
+    let kinds = [
+        ("id", Kind::Date),
+        ("at", Kind::Date),
+        ("price", Kind::Numeric(Some((5, 2)))),
+        ("list", Kind::Array(Arc::new(Kind::Int4))),
+    ];
+    let table = TableSchema { columns: kinds.into_iter().enumerate().map(column).collect(), ..table() };
+    let rule = TransformRule {
+        tables: TablePatterns::new(["public.users"]),
+        columns,
+        rename: TableRename::default(),
+        filter: None,
+        on_value: Some(on_value),
+        copy: None,
+    };
+    Transform { limits: LIMITS, ..Transform::new(vec![rule]) }.select(&table)
+}
+
+const MISFITS: &str = "infinity infinity NaN [0:1]={1,2}";
+
+#[test]
+fn values_that_do_not_fit_are_what_their_policy_says_and_a_key_stays() {
+    let plain = limited(ColumnChoice::default(), OnValue::Error).unwrap();
+    assert!(plain.pass.is_none() && plain.print().is_none());
+    for (policy, expected) in [
+        (OnValue::Null, "insert infinity - - -"),
+        // Nothing is near to NaN: whoever cannot hold it says so.
+        (OnValue::Clamp, "insert infinity 5874897-12-31 NaN {1,2}"),
+        (OnValue::Text, "insert infinity infinity NaN [0:1]={1,2}"),
+    ] {
+        let selection = limited(ColumnChoice::default(), policy).unwrap();
+        assert_eq!(change(&selection, None, Some(MISFITS)).unwrap(), expected, "{policy:?}");
+        let fitting = "2000-01-01 2000-01-01 1.50 {1,NULL}";
+        assert_eq!(change(&selection, None, Some(fitting)).unwrap(), format!("insert {fitting}"));
+        assert_eq!(update(&selection, "2000-01-01 ? - ?").unwrap(), "update 2000-01-01 ? - ?");
+        // Only what is another type has to be copied again.
+        assert_eq!(selection.print().is_some(), policy == OnValue::Text);
+        let texts = selection.schema.columns.iter().filter(|column| column.kind == Kind::Text).count();
+        assert_eq!(texts, if policy == OnValue::Text { 4 } else { 0 });
+    }
+    let of_column =
+        ColumnChoice { on_value: Some([("at".to_owned(), OnValue::Null)].into()), ..ColumnChoice::default() };
+    let selection = limited(of_column, OnValue::Clamp).unwrap();
+    assert_eq!(change(&selection, None, Some(MISFITS)).unwrap(), "insert infinity - NaN {1,2}");
+}
+
+#[test]
+fn a_column_has_the_type_that_it_is_given() {
+    let types = |types: &[(&str, &str)]| {
+        let types = types.iter().map(|(name, of)| ((*name).to_owned(), ColumnType::named(of).unwrap())).collect();
+        ColumnChoice { types: Some(types), ..ColumnChoice::default() }
+    };
+    let row = "2000-01-01 2000-01-02 1.56 {1}";
+    for (of, policy, expected) in [
+        ("numeric(9,2)", OnValue::Error, Ok("1.56")),
+        ("integer", OnValue::Error, Err("out of range")),
+        ("integer", OnValue::Null, Ok("-")),
+        ("integer", OnValue::Clamp, Ok("2")),
+        ("text", OnValue::Error, Ok("1.56")),
+    ] {
+        let selection = limited(types(&[("price", of)]), policy).unwrap();
+        let found = change(&selection, None, Some(row));
+        match expected {
+            Ok(price) => assert_eq!(found.unwrap(), format!("insert 2000-01-01 2000-01-02 {price} {{1}}")),
+            Err(class) => assert_eq!(found.unwrap_err().context("value"), Some(class)),
+        }
+        assert!(selection.print().is_some_and(|print| print.contains(&format!("as {of}"))));
+    }
+    // What a type leads to has to fit too.
+    let dates = limited(types(&[("at", "timestamp")]), OnValue::Null).unwrap();
+    assert_eq!(change(&dates, None, Some("2000-01-01 infinity - -")).unwrap(), "insert 2000-01-01 - - -");
+    let key = limited(types(&[("id", "timestamp")]), OnValue::Error).unwrap_err();
+    assert!(key.to_string().contains("rows could not be told apart"), "{key}");
+    assert!(limited(types(&[("id", "text")]), OnValue::Error).unwrap().masks_key());
+    let both = ColumnChoice { mask: Some([("at".to_owned(), Mask::Redact)].into()), ..types(&[("at", "text")]) };
+    assert!(limited(both, OnValue::Error).unwrap_err().hint_text().is_some_and(|hint| hint.contains("columns.type")));
+    assert!(limited(types(&[("att", "text")]), OnValue::Error).is_err());
+}
+
+#[test]
+fn a_forecast_names_columns_classes_and_policy() {
+    let by = |policy| Transform { on_value: policy, limits: LIMITS, ..Transform::default() };
+    let date = Column { kind: Kind::Date, ..table().columns[1].clone() };
+    let mut columns = table().columns.to_vec();
+    columns[1] = date;
+    let table = TableSchema { columns: columns.into(), ..table() };
+    let forecast = by(OnValue::Clamp).forecast(&table);
+    assert_eq!(forecast.len(), 1);
+    assert_eq!((&*forecast[0].column, forecast[0].policy), ("email", OnValue::Clamp));
+    assert_eq!(forecast[0].cannot, ["infinity"]);
 }

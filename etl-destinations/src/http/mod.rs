@@ -1,0 +1,6 @@
+//! How does a destination speak HTTP? One client with a pool, TLS as everywhere, and errors that say what helps.
+
+mod client;
+mod tls;
+
+pub(crate) use client::{HttpAnswer, HttpClient, HttpOptions, HttpRequest};
