@@ -17,6 +17,7 @@ pub fn kinds() -> Vec<Kind> {
         Kind::Float4,
         Kind::Float8,
         Kind::Numeric(None),
+        Kind::Numeric(Some((5, 2))),
         Kind::Text,
         Kind::Bytea,
         Kind::Date,
@@ -67,12 +68,15 @@ pub fn kinds() -> Vec<Kind> {
 }
 
 fn composite(kinds: &[Kind]) -> Kind {
-    Kind::Composite(kinds.iter().map(|kind| Attribute { name: "a".into(), type_oid: 0, kind: kind.clone() }).collect())
+    let attribute =
+        |(place, kind): (usize, &Kind)| Attribute { name: format!("a{place}").into(), type_oid: 0, kind: kind.clone() };
+    Kind::Composite(kinds.iter().enumerate().map(attribute).collect())
 }
 
 /// A table of these columns.
 pub fn table(oid: u32, kinds: &[Kind]) -> Arc<TableSchema> {
-    let column = |kind: &Kind| Column { fill: None,
+    let column = |kind: &Kind| Column {
+        fill: None,
         name: "c".into(),
         attnum: 0,
         type_oid: 0,
@@ -81,7 +85,9 @@ pub fn table(oid: u32, kinds: &[Kind]) -> Arc<TableSchema> {
         kind: kind.clone(),
         nullable: true,
     };
-    Arc::new(TableSchema { last_attnum: 0, source_name: None,
+    Arc::new(TableSchema {
+        last_attnum: 0,
+        source_name: None,
         id: TableId(oid),
         name: TableName::new("public", "t"),
         columns: kinds.iter().map(column).collect(),

@@ -1,27 +1,4 @@
 //! Does any binary copy data do harm?
 #![no_main]
 
-use std::sync::Arc;
-
-use bytes::Bytes;
-use etl::data::{RowSpans, TableRow};
-use etl::postgres::copy_binary::CopyBinary;
-use etl_fuzz::{kinds, read, table};
-use libfuzzer_sys::fuzz_target;
-
-fuzz_target!(|bytes: &[u8]| {
-    // The first byte says how many columns there are and where the messages are cut.
-    let Some((first, block)) = bytes.split_first() else { return };
-    let columns = usize::from(first % 64).min(kinds().len());
-    let cut = usize::from(*first).min(block.len());
-    let mut copy = CopyBinary::new(table(1, &kinds()[..columns]));
-    let (mut spans, mut rows) = (RowSpans::new(), Vec::new());
-    if copy.note_payload(block, 0..cut, &mut spans, &mut rows).is_ok() {
-        let _ = copy.note_payload(block, cut..block.len(), &mut spans, &mut rows);
-    }
-    let _ = copy.finish();
-    let buffer = spans.finish(Bytes::copy_from_slice(block));
-    for row in rows {
-        read(&TableRow::new(Arc::clone(&buffer), row));
-    }
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| etl_fuzz::copy_binary::attack(bytes));
