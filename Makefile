@@ -14,6 +14,8 @@ ON_ONE := ack_relay down leftovers shapes status relay_full large_rows masked ch
 
 CONFORMANCE := cargo test --workspace $(FEATURES) --test conformance
 
+# Somebody else's crate, beside the workspace: it shares what is compiled, and nothing more.
+OUTSIDER := cargo test --manifest-path tests/outsider/Cargo.toml --target-dir "$${CARGO_TARGET_DIR:-target}"
 
 help:
 	@echo "make setup   fetch libduckdb, and the readers that the tests use, into the cache"
@@ -45,6 +47,7 @@ test: export ETL_BIN := $(abspath $(or $(CARGO_TARGET_DIR),target))/debug/etl
 test: setup engines
 	cargo build --workspace --bins $(FEATURES)
 	cargo test --workspace --no-fail-fast $(FEATURES)
+	$(OUTSIDER)
 	ETL_POSTGRES_MAJOR=14 $(ON_A_SOURCE) -- $(ON_ONE:%=--skip %::)
 	ETL_POSTGRES_MAJOR=18 $(ON_A_SOURCE) -- $(ON_ONE:%=--skip %::)
 
@@ -53,6 +56,7 @@ conformance: setup engines
 	@found=$$(mktemp -d); trap 'rm -rf "$$found"' EXIT; export ETL_CONFORMANCE_RESULTS="$$found"; \
 	$(CONFORMANCE) || true; \
 	ETL_CONFORMANCE_WRITE=1 $(CONFORMANCE) the_readme_has -- --nocapture
+	$(OUTSIDER)
 
 # Each server comes from the distribution, or by npm into the cache.
 test-matrix: setup engines

@@ -1,6 +1,7 @@
 //! Is the house in order? Every check names each place that breaks a rule, and shows that it can fail.
 
 mod arrows;
+mod cost;
 mod owners;
 mod places;
 mod readme;
