@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use etl::schema::{TableId, TableSchema};
 use etl::store::{
-    BoxFuture, CopiedLeaf, CopyStore, MemoryStore, Phase, Progress, RepairKey, SchemaStore, StateStore, TableState,
+    BoxFuture, CopiedLeaf, CopyStore, DeadLetterStore, MemoryStore, OperationStore, Phase, Progress, RepairKey,
+    SchemaStore, StateStore, TableState,
 };
 use etl::{CursorId, EtlResult, Lsn, Position};
 use harness::postgres::database;
@@ -98,6 +99,10 @@ impl StateStore for SlowStore {
         self.store.set_fact(name, value)
     }
 }
+
+impl OperationStore for SlowStore {}
+
+impl DeadLetterStore for SlowStore {}
 
 impl CopyStore for SlowStore {
     fn copied(&self, table: TableId) -> BoxFuture<'_, EtlResult<Vec<CopiedLeaf>>> {

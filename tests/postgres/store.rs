@@ -31,6 +31,9 @@ async fn every_promise_of_a_store_holds() {
     conformance::a_schema_takes_the_place_of_the_one_with_the_same_since(&open(&database, "d").await).await;
     conformance::facts_are_kept(&open(&database, "e").await).await;
     conformance::copies_are_kept_until_they_are_forgotten(&open(&database, "f").await).await;
+    conformance::an_operation_changes_only_from_the_expected_revision(&open(&database, "g").await).await;
+    conformance::dead_letters_are_stored_with_the_operation(&open(&database, "h").await).await;
+    conformance::dead_letters_are_kept_until_they_are_removed(&open(&database, "i").await).await;
     let b = open(&database, "b").await;
     assert_eq!(b.progress().await.unwrap().confirmed, Some(Lsn(7)), "it outlives the session");
     assert!(b.table_states().await.unwrap().is_empty(), "and is not the other pipeline's");

@@ -3,7 +3,11 @@
 
 use std::sync::Arc;
 
-use super::{CopiedLeaf, CursorId, Phase, RepairKey, Store, TableState};
+use super::{
+    Accounting, CopiedLeaf, CursorId, DeadLetter, DeadLetterId, Operation, OperationContext, OperationId,
+    OperationState, Phase, RepairKey, Store, TableState,
+};
+use crate::clock::Timestamp;
 use crate::error::ErrorKind;
 use crate::lsn::{Lsn, Position};
 use crate::schema::{ReplicaIdentity, TableId, TableName, TableSchema};
@@ -122,4 +126,86 @@ pub async fn copies_are_kept_until_they_are_forgotten(store: &dyn Store) {
     store.forget_copy(TABLE).await.unwrap();
     assert_eq!((store.copied(TABLE).await.unwrap().len(), store.repairs(TABLE).await.unwrap().len()), (0, 0));
     assert_eq!((store.copied(other).await.unwrap().len(), store.repairs(other).await.unwrap().len()), (1, 1));
+}
+
+fn operation(id: &str, sequence: u64) -> Operation {
+    Operation {
+        id: OperationId(id.into()),
+        revision: 0,
+        sequence,
+        table: TABLE,
+        generation: 1,
+        first: Position::new(Lsn(5), 1),
+        last: Position::after(Lsn(u64::MAX)),
+        rows: 3,
+        bytes: u64::MAX >> 1,
+        sealed_at: Timestamp(7),
+        attempts: 0,
+        state: OperationState::Sealed { not_before: None, reason: None },
+    }
+}
+
+fn letter(operation: &str, ordinal: u32, table: TableId, reason: &str) -> DeadLetter {
+    DeadLetter {
+        id: DeadLetterId { operation: OperationId(operation.into()), ordinal },
+        table,
+        position: Position::new(Lsn(5), u64::from(ordinal)),
+        key: Some(Box::new(["ü'\"\\\0 ".to_owned()])),
+        change_type: "INSERT".into(),
+        row: serde_json::json!({"v": 1.10, "n": "\0", "nothing": null}),
+        code: "400".to_owned(),
+        reason: reason.to_owned(),
+        at: Timestamp(9),
+        attempts: 2,
+    }
+}
+
+/// Compare and set: an operation changes only from the revision that the caller has seen, with what the system said of it.
+pub async fn an_operation_changes_only_from_the_expected_revision(store: &dyn Store) {
+    let first = store.put_operation(None, operation("b", 1), Vec::new()).await.unwrap();
+    store.put_operation(None, operation("a", 2), Vec::new()).await.unwrap();
+    let context = OperationContext { step: 1, vendor: serde_json::json!({"id": "j\0ob"}), rows: (0, 3) };
+    let state = OperationState::Submitting { since: Timestamp(8), contexts: vec![context] };
+    let submitting = Operation { attempts: 1, state, ..operation("b", 1) };
+    let lost = store.put_operation(None, submitting.clone(), vec![letter("b", 0, TABLE, "x")]).await.unwrap_err();
+    assert_eq!(lost.kind(), ErrorKind::StoreConflict);
+    let second = store.put_operation(Some(first), submitting.clone(), Vec::new()).await.unwrap();
+    let lost =
+        store.put_operation(Some(first), submitting.clone(), vec![letter("b", 0, TABLE, "x")]).await.unwrap_err();
+    assert_eq!(lost.kind(), ErrorKind::StoreConflict);
+    assert_eq!(store.dead_letters(None, None, 9).await.unwrap(), [], "what lost has stored nothing");
+    let operations = store.operations().await.unwrap();
+    assert_eq!(operations[0], Operation { revision: second, ..submitting });
+    assert_eq!(operations[1].id, OperationId("a".into()), "in the order of their sequence");
+    store.forget_operation(OperationId("b".into())).await.unwrap();
+    store.forget_operation(OperationId("unknown".into())).await.unwrap();
+    assert_eq!(store.operations().await.unwrap().len(), 1);
+}
+
+/// An operation is settled together with the rows that it could not deliver, and may be settled again.
+pub async fn dead_letters_are_stored_with_the_operation(store: &dyn Store) {
+    let revision = store.put_operation(None, operation("a", 1), Vec::new()).await.unwrap();
+    let accounting = Accounting { succeeded: 1, dead: 2, ..Accounting::default() };
+    let settled = Operation { state: OperationState::Settled { accounting, at: Timestamp(10) }, ..operation("a", 1) };
+    let dead = vec![letter("a", 1, TABLE, "first"), letter("a", 2, TABLE, "second")];
+    let revision = store.put_operation(Some(revision), settled.clone(), dead.clone()).await.unwrap();
+    store.put_operation(Some(revision), settled, dead.clone()).await.unwrap();
+    assert_eq!(store.dead_letters(None, None, 9).await.unwrap(), dead, "none twice");
+}
+
+/// Dead letters are listed in pages and by table, and go when they are removed.
+pub async fn dead_letters_are_kept_until_they_are_removed(store: &dyn Store) {
+    let other = TableId(7);
+    let letters = [letter("a", 2, TABLE, "x"), letter("a", 10, other, "x"), letter("b", 0, TABLE, "x")];
+    store.put_dead_letters(letters.to_vec()).await.unwrap();
+    store.put_dead_letters(Vec::new()).await.unwrap();
+    assert_eq!(store.dead_letters(None, None, 9).await.unwrap(), letters, "ordered by number");
+    assert_eq!(store.dead_letters(None, None, 2).await.unwrap(), letters[..2]);
+    assert_eq!(store.dead_letters(None, Some(letters[1].id.clone()), 9).await.unwrap(), letters[2..]);
+    assert_eq!(store.dead_letters(Some(other), None, 9).await.unwrap(), letters[1..2]);
+    store.put_dead_letters(vec![letter("a", 2, TABLE, "another reason")]).await.unwrap();
+    assert_eq!(store.dead_letters(None, None, 1).await.unwrap()[0].reason, "another reason");
+    let unknown = DeadLetterId { operation: OperationId("unknown".into()), ordinal: 0 };
+    store.remove_dead_letters(vec![letters[0].id.clone(), letters[2].id.clone(), unknown]).await.unwrap();
+    assert_eq!(store.dead_letters(None, None, 9).await.unwrap(), letters[1..2]);
 }

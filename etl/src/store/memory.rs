@@ -3,7 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{BoxFuture, CopiedLeaf, CopyStore, CursorId, Progress, RepairKey, SchemaStore, StateStore, TableState};
+use super::{
+    BoxFuture, CopiedLeaf, CopyStore, CursorId, DeadLetter, DeadLetterId, DeadLetterStore, Operation, OperationId,
+    OperationStore, Progress, RepairKey, SchemaStore, StateStore, TableState, operation,
+};
 use crate::error::{ErrorKind, EtlError, EtlResult};
 use crate::lsn::{Lsn, Position};
 use crate::schema::{TableId, TableSchema};
@@ -21,6 +24,8 @@ struct Content {
     schemas: HashMap<TableId, BTreeMap<Position, Arc<TableSchema>>>,
     copied: BTreeMap<(TableId, TableId), CopiedLeaf>,
     repairs: BTreeSet<(TableId, RepairKey)>,
+    operations: BTreeMap<OperationId, Operation>,
+    letters: BTreeMap<DeadLetterId, DeadLetter>,
 }
 
 impl MemoryStore {
@@ -161,6 +166,64 @@ impl CopyStore for MemoryStore {
         let mut content = self.content();
         content.copied.retain(|(of, _), _| *of != table);
         content.repairs.retain(|(of, _)| *of != table);
+        ready(Ok(()))
+    }
+}
+
+impl OperationStore for MemoryStore {
+    fn operations(&self) -> BoxFuture<'_, EtlResult<Vec<Operation>>> {
+        let mut operations: Vec<Operation> = self.content().operations.values().cloned().collect();
+        operations.sort_by_key(|operation| operation.sequence);
+        ready(Ok(operations))
+    }
+
+    fn put_operation(
+        &self,
+        expect: Option<u64>,
+        operation: Operation,
+        dead: Vec<DeadLetter>,
+    ) -> BoxFuture<'_, EtlResult<u64>> {
+        let mut content = self.content();
+        let found = content.operations.get(&operation.id).map(|operation| operation.revision);
+        if found != expect {
+            return ready(Err(operation::conflict(&operation.id, expect, found)));
+        }
+        let revision = found.unwrap_or(0) + 1;
+        content.operations.insert(operation.id.clone(), Operation { revision, ..operation });
+        content.letters.extend(dead.into_iter().map(|letter| (letter.id.clone(), letter)));
+        ready(Ok(revision))
+    }
+
+    fn forget_operation(&self, id: OperationId) -> BoxFuture<'_, EtlResult<()>> {
+        self.content().operations.remove(&id);
+        ready(Ok(()))
+    }
+}
+
+impl DeadLetterStore for MemoryStore {
+    fn dead_letters(
+        &self,
+        table: Option<TableId>,
+        after: Option<DeadLetterId>,
+        limit: u32,
+    ) -> BoxFuture<'_, EtlResult<Vec<DeadLetter>>> {
+        let content = self.content();
+        let letters = content.letters.values().filter(|letter| {
+            table.is_none_or(|table| letter.table == table) && after.as_ref().is_none_or(|after| letter.id > *after)
+        });
+        ready(Ok(letters.take(limit as usize).cloned().collect()))
+    }
+
+    fn put_dead_letters(&self, letters: Vec<DeadLetter>) -> BoxFuture<'_, EtlResult<()>> {
+        self.content().letters.extend(letters.into_iter().map(|letter| (letter.id.clone(), letter)));
+        ready(Ok(()))
+    }
+
+    fn remove_dead_letters(&self, ids: Vec<DeadLetterId>) -> BoxFuture<'_, EtlResult<()>> {
+        let mut content = self.content();
+        for id in ids {
+            content.letters.remove(&id);
+        }
         ready(Ok(()))
     }
 }

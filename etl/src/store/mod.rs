@@ -4,8 +4,10 @@
 pub mod conformance;
 mod copy;
 mod cursor;
+mod dead_letter;
 mod held;
 mod memory;
+mod operation;
 mod postgres;
 mod sqlite;
 #[cfg(test)]
@@ -17,8 +19,10 @@ use std::sync::Arc;
 
 pub use copy::{CopiedLeaf, CopySoFar, CopyStore, Mixed, RepairKey};
 pub use cursor::CursorId;
+pub use dead_letter::{DeadLetter, DeadLetterId, DeadLetterStore};
 pub use held::{Held, Quarantine};
 pub use memory::MemoryStore;
+pub use operation::{Accounting, Operation, OperationContext, OperationId, OperationState, OperationStore};
 pub use postgres::{PostgresStore, STATE_MARK, StoredPipeline};
 use serde::{Deserialize, Serialize};
 pub use sqlite::SqliteStore;
@@ -201,9 +205,9 @@ pub trait SchemaStore: Send + Sync {
 }
 
 /// All that the engine remembers.
-pub trait Store: StateStore + SchemaStore + CopyStore {}
+pub trait Store: StateStore + SchemaStore + CopyStore + OperationStore + DeadLetterStore {}
 
-impl<T: StateStore + SchemaStore + CopyStore + ?Sized> Store for T {}
+impl<T: StateStore + SchemaStore + CopyStore + OperationStore + DeadLetterStore + ?Sized> Store for T {}
 
 /// A store that engine and destination use together.
 pub type SharedStore = Arc<dyn Store>;

@@ -29,6 +29,9 @@ for_each_store! {
     a_schema_takes_the_place_of_the_one_with_the_same_since
     facts_are_kept
     copies_are_kept_until_they_are_forgotten
+    an_operation_changes_only_from_the_expected_revision
+    dead_letters_are_stored_with_the_operation
+    dead_letters_are_kept_until_they_are_removed
 }
 
 #[tokio::test]

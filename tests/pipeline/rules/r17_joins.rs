@@ -7,7 +7,8 @@ use etl::data::{Event, TableRow};
 use etl::destination::{Batch, Capabilities, CopyChunk, Destination, MemoryDestination};
 use etl::schema::{TableId, TableSchema};
 use etl::store::{
-    BoxFuture, CopiedLeaf, CopyStore, MemoryStore, Progress, RepairKey, SchemaStore, StateStore, TableState,
+    BoxFuture, CopiedLeaf, CopyStore, DeadLetterStore, MemoryStore, OperationStore, Progress, RepairKey, SchemaStore,
+    StateStore, TableState,
 };
 use etl::{CursorId, EtlResult, Lsn, Position};
 use harness::postgres::database;
@@ -115,6 +116,10 @@ impl StateStore for CutStore {
         self.0.set_fact(name, value)
     }
 }
+
+impl OperationStore for CutStore {}
+
+impl DeadLetterStore for CutStore {}
 
 impl CopyStore for CutStore {
     fn copied(&self, table: TableId) -> BoxFuture<'_, EtlResult<Vec<CopiedLeaf>>> {

@@ -9,10 +9,24 @@ use crate::postgres::{ConnectOptions, Session, query_error, quote_ident};
 use crate::retry::{RetryPolicy, retry};
 
 /// Each brings the schema from the version before it to its own.
-const MIGRATIONS: &[&str] = &[include_str!("schema.sql"), include_str!("copies.sql")];
+const MIGRATIONS: &[&str] = &[include_str!("schema.sql"), include_str!("copies.sql"), include_str!("operations.sql")];
+
+/// All tables of a store.
+const TABLES: &[&str] = &[
+    "migration",
+    "pipeline",
+    "table_state",
+    "cursor",
+    "fact",
+    "table_schema",
+    "copied",
+    "repair",
+    "operation",
+    "dead_letter",
+];
 
 /// The comment on every table of a store: a publication must not hold them, or each position stored would be a change.
-pub(crate) const MARK: &str = "etl: the state of pipelines";
+pub const MARK: &str = "etl: the state of pipelines";
 
 /// How long a dead process's session is waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -164,7 +178,7 @@ impl Home {
             let applied = format!("INSERT INTO {{schema}}.migration VALUES ({})", place + 1);
             self.execute(session, doing, &applied).await?;
         }
-        for table in ["migration", "pipeline", "table_state", "cursor", "fact", "table_schema", "copied", "repair"] {
+        for table in TABLES {
             self.execute(session, doing, &format!("COMMENT ON TABLE {{schema}}.{table} IS '{MARK}'")).await?;
         }
         self.execute(session, doing, "COMMIT").await

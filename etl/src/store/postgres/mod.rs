@@ -2,6 +2,7 @@
 
 mod copies;
 mod home;
+mod operations;
 mod others;
 mod statements;
 
@@ -10,7 +11,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
 use self::home::Home;
-pub(crate) use self::home::MARK as STATE_MARK;
+pub use self::home::MARK as STATE_MARK;
 pub use self::others::StoredPipeline;
 use crate::error::{ErrorKind, EtlError, EtlResult};
 use crate::postgres::{ConnectOptions, Session, query_error};

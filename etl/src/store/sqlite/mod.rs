@@ -1,5 +1,7 @@
 //! How does the state survive? In one sqlite file, flushed before anything counts as stored.
 
+mod operations;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -31,6 +33,10 @@ CREATE TABLE table_schema (id INTEGER, since TEXT, body TEXT NOT NULL, PRIMARY K
     "
 CREATE TABLE copied (id INTEGER, leaf INTEGER, body TEXT NOT NULL, PRIMARY KEY (id, leaf)) STRICT;
 CREATE TABLE repair (id INTEGER, key TEXT, PRIMARY KEY (id, key)) STRICT, WITHOUT ROWID;",
+    "
+CREATE TABLE operation (id TEXT PRIMARY KEY, revision INTEGER NOT NULL, body TEXT NOT NULL) STRICT;
+CREATE TABLE dead_letter (
+    operation TEXT, ordinal INTEGER, id INTEGER NOT NULL, body TEXT NOT NULL, PRIMARY KEY (operation, ordinal)) STRICT;",
 ];
 
 /// The main cursor's id in the file; no table has this oid.
