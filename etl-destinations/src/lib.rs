@@ -1,6 +1,8 @@
 //! Where can the engine write to? The destinations, one cargo feature each, and what they have in common.
 
 mod blame;
+#[cfg(feature = "bulk")]
+pub mod bulk;
 pub mod change_set;
 pub mod clickhouse;
 #[cfg(feature = "columnar")]

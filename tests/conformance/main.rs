@@ -1,5 +1,6 @@
 //! Does every destination keep every promise?
 
+mod bulk;
 mod clickhouse;
 mod duckdb;
 mod duckdb_values;

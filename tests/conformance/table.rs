@@ -19,6 +19,7 @@ const PLACES: &[(&str, &str)] = &[
     ("postgres", "`postgres`"),
     ("clickhouse", "`clickhouse`"),
     ("parquet", "`parquet`"),
+    ("bulk", "answers later"),
     ("file", "`file`, JSON lines"),
     ("file_csv", "`file`, CSV"),
     ("log", "`log`"),

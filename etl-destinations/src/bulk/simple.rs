@@ -1,0 +1,99 @@
+//! How does a system that answers at once fit in? Its upload is all that there is.
+
+use std::future::Future;
+
+use etl::error::{ErrorKind, EtlError, EtlResult};
+use etl::store::OperationContext;
+
+use super::{
+    BulkDestination, BulkRow, CallError, ErrorClass, Frame, Limits, Policy, PollState, Said, SealedBatch, Submitted,
+    UploadStats,
+};
+use crate::writer::TargetTable;
+
+/// A system that takes a batch and says in its answer what became of it.
+pub trait SimpleBulk: Send + Sync + 'static {
+    /// The name that logs and errors show.
+    fn name(&self) -> &str;
+
+    /// What it takes at a time.
+    fn limits(&self) -> Limits;
+
+    /// How it is dealt with.
+    fn policy(&self) -> Policy {
+        Policy::default()
+    }
+
+    /// As of [`BulkDestination::check_connection`].
+    fn check_connection(&self) -> impl Future<Output = EtlResult<()>> + Send;
+
+    /// As of [`BulkDestination::frame`].
+    fn frame(&self, _table: &TargetTable) -> Frame {
+        Frame::default()
+    }
+
+    /// As of [`BulkDestination::transform`].
+    ///
+    /// # Errors
+    /// As there.
+    fn transform(&self, row: &BulkRow<'_>, out: &mut Vec<u8>) -> EtlResult<()>;
+
+    /// Hands a batch over.
+    fn upload(&self, batch: &SealedBatch) -> impl Future<Output = Result<UploadStats, CallError>> + Send;
+}
+
+/// A [`SimpleBulk`] as a [`BulkDestination`].
+#[derive(Debug, Clone)]
+pub struct Simple<T>(pub T);
+
+impl<T: SimpleBulk> BulkDestination for Simple<T> {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn limits(&self) -> Limits {
+        self.0.limits()
+    }
+
+    fn policy(&self) -> Policy {
+        self.0.policy()
+    }
+
+    fn supports_poll(&self) -> bool {
+        false
+    }
+
+    async fn check_connection(&self) -> EtlResult<()> {
+        self.0.check_connection().await
+    }
+
+    fn frame(&self, table: &TargetTable) -> Frame {
+        self.0.frame(table)
+    }
+
+    fn transform(&self, row: &BulkRow<'_>, out: &mut Vec<u8>) -> EtlResult<()> {
+        self.0.transform(row, out)
+    }
+
+    async fn submit(&self, batch: &SealedBatch, _said: &Said<'_>) -> Result<Submitted, CallError> {
+        self.0.upload(batch).await.map(Submitted::Completed)
+    }
+
+    async fn poll(&self, _contexts: &[OperationContext]) -> Result<Vec<PollState>, CallError> {
+        Err(never_asked())
+    }
+
+    async fn upload_stats(
+        &self,
+        _batch: &SealedBatch,
+        _contexts: &[OperationContext],
+        _states: &[PollState],
+    ) -> Result<UploadStats, CallError> {
+        Err(never_asked())
+    }
+}
+
+fn never_asked() -> CallError {
+    let error = EtlError::new(ErrorKind::Internal, "a system that answers at once was asked for a job");
+    CallError { class: ErrorClass::Config, in_doubt: false, error }
+}
