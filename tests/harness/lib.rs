@@ -3,6 +3,7 @@
 pub mod change_log;
 pub mod clickhouse;
 pub mod compare;
+pub mod contract;
 pub mod disk;
 pub mod duckdb;
 pub mod duckdb_text;

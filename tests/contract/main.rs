@@ -1,0 +1,4 @@
+//! Do the servers of `harness::contract` hold a client to the vendors' documents? Shown by requests that are written by hand.
+
+mod faults;
+mod klaviyo;
