@@ -35,11 +35,7 @@ async fn cut_short(database: &Database, client: &Client) -> World {
         )
         .await
         .unwrap();
-    let slot = format!("etl_{}", database.name());
-    let passed: String = client.query_one("SELECT pg_current_wal_flush_lsn()::text", &[]).await.unwrap().get(0);
-    let query = "SELECT confirmed_flush_lsn >= $2::text::pg_lsn FROM pg_replication_slots WHERE slot_name = $1::text";
-    let has_passed = async || client.query_one(query, &[&slot, &passed]).await.unwrap().get(0);
-    until(has_passed).await.expect("the slot moves on");
+    is_forgotten(database, client).await;
     // The main cursor has passed it, so `t` cannot join before it has caught up by itself.
     world.destination.hold(Call::Batch);
     world.destination.release_one(Call::CopyRows);
@@ -52,6 +48,15 @@ async fn cut_short(database: &Database, client: &Client) -> World {
     client.batch_execute("UPDATE t SET v = 'meanwhile' WHERE id % 7 = 0; INSERT INTO other VALUES (3)").await.unwrap();
     world.destination.release();
     world
+}
+
+/// Waits until the slot keeps nothing of what has happened so far.
+async fn is_forgotten(database: &Database, client: &Client) {
+    let slot = format!("etl_{}", database.name());
+    let passed: String = client.query_one("SELECT pg_current_wal_flush_lsn()::text", &[]).await.unwrap().get(0);
+    let query = "SELECT confirmed_flush_lsn >= $2::text::pg_lsn FROM pg_replication_slots WHERE slot_name = $1::text";
+    let has_passed = async || client.query_one(query, &[&slot, &passed]).await.unwrap().get(0);
+    until(has_passed).await.expect("the slot moves on");
 }
 
 async fn until(mut is_so: impl AsyncFnMut() -> bool) -> Result<(), ()> {
@@ -128,4 +133,47 @@ async fn r18_a_table_that_was_catching_up_is_copied_again_when_the_relay_is_dama
     bytes[100] ^= 1;
     fs::write(&segment, bytes).unwrap();
     assert_eq!(again(&world, &client).await, 2);
+}
+
+/// After a restart the main cursor reads the relay from where it is durable, which may be long before what is confirmed.
+/// A table that joined it there would need what only the relay has, and the run after the next would not know.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r9_a_table_joins_after_all_that_the_source_has_forgotten_wherever_the_main_cursor_begins_again() {
+    let Some(database) = database().await else { return };
+    let client = database.client().await;
+    client
+        .batch_execute(
+            "CREATE TABLE t (id int PRIMARY KEY, v text); CREATE TABLE slow (id int PRIMARY KEY, v text);
+             INSERT INTO slow SELECT g, 'copied' FROM generate_series(1, 100) g; CREATE PUBLICATION p FOR TABLE slow",
+        )
+        .await
+        .unwrap();
+    let world = World::new(database.name(), &database.url());
+    let held = &world.destination;
+    // As long as `slow` is being copied nothing is written by the main cursor, and the relay is kept from its beginning.
+    held.hold(Call::CopyRows);
+    let running = world.start().await;
+    held.is_held(Call::CopyRows).await;
+    // What a main cursor that begins again has to pass before it is where the table is.
+    client.batch_execute("UPDATE slow SET v = repeat('x', 300000)").await.unwrap();
+    held.hold(Call::CopyBegins);
+    client.batch_execute("ALTER PUBLICATION p ADD TABLE t").await.unwrap();
+    held.is_held(Call::CopyBegins).await;
+    client.batch_execute("INSERT INTO t VALUES (1, 'while it was copied')").await.unwrap();
+    is_forgotten(&database, &client).await;
+    held.hold(Call::Changes);
+    held.release_one(Call::CopyBegins);
+    held.is_held(Call::Changes).await;
+    drop(running);
+
+    // What was cut off waits for ever.
+    let running = world.start().await;
+    held.are_held(Call::Changes, 2).await;
+    drop(running);
+
+    let running = world.start().await;
+    held.release();
+    caught_up(&running).await;
+    world.assert_equal(&client, &["t", "slow"]).await;
+    stop(running).await;
 }

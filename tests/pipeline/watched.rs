@@ -24,8 +24,10 @@ pub(crate) enum Call {
     CopyRows,
     /// Copied rows, after so many as are [enough](Watched::hold_copy_after).
     CopyGoesOn,
-    /// Changes.
+    /// A batch, be it of joining tables alone.
     Batch,
+    /// A batch with changes.
+    Changes,
     /// Nothing more comes.
     Shutdown,
 }
@@ -233,6 +235,9 @@ impl Destination for Watched {
     async fn write_batch(&self, batch: Batch, events: Vec<Event>) -> EtlResult<()> {
         self.note(batch.cursor, &events);
         self.pass(Call::Batch).await;
+        if events.iter().any(|event| matches!(event, Event::Change(_))) {
+            self.pass(Call::Changes).await;
+        }
         self.go_wrong(Call::Batch, self.memory.write_batch(batch, events)).await
     }
 

@@ -126,6 +126,11 @@ impl Applier {
         assembler: Assembler,
         requests: mpsc::Receiver<MainRequest>,
     ) -> EtlResult<Self> {
+        // Of the commit itself nothing is there where the position is before its first change.
+        let begun = if durable.ordinal > 0 { durable.commit } else { Lsn::ZERO };
+        // What the source has forgotten already is in the relay alone. A table that joined before the end of it would
+        // need it, and the next start keeps it only for tables that have not joined.
+        let kept = run.relay.head().last.map_or(Lsn::ZERO, |last| last.commit);
         let mut reader = run.relay.reader_of(cursor, start_after(durable))?;
         // When the run ends before the cursor does, the next one reads on from here.
         reader.stay();
@@ -139,8 +144,7 @@ impl Applier {
             state: ApplyState::new(durable, batch_limits(&run.settings), can),
             in_flight: VecDeque::new(),
             durable,
-            // Of the commit itself nothing is there where the position is before its first change.
-            sent: if durable.ordinal > 0 { durable.commit } else { Lsn::ZERO },
+            sent: if cursor == CursorId::Main { kept.max(begun) } else { begun },
             reached: Lsn::ZERO,
             mixed: None,
             wake: None,
