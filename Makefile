@@ -42,10 +42,9 @@ engines:
 demo: setup
 	cargo run --quiet --release -p etl-cli --bin etl -- demo
 
-# The binaries first, with the features of the tests: those that kill `etl` would build it with others.
+# Tests that kill `etl` take the one that is built with them; alone they would build it with other features.
 test: export ETL_BIN := $(abspath $(or $(CARGO_TARGET_DIR),target))/debug/etl
 test: setup engines
-	cargo build --workspace --bins $(FEATURES)
 	cargo test --workspace --no-fail-fast $(FEATURES)
 	$(OUTSIDER)
 	ETL_POSTGRES_MAJOR=14 $(ON_A_SOURCE) -- $(ON_ONE:%=--skip %::)
@@ -74,6 +73,7 @@ check: setup
 	cargo clippy --quiet -p etl-cli --no-default-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace $(FEATURES) --lib --no-deps --document-private-items
 	tests/setup/each-destination
+	@for patch in tests/mutants/*.patch; do git apply --check "$$patch" || { echo "$$patch is out of date"; exit 1; }; done
 
 reference: setup
 	ETL_WRITE_REFERENCE=1 cargo test -p etl-tests --test reference
