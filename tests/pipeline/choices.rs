@@ -132,7 +132,7 @@ async fn a_choice_that_cannot_be_is_found_by_check_and_at_the_start() {
     let mut world = World::new("no_choice", &database.url());
     world.transform = transform();
     world.transform.rules[1].columns.exclude = Some(vec!["id".to_owned(), "pasword".to_owned()]);
-    let error = world.pipeline().start().await.map(drop).unwrap_err();
+    let error = world.refusal().await;
     assert_eq!(error.kind(), ErrorKind::Config, "{error}");
     let mut idle = world.transform.rules[1].clone();
     idle.tables = TablePatterns::new(["public.user"]);

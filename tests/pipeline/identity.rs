@@ -11,7 +11,7 @@ use etl_local_postgres::{LocalPostgres, Shutdown};
 use harness::postgres::{client, dedicated};
 use tokio_postgres::Client;
 
-use crate::running::{World, caught_up, slot_is_free, stop};
+use crate::running::{World, caught_up, slot_is_free, started, stop};
 
 /// Two tables, copied and followed; the clean end says what each has.
 pub(crate) async fn two_tables(world: &World, client: &Client) {
@@ -54,7 +54,7 @@ pub(crate) fn of(a: u64, b: u64) -> Vec<(String, u64)> {
 
 /// Refused once with this diagnosis; then copies again what was named.
 pub(crate) async fn refused(world: &World, what: &str, tables: &str) -> EtlError {
-    let error = world.pipeline().start().await.unwrap_err();
+    let error = world.refusal().await;
     assert_eq!(error.kind(), ErrorKind::SourceIdentity, "{error}");
     assert!(error.to_string().contains(what), "{error}");
     assert_eq!(error.context("copy again"), Some(tables), "{error}");
@@ -63,13 +63,7 @@ pub(crate) async fn refused(world: &World, what: &str, tables: &str) -> EtlError
 }
 
 pub(crate) async fn resynced(world: &World, client: &Client) {
-    let running = loop {
-        // The attempt before may still be letting go of the directory.
-        match world.pipeline().resync_affected(true).start().await {
-            Err(error) if error.kind() == ErrorKind::Locked => tokio::time::sleep(Duration::from_millis(20)).await,
-            started => break started.unwrap(),
-        }
-    };
+    let running = started(|| world.pipeline().resync_affected(true)).await.unwrap();
     caught_up(&running).await;
     world.assert_equal(client, &["a", "b"]).await;
     client.batch_execute("UPDATE a SET v = 'after' WHERE id < 9; DELETE FROM b WHERE id = 100").await.unwrap();
@@ -255,7 +249,7 @@ async fn r9_a_restored_backup_that_was_written_on_is_known_by_what_it_sends() {
     let error = running.wait().await.unwrap_err();
     assert!(error.to_string().contains("other transactions"), "{error}");
     slot_is_free(&after).await;
-    let error = world.pipeline().start().await.unwrap_err();
+    let error = world.refusal().await;
     assert_eq!(error.kind(), ErrorKind::SourceIdentity, "{error}");
     assert!(error.context("copy again").unwrap().contains("public.a"), "{error}");
     resynced(&world, &after).await;

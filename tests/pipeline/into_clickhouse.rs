@@ -16,7 +16,7 @@ use harness::postgres::{Database, database, dedicated};
 use tokio::net::TcpListener;
 use tokio_postgres::Client;
 
-use crate::running::{World, caught_up, stop};
+use crate::running::{World, caught_up, started, stop};
 
 fn config(place: &clickhouse::ClickHouse) -> ClickHouseConfig {
     ClickHouseConfig { database_prefix: place.prefix().to_owned(), ..ClickHouseConfig::new(place.url()) }
@@ -27,7 +27,7 @@ fn target(world: &World, config: ClickHouseConfig) -> TableDestination<ClickHous
 }
 
 async fn start(world: &World, config: ClickHouseConfig) -> RunningPipeline {
-    world.pipeline_into(target(world, config)).start().await.unwrap()
+    started(|| world.pipeline_into(target(world, config.clone()))).await.unwrap()
 }
 
 /// What ClickHouse can hold exactly, of every kind.

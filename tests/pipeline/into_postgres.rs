@@ -14,14 +14,14 @@ use etl_local_postgres::LocalPostgres;
 use harness::postgres::{Database, database, dedicated};
 use tokio_postgres::Client;
 
-use crate::running::{World, caught_up, stop};
+use crate::running::{World, caught_up, started, stop};
 
 fn target(world: &World, config: PostgresTargetConfig) -> TableDestination<Postgres> {
     Postgres::with_config(config, Arc::clone(&world.store), TableRules::default()).unwrap()
 }
 
 async fn start(world: &World, config: PostgresTargetConfig) -> RunningPipeline {
-    world.pipeline_into(target(world, config)).start().await.unwrap()
+    started(|| world.pipeline_into(target(world, config.clone()))).await.unwrap()
 }
 
 async fn texts(client: &Client, sql: &str) -> Vec<String> {

@@ -9,7 +9,7 @@ use etl_destinations::write_mode::WriteMode;
 use harness::postgres::{Database, database};
 use tokio_postgres::Client;
 
-use crate::running::{World, caught_up, stop};
+use crate::running::{World, caught_up, started, stop};
 
 const TABLE: &str = r#"
 CREATE SEQUENCE apart; CREATE FUNCTION own(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT $1 + 1';
@@ -56,11 +56,13 @@ impl Scene {
     }
 
     async fn start(&self, mode: WriteMode, create: Create) -> RunningPipeline {
-        let config = PostgresTargetConfig { create, connections: 1, ..PostgresTargetConfig::new(self.place.url()) };
-        let defaults = RuleSettings { write_mode: Some(mode), ..RuleSettings::default() };
-        let rules = TableRules { defaults, rules: Vec::new() };
-        let target = Postgres::with_config(config, Arc::clone(&self.world.store), rules).unwrap();
-        let running = self.world.pipeline_into(target).start().await.unwrap();
+        let target = || {
+            let config = PostgresTargetConfig { create, connections: 1, ..PostgresTargetConfig::new(self.place.url()) };
+            let defaults = RuleSettings { write_mode: Some(mode), ..RuleSettings::default() };
+            let rules = TableRules { defaults, rules: Vec::new() };
+            Postgres::with_config(config, Arc::clone(&self.world.store), rules).unwrap()
+        };
+        let running = started(|| self.world.pipeline_into(target())).await.unwrap();
         caught_up(&running).await;
         running
     }

@@ -10,7 +10,7 @@ use etl::schema::TableId;
 use etl::source::{OnPartitionGone, Origin, SourceConfig, WalGuard};
 use etl::store::{MemoryStore, SharedStore};
 use etl::transform::Transform;
-use etl::{ByteSize, ErrorKind, Lsn};
+use etl::{ByteSize, ErrorKind, EtlError, EtlResult, Lsn};
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 use crate::watched::Watched;
@@ -100,17 +100,15 @@ impl World {
 
     /// Starts into another destination.
     pub(crate) async fn start_into(&self, destination: impl Destination + Clone) -> RunningPipeline {
-        for _ in 0..2400 {
-            match self.pipeline_into(destination.clone()).start().await {
-                Ok(running) => return running,
-                Err(error) if error.kind() == ErrorKind::Locked => tokio::time::sleep(Duration::from_millis(50)).await,
-                Err(error) => panic!("{error}"),
-            }
-        }
-        panic!("the directory stays locked");
+        started(|| self.pipeline_into(destination.clone())).await.unwrap_or_else(|error| panic!("{error}"))
     }
 
-    /// Starts; what was dropped a moment ago may still hold the directory.
+    /// Starts, and is refused.
+    pub(crate) async fn refusal(&self) -> EtlError {
+        started(|| self.pipeline()).await.map(drop).unwrap_err()
+    }
+
+    /// Starts into the destination that is watched.
     pub(crate) async fn start(&self) -> RunningPipeline {
         self.start_into(self.destination.clone()).await
     }
@@ -147,6 +145,18 @@ impl World {
             }
         }
     }
+}
+
+/// Starts once the directory is free. It is held for a moment by what was dropped, and by each process that was forked
+/// and has not begun yet.
+pub(crate) async fn started(pipeline: impl Fn() -> Pipeline) -> EtlResult<RunningPipeline> {
+    for _ in 0..2400 {
+        match pipeline().start().await {
+            Err(error) if error.kind() == ErrorKind::Locked => tokio::time::sleep(Duration::from_millis(50)).await,
+            done => return done,
+        }
+    }
+    panic!("the directory stays locked");
 }
 
 /// Waits until the pipeline has everything, with an end to patience.

@@ -132,7 +132,7 @@ async fn a_standby_that_cannot_be_read_so_is_refused() {
     let standby = primary.standby(&[]).await.unwrap();
     let mut world = World::new("shop", &standby.url());
     world.tables = vec!["public.*".to_owned()];
-    let error = world.pipeline().start().await.unwrap_err();
+    let error = world.refusal().await;
     let expected = if standby.major() < 16 { "from version 16 on" } else { "nothing can be published" };
     assert!(error.to_string().contains(expected), "{error}");
 }
@@ -211,7 +211,7 @@ async fn a_slot_follows_a_failover_once_that_is_wanted() {
     two_tables(&world, &at).await;
     world.failover = Some(true);
     if server.major() < 17 {
-        let error = world.pipeline().start().await.unwrap_err();
+        let error = world.refusal().await;
         assert!(error.to_string().contains("from version 17 on"), "{error}");
         return;
     }

@@ -56,7 +56,7 @@ async fn a_publication_with_the_state_in_it_is_refused_and_an_own_one_leaves_it_
         .unwrap();
     let mut world = World::new("own_state", &source.url());
     world.store = store(&source, "own_state").await;
-    let error = world.pipeline().start().await.map(drop).unwrap_err();
+    let error = world.refusal().await;
     assert_eq!(error.kind(), ErrorKind::SourceSetup, "{error}");
     assert!(error.to_string().contains("another database"), "{error}");
     let findings =

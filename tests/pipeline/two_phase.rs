@@ -93,7 +93,7 @@ async fn r11_what_is_prepared_is_applied_at_its_commit_and_holds_nothing_back() 
     let Some((server, client)) = server().await else { return };
     let world = world(&server, Ack::Destination);
     if server.major() < 15 {
-        let error = world.pipeline().start().await.unwrap_err();
+        let error = world.refusal().await;
         assert_eq!(error.kind(), ErrorKind::SourceSetup, "{error}");
         return;
     }

@@ -174,7 +174,7 @@ async fn r11_a_dropped_publication_ends_the_run_with_what_to_do() {
     client.batch_execute("CREATE PUBLICATION p FOR TABLE t, u").await.unwrap();
     let version: i32 = client.query_one("SELECT current_setting('server_version_num')::int", &[]).await.unwrap().get(0);
     if version >= 180_000 {
-        let error = world.pipeline().start().await.map(drop).unwrap_err();
+        let error = world.refusal().await;
         assert_eq!(error.kind(), ErrorKind::SourceIdentity, "{error}");
     }
 }

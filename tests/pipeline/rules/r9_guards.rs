@@ -18,7 +18,7 @@ async fn r9_a_slot_that_somebody_moved_on_is_a_gap() {
     client.batch_execute("INSERT INTO t VALUES (1)").await.unwrap();
     let slot = format!("etl_{}", database.name());
     client.query("SELECT pg_replication_slot_advance($1::text::name, pg_current_wal_lsn())", &[&slot]).await.unwrap();
-    let error = world.pipeline().start().await.unwrap_err();
+    let error = world.refusal().await;
     assert_eq!(error.kind(), ErrorKind::SourceIdentity, "{error}");
     assert!(error.to_string().contains("moved on"), "{error}");
 }
@@ -32,7 +32,7 @@ async fn r9_a_slot_that_is_gone_and_one_that_is_foreign_are_refused() {
     let create = "SELECT pg_create_logical_replication_slot($1::text::name, 'pgoutput')";
     client.query(create, &[&slot]).await.unwrap();
     let world = World::new(database.name(), &database.url());
-    let error = world.pipeline().start().await.unwrap_err();
+    let error = world.refusal().await;
     assert!(error.to_string().contains("its state is not here"), "{error}");
     client.query("SELECT pg_drop_replication_slot($1::text::name)", &[&slot]).await.unwrap();
     let running = world.start().await;
@@ -40,6 +40,6 @@ async fn r9_a_slot_that_is_gone_and_one_that_is_foreign_are_refused() {
     stop(running).await;
     slot_is_free(&client).await;
     client.query("SELECT pg_drop_replication_slot($1::text::name)", &[&slot]).await.unwrap();
-    let error = world.pipeline().start().await.unwrap_err();
+    let error = world.refusal().await;
     assert!(error.to_string().contains("slot is gone"), "{error}");
 }
