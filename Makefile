@@ -89,9 +89,9 @@ instructions-baseline:
 bench: setup
 	cargo bench -p etl-tests --bench bench
 
+soak: export ETL_BIN := $(abspath $(or $(CARGO_TARGET_DIR),target))/debug/etl
 soak: setup engines
-	cargo build --workspace --bins
-	ETL_SOAK=1 tests/setup/record soak cargo test --workspace -- --include-ignored
+	ETL_SOAK=1 tests/setup/record soak cargo test --workspace $(FEATURES) -- --include-ignored
 	tests/setup/record soak-chaos-storm tests/setup/storm 30 120 3
 	tests/setup/record mutants tests/setup/mutants
 	cargo build -p etl-cli --no-default-features --features duckdb-bundled
