@@ -3,8 +3,9 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use etl::EtlError;
-use etl::source::{Finding, Severity};
+use etl::pipeline::SyncMode;
+use etl::source::{Finding, Severity, SourceConfig, check_between_runs};
+use etl::{EtlError, EtlResult};
 use etl_config::{AppConfig, Problems};
 use serde_json::{Value, json};
 
@@ -66,7 +67,7 @@ async fn look(config: &AppConfig) -> Vec<Line> {
         known => known,
     };
     match source {
-        Ok(source) => match etl::source::check(&source, &config.slot()).await {
+        Ok(source) => match look_at_source(config, &source).await {
             Ok(findings) => lines.extend(findings.into_iter().map(of_finding)),
             Err(error) => lines.push(of_error("source", &error)),
         },
@@ -82,6 +83,14 @@ async fn look(config: &AppConfig) -> Vec<Line> {
         lines.push(of_error("data_dir", &error));
     }
     lines
+}
+
+async fn look_at_source(config: &AppConfig, source: &SourceConfig) -> EtlResult<Vec<Finding>> {
+    let mut findings = etl::source::check(source, &config.slot()).await?;
+    if config.pipeline.mode == SyncMode::Incremental {
+        findings.extend(check_between_runs(source, &config.slot()).await?);
+    }
+    Ok(findings)
 }
 
 fn of_finding(finding: Finding) -> Line {

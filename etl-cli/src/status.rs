@@ -58,7 +58,7 @@ fn page(status: &Value) -> Vec<String> {
     let is_streaming = status.pointer("/streaming") == Some(&Value::Bool(true));
     let state = if is_streaming { "streaming" } else { "not streaming" };
     let mut lines = vec![
-        format!("pipeline  {}, {state}, since {}", text("/id"), text("/started_at")),
+        format!("pipeline  {}, {state}{}, since {}", text("/id"), end(status), text("/started_at")),
         format!("lag       {lag:.1} s, {} of WAL; {} changes written", bytes("/lag_bytes"), count("/changes_written")),
         format!(
             "position  received {}, confirmed {}, durable {}",
@@ -93,6 +93,11 @@ fn page(status: &Value) -> Vec<String> {
     lines.push(String::new());
     lines.extend(table_lines(status));
     lines
+}
+
+/// Where the run ends by itself.
+fn end(status: &Value) -> String {
+    status.pointer("/until").and_then(Value::as_str).map_or_else(String::new, |until| format!(" until {until}"))
 }
 
 /// What is done because of the WAL that the source keeps.
@@ -153,7 +158,7 @@ mod tests {
     #[test]
     fn a_page_says_what_the_status_holds() {
         let status = json!({
-            "id": "shop", "slot": "etl_shop", "started_at": "2026-01-01T00:00:00Z", "streaming": true, "received": "0/20",
+            "id": "shop", "slot": "etl_shop", "until": "0/30", "started_at": "2026-01-01T00:00:00Z", "streaming": true, "received": "0/20",
             "confirmed": "0/10", "durable": null, "lag_bytes": 2048, "lag_seconds": 1.25, "changes_written": 1234,
             "wal_guard": "copies_paused",
             "source": { "retained_bytes": 3_145_728, "wal_status": "reserved" },
@@ -170,7 +175,7 @@ mod tests {
         });
         let page = page(&status).join("\n");
         for expected in [
-            "shop, streaming",
+            "shop, streaming until 0/30,",
             "1.2 s, 2.00 KiB",
             "1,234 changes",
             "durable -",

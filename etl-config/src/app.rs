@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use etl::pipeline::{Ack, BatchSettings, CopySettings, QuarantineSettings, Settings};
+use etl::pipeline::{Ack, BatchSettings, CopySettings, QuarantineSettings, Settings, SyncMode};
 use etl::postgres::{ChannelBinding, KeepaliveOptions, TargetSession, TlsOptions};
 use etl::relay::RelaySettings;
 use etl::source::{OnPartitionGone, Origin, WalGuard};
@@ -42,6 +42,10 @@ pub struct AppConfig {
 pub struct PipelineConfig {
     /// `[a-z0-9_]{1,40}`; the slot is `etl_` and the id.
     pub id: String,
+    /// What a run does, and when it ends: it follows every change until it is told to stop, or ends with what the source
+    /// had flushed when it began.
+    #[serde(default)]
+    pub mode: SyncMode,
     /// State and relay; locked while the pipeline runs. Default `./etl-data`.
     #[serde(default = "default_data_dir")]
     pub data_dir: PathBuf,
@@ -272,6 +276,7 @@ impl AppConfig {
     /// What the engine needs to know of all this.
     pub fn settings(&self) -> Settings {
         Settings {
+            mode: self.pipeline.mode,
             ack: self.pipeline.ack,
             batch: self.pipeline.batch.clone(),
             memory_limit: self.pipeline.memory_limit,

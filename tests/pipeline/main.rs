@@ -27,6 +27,7 @@ mod leftovers;
 mod made_alike;
 mod masked;
 mod misfits;
+mod modes_of_runs;
 mod partitioned;
 mod policies;
 mod publication;

@@ -5,6 +5,7 @@ mod compact;
 mod demo;
 mod gc;
 mod in_use;
+mod modes;
 mod quarantine;
 mod refusals;
 mod scene;

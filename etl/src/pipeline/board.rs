@@ -33,6 +33,8 @@ pub(super) struct Board {
     reached: AtomicU64,
     /// Whether something that happened to tables between two runs is yet to be acted on.
     is_owing: AtomicBool,
+    /// Whether the run ends by itself, and somebody waits for that.
+    has_end: AtomicBool,
     pub(super) metrics: PipelineMetrics,
     /// Moves whenever something on the board does.
     pub(super) changes: watch::Sender<u64>,
@@ -90,6 +92,7 @@ impl Board {
         let status = PipelineStatus {
             id: id.to_owned(),
             slot: slot.to_owned(),
+            mode: settings.mode.name(),
             started_at: clock::now(),
             wal_guard: GuardLevel::Calm.name(),
             relay: RelayUse { max_bytes: settings.relay.max_bytes.0, ..RelayUse::default() },
@@ -106,6 +109,7 @@ impl Board {
             memory: MemoryBudget::new(settings.memory_limit.as_usize()),
             reached: AtomicU64::new(0),
             is_owing: AtomicBool::new(false),
+            has_end: AtomicBool::new(false),
             metrics: PipelineMetrics::new(id),
             changes: watch::Sender::new(0),
             target: watch::Sender::new(Target::None),
@@ -240,9 +244,15 @@ impl Board {
     /// Everything before is durable, as far as the main cursor goes.
     pub(super) fn reached(&self, end: Lsn) {
         self.reached.fetch_max(end.0, Ordering::Relaxed);
-        if matches!(*self.target.borrow(), Target::Known(_)) {
+        if self.has_end.load(Ordering::Relaxed) || matches!(*self.target.borrow(), Target::Known(_)) {
             self.changes.send_modify(|version| *version += 1);
         }
+    }
+
+    /// The run ends by itself once everything before is durable.
+    pub(super) fn ends_at(&self, until: Lsn) {
+        self.has_end.store(true, Ordering::Relaxed);
+        self.update(|status| status.until = Some(until));
     }
 
     /// Says whether something that happened to tables between two runs is yet to be acted on.
@@ -340,6 +350,11 @@ impl Board {
 
     pub(super) fn is_caught_up(&self) -> bool {
         let Target::Known(target) = *self.target.borrow() else { return false };
+        self.has_everything_before(target)
+    }
+
+    /// Whether every table is where it goes by itself, and everything before is durable and confirmed.
+    pub(super) fn has_everything_before(&self, target: Lsn) -> bool {
         let status = self.locked();
         // With `ack: relay` the source is told before the destination has it.
         status.confirmed >= target

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::running::RunningPipeline;
-use super::settings::Settings;
+use super::settings::{Settings, SyncMode};
 use super::start;
 use crate::destination::{AnyDestination, Destination};
 use crate::error::{ErrorKind, EtlError, EtlResult};
@@ -94,6 +94,13 @@ impl PipelineBuilder {
     #[must_use]
     pub fn settings(mut self, settings: Settings) -> Self {
         self.settings = settings;
+        self
+    }
+
+    /// What the run does, and when it ends; another one than before is no reason to copy anything again.
+    #[must_use]
+    pub fn mode(mut self, mode: SyncMode) -> Self {
+        self.settings.mode = mode;
         self
     }
 

@@ -108,12 +108,17 @@ impl PipelineHandle {
     }
 
     fn tell(&self, stop: Stop) {
-        self.stop.send_if_modified(|told| {
-            let is_more = stop > *told;
-            *told = (*told).max(stop);
-            is_more
-        });
+        tell(&self.stop, stop);
     }
+}
+
+/// Says it; a stronger word is never taken back.
+pub(super) fn tell(told: &watch::Sender<Stop>, stop: Stop) {
+    told.send_if_modified(|told| {
+        let is_more = stop > *told;
+        *told = (*told).max(stop);
+        is_more
+    });
 }
 
 fn ended() -> EtlError {

@@ -12,6 +12,8 @@ use crate::relay::RelaySettings;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
+    /// What a run does, and when it ends.
+    pub mode: SyncMode,
     /// When the source may forget a change.
     pub ack: Ack,
     /// How large and how old a batch may get.
@@ -30,12 +32,35 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            mode: SyncMode::default(),
             ack: Ack::default(),
             batch: BatchSettings::default(),
             memory_limit: usual_limit(),
             copy: CopySettings::default(),
             quarantine: QuarantineSettings::default(),
             relay: RelaySettings::default(),
+        }
+    }
+}
+
+/// What a run does, and when it ends. It may be another one in each run of a pipeline.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum SyncMode {
+    /// Copies what is not copied yet, and follows every change until it is told to stop.
+    #[default]
+    Stream,
+    /// The same, up to what the source had flushed when the run began; then it ends.
+    Incremental,
+}
+
+impl SyncMode {
+    /// The mode as configs and status pages write it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Stream => "stream",
+            Self::Incremental => "incremental",
         }
     }
 }

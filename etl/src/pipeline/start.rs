@@ -15,6 +15,7 @@ use super::continuity::Continuity;
 use super::control::{PipelineHandle, Stop};
 use super::data_dir::DataDir;
 use super::describe::{copy_half_followed, describe_all};
+use super::end::{end_at, end_of, flushed};
 use super::guard::give_up_slot;
 use super::leaving::{Leaving, keep_states};
 use super::memory_budget::{relay_tail, relieve};
@@ -41,7 +42,7 @@ use crate::relay::{Reader, Relay, RelayWriter};
 use crate::retry::{RetryPolicy, retry};
 use crate::schema::TableId;
 use crate::source::{
-    Assembler, FLUSHED, Follow, Look, PublishedTable, Touched, can_read_standby, check_origin, check_two_phase,
+    Assembler, Follow, Look, PublishedTable, Touched, can_read_standby, check_origin, check_two_phase,
     ensure_publication, heartbeat, is_standby, look, published_tables,
 };
 use crate::store::CursorId;
@@ -84,6 +85,9 @@ pub(super) async fn start(mut pipeline: Pipeline) -> EtlResult<RunningPipeline> 
         status.confirmed = confirmed;
     });
     board.owes(is_owing);
+    if let Some(until) = source.until {
+        board.ends_at(until);
+    }
     let stop = Arc::new(watch::Sender::new(Stop::No));
     let (requests, main_ear) = mpsc::channel(16);
     let (orders, wishes) = mpsc::channel(16);
@@ -123,7 +127,8 @@ pub(super) async fn start(mut pipeline: Pipeline) -> EtlResult<RunningPipeline> 
     let durable = main.max(Position::new(behind.unwrap_or(confirmed), 0));
     let assembler = Assembler::new(shared_tables(&run, &plan, durable));
     let applier = Applier::open(&run, CursorId::Main, main, assembler, main_ear)?;
-    let work = Work { plan, holds, wishes, left_changed, left_failed, seen: (source.looked_at, acted) };
+    let (seen, until) = ((source.looked_at, acted), source.until);
+    let work = Work { plan, holds, wishes, left_changed, left_failed, seen, until };
     let task = tokio::spawn(supervise(run, applier, writer, work));
     Ok(RunningPipeline { handle, task })
 }
@@ -135,6 +140,8 @@ struct Source {
     leaving: Leaving,
     /// Where the stream will begin.
     begins: Lsn,
+    /// Where the run ends by itself.
+    until: Option<Lsn>,
     /// What happened to publication and tables since the last run, and where that was looked at.
     stale: Stale,
     looked_at: Lsn,
@@ -179,7 +186,8 @@ impl Source {
             relay: data_dir.relay(),
         };
         let begins = continuity.settle().await?;
-        Ok(Self { publication, tables, leaving, begins, stale, looked_at })
+        let until = end_of(pipeline.settings.mode, &session).await?;
+        Ok(Self { publication, tables, leaving, begins, until, stale, looked_at })
     }
 }
 
@@ -342,11 +350,13 @@ struct Work {
     left_failed: mpsc::UnboundedReceiver<LeftFailed>,
     /// What the tables were begun with.
     seen: (Lsn, Look),
+    /// Where the run ends by itself.
+    until: Option<Lsn>,
 }
 
 /// Runs all parts until one fails or all are told to stop; the first error ends them all.
 async fn supervise(run: Arc<Run>, mut main: Applier, writer: RelayWriter, work: Work) -> EtlResult<Finished> {
-    let Work { mut plan, mut holds, wishes, left_changed, left_failed, seen } = work;
+    let Work { mut plan, mut holds, wishes, left_changed, left_failed, seen, until } = work;
     let (over, is_over) = watch::channel(false);
     let mut writers = JoinSet::new();
     let mut keepers = JoinSet::new();
@@ -367,6 +377,9 @@ async fn supervise(run: Arc<Run>, mut main: Applier, writer: RelayWriter, work: 
     keepers.spawn(Box::pin(relieve(Arc::clone(&run), is_over.clone())));
     keepers.spawn(Box::pin(report(Arc::clone(&run), is_over.clone())));
     keepers.spawn(Box::pin(watch_tables(Arc::clone(&run), tell, seen, is_over.clone())));
+    if let Some(until) = until {
+        keepers.spawn(Box::pin(end_at(Arc::clone(&run), until, is_over.clone())));
+    }
     keepers.spawn(Box::pin(pulse(Arc::clone(&run), is_over.clone())));
     keepers.spawn(Box::pin(answer_targets(Arc::clone(&run), is_over)));
 
@@ -434,14 +447,8 @@ async fn answer_targets(run: Arc<Run>, mut over: watch::Receiver<bool>) -> EtlRe
             wanted = targets.wait_for(|target| *target == Target::Wanted) => if wanted.is_err() { return Ok(()) },
             _ = over.wait_for(|over| *over) => return Ok(()),
         }
-        let flushed = retry(RetryPolicy::default(), || flushed(&run)).await?;
-        run.board.set_target(flushed);
+        let options = run.source.connect.for_purpose("status");
+        let ask = async || flushed(&Session::connect(&options).await?).await;
+        run.board.set_target(retry(RetryPolicy::default(), ask).await?);
     }
-}
-
-async fn flushed(run: &Run) -> EtlResult<Lsn> {
-    let session = Session::connect(&run.source.connect.for_purpose("status")).await?;
-    let query = format!("SELECT ({FLUSHED})::text");
-    let row = session.client().query_one(&query, &[]).await.map_err(|e| query_error("ask for the WAL's end", e))?;
-    row.get::<_, String>(0).parse()
 }

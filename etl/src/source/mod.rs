@@ -1,6 +1,7 @@
 //! What does the source have, and how is it read without missing a row? Catalog, slot, snapshots, stream.
 
 mod assembler;
+mod between_runs;
 mod catalog;
 mod check;
 mod chunk;
@@ -28,6 +29,7 @@ mod touched;
 mod types;
 mod wal_guard;
 
+pub use between_runs::check_between_runs;
 pub use check::{Finding, Severity, check};
 pub use config::{OnPartitionGone, Origin, SourceConfig};
 pub use identity::{Place, place};
