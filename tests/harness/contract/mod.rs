@@ -19,8 +19,11 @@
 //! What passes here conforms to the documents of their dates. Whether the vendor does is another question.
 
 mod asked;
+mod csv;
+pub mod eloqua;
 mod journal;
 pub mod klaviyo;
+pub mod lytics;
 mod rates;
 pub mod raw;
 mod script;
