@@ -135,6 +135,20 @@ async fn r18_a_table_that_was_catching_up_is_copied_again_when_the_relay_is_dama
     assert_eq!(again(&world, &client).await, 2);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r18_a_table_that_left_the_publication_goes_although_the_relay_is_lost_that_it_had_to_read() {
+    let Some(database) = database().await else { return };
+    let client = database.client().await;
+    let world = cut_short(&database, &client).await;
+    fs::remove_dir_all(world.relay_dir()).unwrap();
+    client.batch_execute("ALTER PUBLICATION p DROP TABLE t").await.unwrap();
+    let running = world.start().await;
+    caught_up(&running).await;
+    assert!(running.handle().status().tables.iter().all(|table| &*table.name.name != "t"));
+    world.assert_equal(&client, &["other"]).await;
+    stop(running).await;
+}
+
 /// After a restart the main cursor reads the relay from where it is durable, which may be long before what is confirmed.
 /// A table that joined it there would need what only the relay has, and the run after the next would not know.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::settings::Ack;
+use super::start::forget_copies;
 use crate::error::EtlResult;
 use crate::lsn::Lsn;
 use crate::schema::TableId;
@@ -70,11 +71,11 @@ pub(super) async fn is_lost(
     states: &mut HashMap<TableId, TableState>,
     confirmed: Lsn,
 ) -> EtlResult<()> {
-    for (table, state) in states.iter_mut().filter(|(_, state)| state.phase == Phase::Ready) {
+    let ready = states.iter().filter(|(_, state)| state.phase == Phase::Ready);
+    let ready: Vec<TableId> = ready.map(|(table, _)| *table).collect();
+    for table in &ready {
         tracing::warn!(%table, "the relay with changes that the source has forgotten is lost: the table is copied again");
-        let (revision, pending) = (state.revision, TableState { phase: Phase::Pending, ..state.clone() });
-        let revision = store.set_table_state(*table, Some(revision), pending.clone()).await?;
-        *state = TableState { revision, ..pending };
     }
+    forget_copies(store, states, &ready).await?;
     forget(store, confirmed).await
 }

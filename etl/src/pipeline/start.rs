@@ -242,6 +242,21 @@ struct Opened {
     behind: Option<Lsn>,
 }
 
+/// Nothing of the tables' copies counts any more. Of one that is not published the state would say for ever that there is
+/// something to wait for before it goes.
+pub(super) async fn forget_copies(
+    store: &SharedStore,
+    states: &mut HashMap<TableId, TableState>,
+    tables: &[TableId],
+) -> EtlResult<()> {
+    for (id, state) in states.iter_mut().filter(|(id, _)| tables.contains(id)) {
+        let (revision, pending) = (state.revision, TableState { phase: Phase::Pending, ..state.clone() });
+        let revision = store.set_table_state(*id, Some(revision), pending.clone()).await?;
+        *state = TableState { revision, ..pending };
+    }
+    Ok(())
+}
+
 /// Opens the relay with what the tables still need of it, and decides what each table begins with.
 async fn open_relay(
     pipeline: &Pipeline,
@@ -269,8 +284,7 @@ async fn open_relay(
         behind = None;
     }
     let progress = store.progress().await?;
-    let mut plan = Plan::new();
-    let mut holds = HashMap::new();
+    let (mut plan, mut holds, mut lost) = (Plan::new(), HashMap::new(), Vec::new());
     for (id, state) in &*found.states {
         let durable = pipeline.destination.durable_position(CursorId::Table(*id)).await?;
         let own = durable.or_else(|| progress.cursor(CursorId::Table(*id)));
@@ -284,6 +298,7 @@ async fn open_relay(
             }
             (Phase::CatchingUp { .. } | Phase::Copying { so_far: Some(_), .. }, Begin::Copy { .. }) => {
                 tracing::warn!(table = %id, is_replaced, relay_holds, "relay or destination lost what the table has to go on with: it is copied again");
+                lost.push(*id);
             }
             // Nothing is freed before the table reads: its reader is there before any other.
             (_, Begin::CatchUp { .. } | Begin::Resume | Begin::Wait) => {
@@ -295,6 +310,7 @@ async fn open_relay(
         }
         plan.insert(*id, begin);
     }
+    forget_copies(store, found.states, &lost).await?;
     let has_backlog = behind.is_some() || pipeline.settings.ack == Ack::Relay;
     if has_backlog || relay.has_prepared() || plan.values().any(Begin::needs_relay) {
         return Ok(Opened { relay, writer, plan, holds, behind });
