@@ -1,6 +1,7 @@
 //! Which words does `etl` understand?
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
@@ -13,6 +14,8 @@ Examples:
   etl status --watch                         how the running pipeline is doing
   etl tables resync public.orders            copy a table anew
   etl compact                                fold the logs of a Parquet lake into current states
+  etl operations list                        what is under way to a system that answers later
+  etl dlq list                               the rows that were refused for good
   etl gc                                     what dead pipelines have left at the source
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or config, 3 stopped with tables in quarantine.";
@@ -55,6 +58,16 @@ pub(crate) enum Verb {
     /// List the slots, publications and states that pipelines have left, and remove those that no pipeline can use.
     #[command(after_help = "Examples:\n  etl gc\n  etl gc --yes\n  etl gc --yes etl_old_shop")]
     Gc(Gc),
+    /// Look at the batches that are under way to a system that answers later, let held ones go on, or give them up.
+    #[command(
+        after_help = "Examples:\n  etl operations list --json | jq '.[] | select(.state == \"held\")'\n  etl operations show 3f2a\n  etl operations retry 3f2a\n  etl operations retry 3f2a --anew\n  etl operations abandon 3f2a"
+    )]
+    Operations(Operations),
+    /// Look at the rows that were refused for good, hand them over again, or remove them.
+    #[command(
+        after_help = "Examples:\n  etl dlq list --table public.orders\n  etl dlq show 3f2a51c0-9d1e-8a44-b1c2-0f6e5d4c3b2a/17\n  etl dlq replay --all\n  etl dlq drop --table public.orders"
+    )]
+    Dlq(Dlq),
     /// Show it all on a throwaway Postgres and a DuckDB file, and compare the two in the end.
     #[command(after_help = "Examples:\n  etl demo\n  etl demo --rows 5000000 --seconds 20\n  etl demo --keep ./demo")]
     Demo(Demo),
@@ -147,6 +160,104 @@ pub(crate) struct Gc {
     /// Only these: names of slots or publications, or ids of pipelines.
     #[arg(value_name = "NAME")]
     pub(crate) names: Vec<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Operations {
+    #[command(subcommand)]
+    pub(crate) verb: OperationsVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum OperationsVerb {
+    /// Show what is under way and what was settled last.
+    List {
+        /// One JSON array on standard output.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one: its batch on disk, what the system said, how often it was tried, when it is asked next.
+    Show {
+        /// Its name, or how that begins.
+        id: String,
+        /// How many rows of the batch.
+        #[arg(long, default_value_t = 5)]
+        rows: usize,
+        /// One JSON object on standard output.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Let one go on that is held: the system is asked for it again, or it is submitted again where it was not handed over.
+    Retry {
+        /// Its name, or how that begins.
+        id: String,
+        /// Submit it again although the system may have it: its rows may be there twice then.
+        #[arg(long)]
+        anew: bool,
+        /// How long the system may take where it is asked again.
+        #[arg(long, value_name = "DURATION", default_value = "4h", value_parser = etl::duration::parse)]
+        within: Duration,
+    },
+    /// Give one up that is held: its rows become dead letters, and its table goes on.
+    Abandon {
+        /// Its name, or how that begins.
+        id: String,
+        /// Its batch is gone from the disk, and so are its rows: only a new copy of the table brings them back.
+        #[arg(long)]
+        lost: bool,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Dlq {
+    #[command(subcommand)]
+    pub(crate) verb: DlqVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DlqVerb {
+    /// Show dead letters, a line each.
+    List {
+        /// Of this table.
+        #[arg(long)]
+        table: Option<String>,
+        /// After this one: the rest of a longer list.
+        #[arg(long, value_name = "ID")]
+        after: Option<String>,
+        /// How many at most.
+        #[arg(long, default_value_t = 100)]
+        most: u32,
+        /// One JSON array on standard output, with the rows.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one with its row.
+    Show {
+        /// Its name.
+        id: String,
+        /// One JSON object on standard output.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Hand dead letters over once more. Those that a newer version of their row has overtaken are left out, and go.
+    Replay(Letters),
+    /// Remove dead letters for good.
+    Drop(Letters),
+}
+
+/// Which dead letters.
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct Letters {
+    /// These.
+    #[arg(value_name = "ID")]
+    pub(crate) ids: Vec<String>,
+    /// All of this table.
+    #[arg(long)]
+    pub(crate) table: Option<String>,
+    /// All.
+    #[arg(long)]
+    pub(crate) all: bool,
 }
 
 #[derive(Debug, clap::Args)]

@@ -6,9 +6,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use etl::pipeline::PipelineHandle;
+use etl::pipeline::{PipelineHandle, TableStatus};
 use etl::schema::TableId;
 use etl::{ErrorKind, EtlError, EtlResult};
+use etl_config::{AppConfig, DeskRequest};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -39,6 +40,8 @@ pub(crate) enum Request {
     Release { table: String },
     /// Copy it anew.
     Resync { table: String },
+    /// Look after operations and dead letters.
+    Desk { request: DeskRequest },
 }
 
 /// What it answers.
@@ -47,6 +50,8 @@ pub(crate) enum Request {
 pub(crate) enum Answer {
     /// The status.
     Status(Value),
+    /// What there is to say.
+    Found(Value),
     /// It is done.
     Done,
     /// It cannot be done.
@@ -149,10 +154,36 @@ async fn perform(request: Request, shown: &Shown) -> Answer {
         Request::Resume { table } => wish(handle, table, PipelineHandle::resume).await,
         Request::Release { table } => wish(handle, table, PipelineHandle::release).await,
         Request::Resync { table } => wish(handle, table, PipelineHandle::resync).await,
+        Request::Desk { request } => return at_the_desk(handle, shown, request.clone()).await,
     };
     match done {
         Ok(()) => Answer::Done,
         Err(error) => Answer::refused(error.to_string(), error.kind() == ErrorKind::Config),
+    }
+}
+
+async fn at_the_desk(handle: &PipelineHandle, shown: &Shown, request: DeskRequest) -> Answer {
+    let Some(desk) = shown.desk() else { return Answer::refused("the pipeline is starting".to_owned(), false) };
+    let goes_on = matches!(request, DeskRequest::Retry { .. } | DeskRequest::Abandon { .. });
+    match desk.perform(request).await {
+        Ok(found) => {
+            let table = found.get("table_id").and_then(Value::as_u64).and_then(|id| u32::try_from(id).ok());
+            if let Some(table) = table.filter(|_| goes_on) {
+                let_go_on(handle, TableId(table)).await;
+            }
+            Answer::Found(found)
+        }
+        Err(error) => Answer::refused(error.to_string(), error.kind() == ErrorKind::Config),
+    }
+}
+
+/// The table of an operation that was held need not wait for its next attempt.
+async fn let_go_on(handle: &PipelineHandle, table: TableId) {
+    let is_quarantined = |shown: &TableStatus| shown.id == table && shown.phase == "quarantined";
+    if handle.status().tables.iter().any(is_quarantined)
+        && let Err(error) = handle.release(table).await
+    {
+        tracing::warn!(%table, %error, "the table goes on at its next attempt");
     }
 }
 
@@ -180,6 +211,19 @@ fn table(handle: &PipelineHandle, name: &str) -> EtlResult<TableId> {
         (None, None, _) => Err(EtlError::new(ErrorKind::Config, "no such table is published")
             .with("table", name)
             .hint("`etl tables list` shows them all")),
+    }
+}
+
+/// Asks at the desk of a pipeline: of the one that runs, else of what it has left.
+///
+/// # Errors
+/// What the desk says, or that nobody answers.
+pub(crate) async fn ask_at_desk(config: &AppConfig, request: DeskRequest) -> Result<Value, Failure> {
+    match ask(&config.pipeline.data_dir, &Request::Desk { request: request.clone() }).await? {
+        Some(Answer::Found(found)) => Ok(found),
+        Some(Answer::Refused { why, is_usage }) => Err(Answer::failure(why, is_usage)),
+        Some(Answer::Done | Answer::Status(_)) => Err(Failure::Other("the pipeline did not answer that".to_owned())),
+        None => Ok(config.desk().await?.perform(request).await?),
     }
 }
 

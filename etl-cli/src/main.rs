@@ -6,10 +6,12 @@ mod compact;
 mod control_socket;
 #[cfg(feature = "duckdb")]
 mod demo;
+mod dlq;
 mod failure;
 mod gc;
 mod http;
 mod init;
+mod operations;
 mod progress;
 mod run;
 mod shown;
@@ -56,6 +58,8 @@ fn perform(args: Args) -> Result<ExitCode, Failure> {
         Verb::Status(status) => runtime.block_on(status::status(&args.config, &status)),
         Verb::Compact(compact) => runtime.block_on(compact::compact(&args.config, &compact)),
         Verb::Gc(gc) => runtime.block_on(gc::gc(&args.config, &gc)),
+        Verb::Operations(words) => runtime.block_on(operations::operations(&args.config, words)),
+        Verb::Dlq(words) => runtime.block_on(dlq::dlq(&args.config, words)),
         Verb::Tables(tables) => runtime.block_on(tables::tables(&args.config, &tables)),
         #[cfg(feature = "duckdb")]
         Verb::Demo(demo) => runtime.block_on(demo::demo(&demo)),

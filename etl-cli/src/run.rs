@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use etl::EtlResult;
 use etl::pipeline::{Finished, PipelineHandle, PipelineStatus, RunningPipeline};
+use etl::{EtlError, EtlResult};
 use etl_config::AppConfig;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -29,13 +29,16 @@ pub(crate) async fn run(config: &Path, args: &Run) -> Result<ExitCode, Failure> 
     }
     let data_dir = config.pipeline.data_dir.clone();
     let mut signals = Signals::new()?;
-    let started = async { config.connect().await?.resync_affected(args.resync_affected).start().await };
-    let running = tokio::select! {
-        running = started => running?,
+    let started = async {
+        let (pipeline, desk) = config.connect_with_desk().await?;
+        Ok::<_, EtlError>((pipeline.resync_affected(args.resync_affected).start().await?, desk))
+    };
+    let (running, desk) = tokio::select! {
+        started = started => started?,
         () = signals.next() => return Err(Failure::Other("stopped before the pipeline had started".to_owned())),
     };
     let handle = running.handle();
-    shown.started(handle.clone());
+    shown.started(handle.clone(), desk);
     let socket = listen(&data_dir);
     let answering = async {
         match &socket {

@@ -3,21 +3,27 @@
 use std::sync::{Arc, OnceLock};
 
 use etl::pipeline::PipelineHandle;
+use etl_config::Desk;
 use serde_json::{Value, json};
 
 /// The pipeline of this process, once it has started. Clones show the same one.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Shown(Arc<OnceLock<PipelineHandle>>);
+pub(crate) struct Shown(Arc<OnceLock<(PipelineHandle, Desk)>>);
 
 impl Shown {
     /// The pipeline has started.
-    pub(crate) fn started(&self, handle: PipelineHandle) {
+    pub(crate) fn started(&self, handle: PipelineHandle, desk: Desk) {
         // There is one a process.
-        let _already = self.0.set(handle);
+        let _already = self.0.set((handle, desk));
     }
 
     pub(crate) fn handle(&self) -> Option<&PipelineHandle> {
-        self.0.get()
+        self.0.get().map(|(handle, _)| handle)
+    }
+
+    /// Where its operations and dead letters are looked after.
+    pub(crate) fn desk(&self) -> Option<&Desk> {
+        self.0.get().map(|(_, desk)| desk)
     }
 
     /// Why it is not ready, if so: it is once the replication stream is open.

@@ -28,7 +28,7 @@ pub(crate) async fn status(config: &Path, args: &Status) -> Result<ExitCode, Fai
             Some(Answer::Status(status)) => page(&status).join("\n"),
             Some(Answer::Refused { why, is_usage }) if !args.watch => return Err(Answer::failure(why, is_usage)),
             Some(Answer::Refused { why, .. }) => why,
-            Some(Answer::Done) => "the pipeline is starting".to_owned(),
+            Some(Answer::Done | Answer::Found(_)) => "the pipeline is starting".to_owned(),
             None if args.json => {
                 say(&json!({ "id": config.pipeline.id, "running": false }).to_string());
                 return Err(Failure::Said(1));

@@ -37,7 +37,7 @@ async fn list(config: &AppConfig, is_json: bool) -> Result<ExitCode, Failure> {
             Ok(ExitCode::SUCCESS)
         }
         Some(Answer::Refused { why, is_usage }) => Err(Answer::failure(why, is_usage)),
-        Some(Answer::Done) => Err(Failure::Other("the pipeline is starting; ask again".to_owned())),
+        Some(Answer::Done | Answer::Found(_)) => Err(Failure::Other("the pipeline is starting; ask again".to_owned())),
         None => Err(not_running(config)),
     }
 }
@@ -50,7 +50,7 @@ async fn each(
 ) -> Result<ExitCode, Failure> {
     for table in tables {
         match ask(&config.pipeline.data_dir, &request(table.clone())).await? {
-            Some(Answer::Done | Answer::Status(_)) => say(&format!("{table} {done}")),
+            Some(Answer::Done | Answer::Status(_) | Answer::Found(_)) => say(&format!("{table} {done}")),
             Some(Answer::Refused { why, is_usage }) => return Err(Answer::failure(why, is_usage)),
             None => return Err(not_running(config)),
         }

@@ -9,6 +9,7 @@ use etl::postgres::{ChannelBinding, KeepaliveOptions, TargetSession, TlsOptions}
 use etl::relay::RelaySettings;
 use etl::source::{OnPartitionGone, Origin, WalGuard};
 use etl::{ByteSize, Secret};
+use etl_destinations::dead_rows::DeadLetterRules;
 use etl_destinations::registry::DestinationConfig;
 use serde::Deserialize;
 
@@ -65,6 +66,10 @@ pub struct PipelineConfig {
     /// When tables that failed alone are tried again.
     #[serde(default)]
     pub quarantine: QuarantineSettings,
+    /// Whether rows that the destination refuses for good are kept as dead letters, so that their tables go on; off where it
+    /// is left out.
+    #[serde(default)]
+    pub dead_letters: Option<DeadLetterRules>,
 }
 
 fn default_data_dir() -> PathBuf {

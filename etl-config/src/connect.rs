@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use etl::EtlResult;
 use etl::destination::{AnyDestination, Destination};
-use etl::pipeline::{Pipeline, check_data_dir, resync_next_time};
+use etl::pipeline::{DataDir, Pipeline, check_data_dir, resync_next_time};
 use etl::postgres::ConnectOptions;
 use etl::source::SourceConfig;
 use etl::store::{MemoryStore, PostgresStore, SharedStore, SqliteStore};
+use etl::{ErrorKind, EtlError, EtlResult};
 use etl_destinations::compacted::Compacted;
 
 use crate::app::{AppConfig, PostgresConfig, PostgresStoreConfig, StoreConfig};
+use crate::desk::Desk;
 use crate::libpq::Libpq;
 use crate::table_entry;
 
@@ -20,16 +21,41 @@ impl AppConfig {
     /// # Errors
     /// What the store or the destination say when they are opened; each names its file.
     pub async fn connect(self) -> EtlResult<Pipeline> {
+        self.connect_with_desk().await.map(|(pipeline, _)| pipeline)
+    }
+
+    /// The same, with the desk at which its operations and dead letters are looked after while it runs.
+    ///
+    /// # Errors
+    /// As of [`connect`](Self::connect).
+    pub async fn connect_with_desk(self) -> EtlResult<(Pipeline, Desk)> {
         check_data_dir(&self.pipeline.data_dir, &self.pipeline.id)?;
         let store = self.open_store().await?;
         let (source, settings) = (self.source()?, self.settings());
         let destination = self.destination(Arc::clone(&store)).await?;
-        Pipeline::builder(self.pipeline.id, source)
+        let desk = Desk::of_running(Arc::clone(&store), destination.clone());
+        let pipeline = Pipeline::builder(self.pipeline.id, source)
             .settings(settings)
             .data_dir(self.pipeline.data_dir)
             .store(store)
             .destination(destination)
-            .build()
+            .build()?;
+        Ok((pipeline, desk))
+    }
+
+    /// The desk of a pipeline that does not run. It cannot start as long as the desk is there.
+    ///
+    /// # Errors
+    /// While the pipeline runs, and where it has no state that outlives it.
+    pub async fn desk(&self) -> EtlResult<Desk> {
+        let dir = &self.pipeline.data_dir;
+        if matches!(self.store, StoreConfig::Memory(_)) || !dir.exists() {
+            return Err(EtlError::new(ErrorKind::Config, "the pipeline does not run, and has left nothing")
+                .with("data_dir", dir.display())
+                .hint("Start it with `etl run`"));
+        }
+        let lock = DataDir::lock(dir, &self.pipeline.id)?;
+        Ok(Desk::of_stopped(self.open_store().await?, self.clone(), lock))
     }
 
     /// Lets the next run copy these tables anew; returns their names.
@@ -108,8 +134,9 @@ impl AppConfig {
         Ok(self.source()?.toward(&destination, &self.pipeline.id))
     }
 
-    async fn destination(&self, store: SharedStore) -> EtlResult<AnyDestination> {
-        let rules = table_entry::rules(&self.defaults, &self.tables);
+    pub(crate) async fn destination(&self, store: SharedStore) -> EtlResult<AnyDestination> {
+        let mut rules = table_entry::rules(&self.defaults, &self.tables);
+        rules.defaults.dead_letters = self.pipeline.dead_letters;
         self.destination.clone().to_destination(store, rules).await
     }
 }

@@ -3,6 +3,7 @@
 mod app;
 mod checks;
 mod connect;
+mod desk;
 mod environment;
 mod leftovers;
 mod libpq;
@@ -19,6 +20,7 @@ pub use app::{
     AppConfig, Format, Http, Level, Log, NoKeys, PipelineConfig, PostgresConfig, PostgresStoreConfig, StoreConfig,
     Telemetry, Traces,
 };
+pub use desk::{Desk, DeskRequest};
 pub use environment::Environment;
 pub use problems::{Problem, Problems};
 pub use sample::sample;

@@ -91,6 +91,6 @@ pub(crate) fn rules(defaults: &Defaults, entries: &[TableEntry]) -> TableRules {
         copy: entry.copy,
     };
     let Defaults { write_mode, on_schema_change, metadata, on_value: _ } = defaults.clone();
-    let defaults = RuleSettings { write_mode, on_schema_change, metadata };
+    let defaults = RuleSettings { write_mode, on_schema_change, metadata, dead_letters: None };
     TableRules { defaults, rules: entries.iter().filter(has_rule).map(rule).collect() }
 }

@@ -8,6 +8,7 @@ pub mod clickhouse;
 #[cfg(feature = "columnar")]
 pub mod columnar;
 pub mod compacted;
+pub mod dead_rows;
 pub mod duckdb;
 pub mod file;
 #[cfg(feature = "http")]
@@ -20,6 +21,7 @@ pub mod parquet;
 mod plan;
 pub mod postgres;
 pub mod registry;
+mod row_image;
 #[cfg(feature = "rowwise")]
 pub mod rowwise;
 #[cfg(feature = "object-storage")]

@@ -62,6 +62,12 @@ impl ChangeType {
             Self::Upsert => "UPSERT",
         }
     }
+
+    /// What the column's value says.
+    pub fn of(text: &str) -> Option<Self> {
+        let all = [Self::Insert, Self::Update, Self::Delete, Self::Truncate, Self::Upsert];
+        all.into_iter().find(|change| change.as_str() == text)
+    }
 }
 
 impl fmt::Display for ChangeType {

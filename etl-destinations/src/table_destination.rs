@@ -6,25 +6,27 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use etl::clock::{self, Timestamp};
+use etl::clock::Timestamp;
 use etl::data::{Event, TableRow};
-use etl::destination::{Batch, Capabilities, CopyChunk, Destination, TableChange, ValueLimits};
+use etl::destination::{Batch, Capabilities, CopyChunk, Destination, Replayed, TableChange, ValueLimits};
 use etl::error::{ErrorKind, EtlError, EtlResult};
 use etl::retry::{RetryPolicy, retry};
 use etl::schema::{TableExtras, TableId, TableName, TableSchema};
-use etl::store::{Phase, SharedStore};
+use etl::store::{DeadLetter, Phase, SharedStore};
 use etl::{CursorId, Lsn, Position};
-use tokio::sync::Mutex as AsyncMutex;
+use tokio::sync::{Mutex as AsyncMutex, OnceCell};
 
-use crate::blame::Touched;
+use crate::dead_rows::DeadLetterRules;
 use crate::metadata_columns::ChangeType;
 use crate::plan::{Planned, plan};
 use crate::table_rules::TableRules;
 use crate::target_tables::{Current, KnownTable, TargetTables};
 use crate::write_mode::{OnSchemaChange, WriteMode};
-use crate::writer::{BatchRows, KeyedChanges, StampedRow, Step, TableBatch, TableWriter, TargetTable, WriteUnit};
+use crate::writer::{BatchRows, KeyedChanges, StampedRow, Step, TableWriter, TargetTable, WriteUnit};
 
+mod apart;
 mod kept;
+mod replayed;
 
 /// How often a unit is made anew because another position was stored meanwhile.
 const MOST_CONFLICTS: usize = 8;
@@ -45,15 +47,23 @@ pub struct TableDestination<W> {
     stored: Mutex<HashMap<CursorId, Option<Position>>>,
     /// Held while what tables keep is stored.
     keeping: AsyncMutex<()>,
+    /// Whether rows that are refused are kept apart.
+    dead_letters: Option<DeadLetterRules>,
+    may_have_letters: OnceCell<bool>,
+    /// Held by whoever writes a table of which there may be dead letters.
+    replays: Mutex<HashMap<TableId, Arc<AsyncMutex<()>>>>,
     retry: RetryPolicy,
 }
 
 impl<W: TableWriter> TableDestination<W> {
     /// The writer finds its tables' schemas in the store, and writes them as the rules say.
     pub fn new(writer: W, store: SharedStore, rules: TableRules) -> Self {
+        let dead_letters = rules.defaults.dead_letters;
         let tables = TargetTables::new(rules, writer.name_rules()).keeping_every_change(writer.keeps_every_change());
         let tables = Mutex::new(tables);
-        Self { writer, store, tables, stored: Mutex::default(), keeping: AsyncMutex::default(), retry: RETRY }
+        let (stored, keeping) = (Mutex::default(), AsyncMutex::default());
+        let (may_have_letters, replays) = (OnceCell::new(), Mutex::default());
+        Self { writer, store, tables, stored, keeping, dead_letters, may_have_letters, replays, retry: RETRY }
     }
 
     /// Says how long failures that may pass are tried again.
@@ -186,9 +196,9 @@ impl<W: TableWriter> TableDestination<W> {
         if batch.map_or(steps.is_empty(), |batch| covers(batch) && batch.moves.is_empty()) {
             return Ok(());
         }
-        let touched = Touched::by(&steps);
-        let unit = WriteUnit { steps, batch: batch.cloned(), stored, chunk: None };
-        self.writer.apply(unit).await.map_err(|error| touched.blame(error))?;
+        let _held = self.overtake(&steps).await?;
+        let planned = Planned { steps, tables };
+        let tables = self.apply_planned(planned, batch, events, stored, schemas).await?;
         let grown: Vec<Current> = tables.iter().filter(|current| self.has_grown(current)).cloned().collect();
         self.tables().settle(tables);
         self.applied(batch, stored);
@@ -251,26 +261,14 @@ impl<W: TableWriter> TableDestination<W> {
             None => self.schema(table, END).await?,
         };
         let known = self.tables().get(table).cloned();
-        let mut steps = Vec::with_capacity(2);
-        let current = known.filter(|known| known.seen == schema).unwrap_or_else(|| {
-            let current = self.tables().make(&schema);
-            steps.push(Step::Ensure(Arc::clone(&current.table)));
-            current
-        });
+        let known = known.filter(|known| known.seen == schema);
+        let is_new = known.is_none();
+        let current = known.unwrap_or_else(|| self.tables().make(&schema));
         let rows = match &current.fit {
             Some(fit) => fit.rows(rows.iter())?,
             None => rows,
         };
-        let (position, at) = chunk.map_or((Position::ZERO, clock::now()), |chunk| (chunk.position, chunk.read_at));
-        if !rows.is_empty() {
-            let position = Position::new(position.commit, 0);
-            let rows = match chunk {
-                Some(chunk) if chunk.replaces => replacing(rows, position, at),
-                _ => BatchRows::Copied { rows, position, at },
-            };
-            steps.push(Step::Write(TableBatch { table: Arc::clone(&current.table), rows }));
-        }
-        self.writer.apply(WriteUnit { steps, batch: None, stored: None, chunk: chunk.map(|c| (table, c)) }).await?;
+        self.apply_copied(table, chunk, &current, is_new, rows).await?;
         self.tables().settle([current]);
         Ok(())
     }
@@ -295,6 +293,7 @@ impl<W: TableWriter> TableDestination<W> {
         // As it is to be from now on: one that was met before may have had another shape.
         let target = self.anew(&schema).await?;
         self.tables().forget(table);
+        self.overtake_all(table).await?;
         self.writer.reset(&target).await?;
         self.stored().remove(&CursorId::Table(table));
         Ok(())
@@ -428,6 +427,10 @@ impl<W: TableWriter> Destination for TableDestination<W> {
     async fn go_back(&self, to: Position) -> EtlResult<()> {
         self.stored().clear();
         retry(self.retry, || self.writer.go_back(to)).await
+    }
+
+    async fn replay(&self, letters: Vec<DeadLetter>) -> EtlResult<Replayed> {
+        retry(self.retry, || self.replay_letters(letters.clone())).await
     }
 
     async fn durable_position(&self, cursor: CursorId) -> EtlResult<Option<Position>> {

@@ -9,6 +9,7 @@ pub use etl::schema::TablePatterns;
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::dead_rows::DeadLetterRules;
 use crate::metadata_columns::MetadataColumns;
 use crate::write_mode::{OnSchemaChange, WriteMode};
 
@@ -31,6 +32,9 @@ pub struct RuleSettings {
     pub on_schema_change: Option<OnSchemaChange>,
     /// The metadata columns: `on`, `off`, or their names. Default `on`.
     pub metadata: Option<Metadata>,
+    /// Whether rows that the destination refuses are kept as dead letters, of all tables alike.
+    #[serde(skip)]
+    pub dead_letters: Option<DeadLetterRules>,
 }
 
 /// How some tables are written.

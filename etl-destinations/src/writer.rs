@@ -8,6 +8,7 @@ use etl::data::{RawValue, TableRow};
 use etl::destination::{Batch, Capabilities, CopyChunk, ValueLimits};
 use etl::error::EtlResult;
 use etl::schema::{Column, SchemaChange, TableExtras, TableId, TableName, TableSchema};
+use etl::store::{DeadLetter, DeadLetterId};
 use etl::{CursorId, Position};
 
 use crate::kept_shape::is_fed;
@@ -62,6 +63,22 @@ pub trait TableWriter: Send + Sync + 'static {
     /// [`StoreConflict`](etl::ErrorKind::StoreConflict) when another position is stored than the unit was made
     /// for: it is made anew then. Nothing is written in that case.
     fn apply(&self, unit: WriteUnit) -> impl Future<Output = EtlResult<()>> + Send;
+
+    /// Writes the rows of dead letters once more, which are all of one table; returns those of which nothing is left to be
+    /// done. It may be called again with the same ones.
+    ///
+    /// # Errors
+    /// As of [`apply`](Self::apply); all letters stay then.
+    fn replay(
+        &self,
+        unit: WriteUnit,
+        letters: Vec<DeadLetter>,
+    ) -> impl Future<Output = EtlResult<Vec<DeadLetterId>>> + Send {
+        async {
+            self.apply(unit).await?;
+            Ok(letters.into_iter().map(|letter| letter.id).collect())
+        }
+    }
 
     /// Empties a table before it is copied anew, and forgets the position and the chunks stored for it. Its old
     /// shape may go too: [`Step::Ensure`] comes before the next rows. Does nothing where there is no such table.

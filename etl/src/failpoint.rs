@@ -18,7 +18,7 @@ use std::{
 
 use crate::error::EtlResult;
 
-/// The named places, in the order in which a change meets them.
+/// The named places, in the order in which a change meets them; those of destinations that answer later come last.
 pub const NAMES: &[&str] = &[
     "copy.chunk_read",
     "copy.chunk_written",
@@ -31,6 +31,18 @@ pub const NAMES: &[&str] = &[
     "relay.before_sync",
     "relay.given_up",
     "relay.prepared",
+    "bulk.building",
+    "bulk.on_disk",
+    "bulk.sealed",
+    "bulk.submitting",
+    "bulk.step_saved",
+    "bulk.answered",
+    "bulk.submitted",
+    "bulk.polled",
+    "bulk.outcomes_read",
+    "bulk.settling",
+    "bulk.settled",
+    "bulk.cleaned_up",
 ];
 
 /// Visits a named place.

@@ -1,6 +1,10 @@
 //! What is measured? Every metric with its unit and meaning, and the handles that the engine writes to.
 
+mod operations;
+
 use metrics::{Counter, Gauge, Histogram, Unit, counter, gauge, histogram};
+
+pub use operations::{OperationMetrics, dead_letters};
 
 /// How a metric moves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,6 +96,30 @@ metrics! {
         "How long calls of the destination took";
     DESTINATION_ERRORS = "etl_destination_errors_total", Counter, Count, ["destination", "call", "kind"],
         "Calls of the destination that failed";
+    OPERATIONS = "etl_operations", Gauge, Count, ["destination", "state"],
+        "Batches under way to a system that answers later, by what is being done with them";
+    OPERATION_TABLES_HELD = "etl_operation_tables_held", Gauge, Count, ["destination"],
+        "Tables that wait because one of their batches is held until somebody says what becomes of it";
+    OPERATION_ROWS = "etl_operation_rows_total", Counter, Count, ["destination", "table", "outcome"],
+        "Rows of settled batches by how they ended: succeeded, warned, retried (they went on in another batch), dead (letters), unattributed";
+    OPERATION_POLLS = "etl_operation_polls_total", Counter, Count, ["destination", "result"],
+        "Questions for jobs by what came of them: pending, completed, failed, partial, unanswered";
+    OPERATION_SUBMIT_SECONDS = "etl_operation_submit_seconds", Histogram, Seconds, ["destination"],
+        "From sending a batch until its submission was answered";
+    OPERATION_SETTLE_SECONDS = "etl_operation_settle_seconds", Histogram, Seconds, ["destination"],
+        "From sealing a batch until every row of it was accounted for";
+    OPERATION_OLDEST_AGE_SECONDS = "etl_operation_oldest_age_seconds", Gauge, Seconds, ["destination"],
+        "How long ago the oldest batch that is under way was sealed, when one of them last moved; 0 when there is none";
+    OPERATION_SPOOL_BYTES = "etl_operation_spool_bytes", Gauge, Bytes, ["destination"],
+        "Bodies of batches under way, on disk";
+    OPERATIONS_SUBMITTED_AGAIN = "etl_operations_submitted_again_total", Counter, Count, ["destination", "reason"],
+        "Batches that were handed over again: in_doubt (it is not known whether the first time arrived), gone (the system forgot them), failed";
+    OPERATION_THROTTLE_SECONDS = "etl_operation_throttle_seconds", Histogram, Seconds, ["destination"],
+        "How long requests waited so that the account makes no more than it may";
+    DEAD_LETTERS = "etl_dead_letters_total", Counter, Count, ["table", "code"],
+        "Rows that were kept as dead letters, by the kind of refusal";
+    CHANGES_IGNORED = "etl_changes_ignored_total", Counter, Count, ["destination", "table", "change"],
+        "Deletes and truncates that the destination cannot take and was told to ignore";
 }
 
 /// Tells the installed recorder what each metric means. Call it after installing one.

@@ -9,6 +9,7 @@ mod faults;
 mod into_clickhouse;
 mod into_postgres;
 mod large;
+mod later;
 mod leader;
 mod pgbench;
 mod prepared;

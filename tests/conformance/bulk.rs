@@ -12,6 +12,7 @@ use etl::destination::{AnyDestination, Destination, Mode, StampedText, TextRow};
 use etl::schema::TableSchema;
 use etl::store::{BoxFuture, MemoryStore, OperationContext, SharedStore};
 use etl::{ErrorKind, EtlError, EtlResult, Lsn, Position};
+use etl_destinations::bulk::desk::{abandon, put_back};
 use etl_destinations::bulk::{
     Bulk, BulkDestination, BulkRow, BulkSettings, CallError, ErrorClass, Limits, Policy, PollState, Resubmit, Said,
     Schedule, SealedBatch, Submitted, UploadStats,
@@ -33,6 +34,8 @@ struct Content {
     rows: Vec<Value>,
     /// After so many jobs it takes no more.
     most_jobs: Option<usize>,
+    /// Whether it knows no job that it is asked for.
+    forgets: bool,
 }
 
 #[derive(Clone, Default)]
@@ -98,6 +101,9 @@ impl BulkDestination for Post {
 
     async fn poll(&self, contexts: &[OperationContext]) -> Result<Vec<PollState>, CallError> {
         let mut content = self.0.lock().unwrap();
+        if content.forgets {
+            return Ok(vec![PollState::Gone; contexts.len()]);
+        }
         let Content { jobs, done, rows, .. } = &mut *content;
         let state = |context: &OperationContext| {
             let id = context.vendor["job"].as_str().unwrap();
@@ -206,4 +212,36 @@ async fn what_is_settled_of_a_unit_is_not_handed_over_again_after_a_crash() {
     assert_eq!(found.len(), 21, "none twice, none missing");
     assert_eq!(posted.post.0.lock().unwrap().jobs.len(), 4, "one of the copy, three of the unit");
     assert_eq!(std::fs::read_dir(posted.dir.path().join("spool")).unwrap().count(), 0, "nothing is left on disk");
+}
+
+/// Somebody gives up what is held while the destination runs: it goes on, with what came after.
+#[tokio::test]
+async fn a_running_destination_notices_that_an_operation_was_put_back_or_given_up() {
+    let store: SharedStore = Arc::new(MemoryStore::new());
+    let posted = posted().await.unwrap();
+    store.put_schema(schema()).await.unwrap();
+    let destination = posted.open(Arc::clone(&store)).await.unwrap();
+    for (commit, is_given_up) in [(100, false), (200, true)] {
+        posted.post.0.lock().unwrap().forgets = true;
+        let rows = || (0..3).map(|n| insert([&format!("{commit}-{n}"), "x"])).collect();
+        let (batch, events) = transaction(commit, rows());
+        let error = destination.write_batch(batch, events).await.unwrap_err();
+        assert_eq!((error.kind(), error.table()), (ErrorKind::DestinationRejected, Some(TABLE)), "{error}");
+        posted.post.0.lock().unwrap().forgets = false;
+        let held = store.operations().await.unwrap().into_iter().find(|of| of.state.name() == "held").unwrap();
+        if is_given_up {
+            abandon(&store, held, false).await.unwrap();
+        } else {
+            put_back(&store, held, Duration::from_secs(60), true).await.unwrap();
+        }
+        // What comes again, with more, as after a release of its table.
+        let rows = (0..5).map(|n| insert([&format!("{commit}-{n}"), "x"])).collect();
+        let (batch, events) = transaction(commit, rows);
+        destination.write_batch(batch, events).await.unwrap();
+    }
+    let mut found: Vec<String> =
+        posted.stamped(&schema()).into_iter().map(|row| row.values[0].clone().unwrap()).collect();
+    found.sort();
+    assert_eq!(found, ["100-0", "100-1", "100-2", "100-3", "100-4", "200-3", "200-4"], "none twice");
+    assert_eq!(store.dead_letters(None, None, 9).await.unwrap().len(), 3, "what was given up is kept");
 }

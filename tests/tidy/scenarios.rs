@@ -15,26 +15,59 @@ fn has_test(file: &File, name: &str) -> bool {
     attributes.iter().any(is_test) && !attributes.iter().any(|line| line.starts_with("#[ignore"))
 }
 
-fn unshown(files: &[File]) -> Vec<String> {
-    let Some(page) = files.iter().find(|file| file.path == "tests/SCENARIOS.md") else { return Vec::new() };
+/// What is wrong with the pairs of file and test in the last column of a row.
+fn unshown_in(page: &str, row: &str, files: &[File]) -> Vec<String> {
+    let shown = row.trim_end_matches(" |").rsplit(" | ").next().unwrap_or_default();
+    let words: Vec<&str> = shown.split('`').skip(1).step_by(2).collect();
+    if shown.starts_with("- ") {
+        return Vec::new();
+    }
     let mut broken = Vec::new();
-    for row in page.text.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| scenario ")) {
-        let shown = row.trim_end_matches(" |").rsplit(" | ").next().unwrap_or_default();
-        let words: Vec<&str> = shown.split('`').skip(1).step_by(2).collect();
-        if shown.starts_with("- ") {
-            continue;
-        }
-        if words.is_empty() || !words.len().is_multiple_of(2) {
-            broken.push(format!("tests/SCENARIOS.md: neither tests nor a reason: {row}"));
-        }
-        for pair in words.chunks_exact(2) {
-            let (end, name) = (format!("/{}.rs", pair[0]), pair[1]);
-            if !files.iter().any(|file| file.path.ends_with(&end) && has_test(file, name)) {
-                broken.push(format!("tests/SCENARIOS.md: there is no test `{name}` in `{}`", pair[0]));
-            }
+    if words.is_empty() || !words.len().is_multiple_of(2) {
+        broken.push(format!("{page}: neither tests nor a reason: {row}"));
+    }
+    for pair in words.chunks_exact(2) {
+        let (end, name) = (format!("/{}.rs", pair[0]), pair[1]);
+        if !files.iter().any(|file| file.path.ends_with(&end) && has_test(file, name)) {
+            broken.push(format!("{page}: there is no test `{name}` in `{}`", pair[0]));
         }
     }
     broken
+}
+
+fn unshown(files: &[File]) -> Vec<String> {
+    let Some(page) = files.iter().find(|file| file.path == "tests/SCENARIOS.md") else { return Vec::new() };
+    let rows = page.text.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| scenario "));
+    rows.flat_map(|row| unshown_in(&page.path, row, files)).collect()
+}
+
+const CHECKLIST: &str = "## Checklist of destinations that answer later";
+
+/// Each number of the checklist has a row, and each row its tests.
+fn unchecked(files: &[File], numbers: &[u32]) -> Vec<String> {
+    let page = files.iter().find(|file| file.path == "tests/README.md").map_or("", |file| &file.text);
+    let section =
+        page.split_once(CHECKLIST).map_or("", |(_, section)| section.split("\n## ").next().unwrap_or_default());
+    let number = |row: &&str| row.split('|').nth(1).and_then(|cell| cell.trim().parse::<u32>().ok());
+    let rows: Vec<&str> = section.lines().filter(|row| number(row).is_some()).collect();
+    let mut broken: Vec<String> = rows.iter().flat_map(|row| unshown_in("tests/README.md", row, files)).collect();
+    let is_missing = |wanted: &&u32| !rows.iter().any(|row| number(row) == Some(**wanted));
+    broken
+        .extend(numbers.iter().filter(is_missing).map(|number| format!("tests/README.md: no row for number {number}")));
+    broken
+}
+
+#[test]
+fn every_number_of_the_checklist_has_a_test_that_runs() {
+    let numbers: Vec<u32> = [2, 3].into_iter().chain(6..=24).collect();
+    demand(&unchecked(&files(), &numbers));
+    let page =
+        format!("{CHECKLIST}\n| 6 | a | `x/a` `one` |\n| 7 | b | `x/a` `two` |\n\n## Next\n| 9 | c | `x/a` `one` |\n");
+    let found = unchecked(
+        &[File::new("tests/README.md", &page), File::new("tests/x/a.rs", "#[test]\nfn one() {}\n")],
+        &[6, 7, 8, 9],
+    );
+    assert_eq!(found.len(), 3, "{found:?}");
 }
 
 #[test]

@@ -29,6 +29,9 @@ fn wrong_words_end_with_2_and_say_what_is_right() {
         (&["run", "--until-cought-up"], "--until-caught-up"),
         (&["demo", "--rows", "many"], "invalid value 'many' for '--rows <ROWS>'"),
         (&["demo", "--rows", "3"], "3 is not in 1000..=100000000"),
+        (&["operations", "retry", "x", "--within", "long"], "`long` is not a duration"),
+        (&["dlq", "drop"], "required arguments were not provided"),
+        (&["dlq", "drop", "--all", "--table", "t"], "cannot be used with"),
         (&[], "Usage: etl"),
     ] {
         let ended = run(dir.path(), words);
@@ -45,6 +48,9 @@ fn help_and_version_go_to_standard_output() {
         (&["run", "--help"], "Examples:"),
         (&["demo", "--help"], "--keep <DIR>"),
         (&["compact", "--help"], "etl compact --json"),
+        (&["operations", "--help"], "etl operations retry 3f2a --anew"),
+        (&["operations", "retry", "--help"], "--within <DURATION>"),
+        (&["dlq", "--help"], "etl dlq replay --all"),
         (&["--version"], "etl 0."),
     ] {
         let ended = run(dir.path(), words);

@@ -58,6 +58,18 @@ pub enum Overall {
     Partial,
 }
 
+impl Overall {
+    /// Its name, as metrics show it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Partial => "partial",
+        }
+    }
+}
+
 /// What all jobs come to. No job is none that could be completed.
 pub fn overall(states: &[PollState]) -> Overall {
     let completed = states.iter().filter(|state| matches!(state, PollState::Completed)).count();

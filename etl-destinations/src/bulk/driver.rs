@@ -3,25 +3,26 @@
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use etl::clock::{self, Timestamp};
 use etl::error::{ErrorKind, EtlError, EtlResult};
+use etl::failpoint;
 use etl::retry::pause;
-use etl::store::{
-    Accounting, DeadLetter, DeadLetterId, Operation, OperationContext, OperationId, OperationState, SharedStore,
-};
+use etl::store::{Operation, OperationContext, OperationId, OperationState, SharedStore};
 use tokio::sync::Mutex as AsyncMutex;
 
-use super::answer::{accounting, is_of_others, outcomes};
+use super::answer::{is_of_others, outcomes};
+use super::census::Census;
 use super::limits::Bucket;
-use super::sealed::{Manifest, Spool, named, off_thread};
+use super::sealed::{Spool, off_thread};
 use super::{
     BulkDestination, CallError, ErrorClass, Found, Overall, PollState, Resubmit, RowOutcome, SealedBatch, Submitted,
-    Unattributed, overall,
+    overall,
 };
+use crate::dead_rows::DeadLetterRules;
 
 /// What all operations of a destination share.
 pub(super) struct Driver<'d, B> {
@@ -32,8 +33,10 @@ pub(super) struct Driver<'d, B> {
     pub(super) bucket: &'d Mutex<Option<Bucket>>,
     /// The sequence of the operation that is sealed last.
     pub(super) sequence: &'d AtomicU64,
-    /// Whether rows that are refused for good are kept as dead letters; else they hold their table.
-    pub(super) keeps_dead_letters: bool,
+    /// Within which limit rows that are refused for good are kept as dead letters; else they hold their table.
+    pub(super) dead_letters: Option<DeadLetterRules>,
+    /// What is counted.
+    pub(super) census: &'d Census,
 }
 
 /// What a submission has learnt: stored as soon as it is told.
@@ -55,7 +58,7 @@ impl Said<'_> {
         }
         next.revision = self.store.put_operation(Some(operation.revision), next.clone(), Vec::new()).await?;
         *operation = next;
-        Ok(())
+        failpoint::visit("bulk.step_saved").await
     }
 
     /// What the steps that are done were told, before a crash too.
@@ -65,19 +68,19 @@ impl Said<'_> {
 }
 
 /// What comes after a step.
-enum Next {
+pub(super) enum Next {
     /// Another step of it.
     Again(Operation),
     /// It is settled; these go on with some of its rows.
     Settled(Vec<Operation>),
 }
 
-fn later(now: Timestamp, by: Duration) -> Timestamp {
+pub(super) fn later(now: Timestamp, by: Duration) -> Timestamp {
     Timestamp(now.0.saturating_add(i64::try_from(by.as_micros()).unwrap_or(i64::MAX)))
 }
 
 /// Moves waits apart: a number from 0 to 1, the same for the same operation and turn.
-fn chance(id: &OperationId, turn: u32) -> f64 {
+pub(super) fn chance(id: &OperationId, turn: u32) -> f64 {
     let mut hasher = DefaultHasher::new();
     (id, turn).hash(&mut hasher);
     f64::from(u32::try_from(hasher.finish() >> 32).unwrap_or(0)) / f64::from(u32::MAX)
@@ -89,29 +92,33 @@ fn held(operation: &Operation, reason: &str) -> EtlError {
         .with("operation", &operation.id)
         .with("table", operation.table)
         .with("reason", reason)
-        .hint("Look at it, then have it submitted again or given up")
+        .hint("Look at it with `etl operations show`, then `etl operations retry` or `etl operations abandon` it")
         .of_table(operation.table)
 }
 
 impl<B: BulkDestination> Driver<'_, B> {
-    /// Goes on with an operation until it and all that its rows went on in are settled; what the rows came to in all.
-    pub(super) async fn settle(&self, operation: Operation) -> EtlResult<()> {
-        let mut waiting = vec![operation];
+    /// Goes on with an operation until it and all that its rows went on in are settled; returns the latter.
+    pub(super) async fn settle(&self, operation: Operation) -> EtlResult<Vec<OperationId>> {
+        let (mut waiting, mut parts) = (vec![operation], Vec::new());
         while let Some(operation) = waiting.pop() {
             match self.step(operation).await? {
                 Next::Again(operation) => waiting.push(operation),
-                Next::Settled(parts) => waiting.extend(parts.into_iter().rev()),
+                Next::Settled(more) => {
+                    parts.extend(more.iter().map(|part| part.id.clone()));
+                    waiting.extend(more.into_iter().rev());
+                }
             }
         }
-        Ok(())
+        Ok(parts)
     }
 
     async fn step(&self, operation: Operation) -> EtlResult<Next> {
         match &operation.state {
             OperationState::Settled { .. } => Ok(Next::Settled(Vec::new())),
             OperationState::Held { reason, .. } => Err(held(&operation, reason)),
-            OperationState::Sealed { reason, .. } if operation.attempts >= self.bulk.policy().max_attempts => {
-                let reason = reason.as_deref().unwrap_or("it is not said why");
+            OperationState::Sealed { reason: Some(reason), .. }
+                if operation.attempts >= self.bulk.policy().max_attempts =>
+            {
                 let reason = format!("{} attempts have failed: {reason}", operation.attempts);
                 self.hold(operation, reason).await
             }
@@ -121,6 +128,7 @@ impl<B: BulkDestination> Driver<'_, B> {
                 let state = OperationState::Submitting { since: clock::now(), contexts: Vec::new() };
                 let attempts = operation.attempts + 1;
                 let operation = self.put(Operation { attempts, ..operation }, state).await?;
+                failpoint::visit("bulk.submitting").await?;
                 self.submit(operation).await
             }
             OperationState::Submitting { .. } => self.in_doubt(operation).await,
@@ -147,6 +155,7 @@ impl<B: BulkDestination> Driver<'_, B> {
             bucket.as_mut().map_or(Duration::ZERO, |bucket| bucket.take(clock::now()))
         };
         if !wait.is_zero() {
+            self.census.metrics().throttled(wait);
             pause(wait).await;
         }
     }
@@ -154,6 +163,7 @@ impl<B: BulkDestination> Driver<'_, B> {
     async fn put(&self, operation: Operation, state: OperationState) -> EtlResult<Operation> {
         let next = Operation { state, ..operation };
         let revision = self.store.put_operation(Some(next.revision), next.clone(), Vec::new()).await?;
+        self.census.saw(&next);
         Ok(Operation { revision, ..next })
     }
 
@@ -164,9 +174,10 @@ impl<B: BulkDestination> Driver<'_, B> {
         Ok(SealedBatch { body: self.spool.body(&id), id, table, attempt: operation.attempts, manifest })
     }
 
-    async fn hold(&self, operation: Operation, reason: String) -> EtlResult<Next> {
+    pub(super) async fn hold(&self, operation: Operation, reason: String) -> EtlResult<Next> {
         let contexts = operation.state.contexts().to_vec();
-        let state = OperationState::Held { reason: reason.clone(), contexts, since: clock::now() };
+        let is_submitted = matches!(operation.state, OperationState::Submitted { .. });
+        let state = OperationState::Held { reason: reason.clone(), contexts, is_submitted, since: clock::now() };
         let operation = self.put(operation, state).await?;
         Err(held(&operation, &reason))
     }
@@ -180,8 +191,13 @@ impl<B: BulkDestination> Driver<'_, B> {
     async fn submit(&self, operation: Operation) -> EtlResult<Next> {
         let batch = self.batch(&operation).await?;
         let said = Said { store: self.store, operation: AsyncMutex::new(operation) };
+        let began = clock::now();
         let answer = self.bulk.submit(&batch, &said).await;
+        self.census.metrics().submitted(clock::now().since(began));
         let operation = said.operation.into_inner();
+        if answer.is_ok() {
+            failpoint::visit("bulk.answered").await?;
+        }
         match answer {
             Ok(Submitted::Completed(stats)) if is_of_others(&stats, operation.rows) => self.of_others(operation).await,
             Ok(Submitted::Completed(stats)) => {
@@ -206,7 +222,9 @@ impl<B: BulkDestination> Driver<'_, B> {
             deadline: later(now, policy.deadline),
             expires: policy.forgets_after.map(|after| later(now, after)),
         };
-        self.put(operation, state).await
+        let operation = self.put(operation, state).await?;
+        failpoint::visit("bulk.submitted").await?;
+        Ok(operation)
     }
 
     /// A request failed. What is stored says that it may have arrived, until it is known that it has not.
@@ -252,6 +270,7 @@ impl<B: BulkDestination> Driver<'_, B> {
         match self.bulk.policy().resubmit {
             Resubmit::ClientId | Resubmit::Idempotent | Resubmit::UnsafeAtLeastOnce => {
                 tracing::warn!(operation = %operation.id, "it may have been handed over already, and is again");
+                self.census.metrics().submitted_again("in_doubt");
                 self.admitted().await;
                 self.submit(operation).await
             }
@@ -280,7 +299,9 @@ impl<B: BulkDestination> Driver<'_, B> {
         };
         let (contexts, deadline, now) = (contexts.clone(), *deadline, clock::now());
         let is_forgotten = expires.is_some_and(|expires| now >= expires);
-        let states = match self.bulk.poll(&contexts).await {
+        let answer = self.bulk.poll(&contexts).await;
+        self.census.metrics().polled(answer.as_ref().map_or("unanswered", |states| overall(states).name()));
+        let states = match answer {
             Ok(states) if states.len() == contexts.len() => states,
             Ok(_) => return self.ask_later(operation, None, "it answered for another number of jobs").await,
             Err(call) => return self.unanswered(operation, call).await,
@@ -331,14 +352,15 @@ impl<B: BulkDestination> Driver<'_, B> {
         let reason = "the system does not know it any more".to_owned();
         match self.bulk.policy().resubmit {
             Resubmit::ClientId | Resubmit::Idempotent | Resubmit::UnsafeAtLeastOnce => {
-                self.try_again(operation, reason).await
+                self.try_again(operation, "gone", reason).await
             }
             Resubmit::Discover | Resubmit::UnsafeAtMostOnce => self.hold(operation, reason).await,
         }
     }
 
     /// All of it is submitted again, later each time.
-    async fn try_again(&self, operation: Operation, reason: String) -> EtlResult<Next> {
+    pub(super) async fn try_again(&self, operation: Operation, because: &str, reason: String) -> EtlResult<Next> {
+        self.census.metrics().submitted_again(because);
         let wait = self.bulk.policy().polls.wait(operation.attempts, chance(&operation.id, operation.attempts));
         Ok(Next::Again(self.again(operation, wait, reason).await?))
     }
@@ -350,6 +372,7 @@ impl<B: BulkDestination> Driver<'_, B> {
         contexts: &[OperationContext],
         states: &[PollState],
     ) -> EtlResult<Next> {
+        failpoint::visit("bulk.polled").await?;
         let batch = self.batch(&operation).await?;
         if states.iter().all(|state| *state == PollState::Gone) {
             return self.gone(operation).await;
@@ -397,149 +420,4 @@ impl<B: BulkDestination> Driver<'_, B> {
         }
         self.account(operation, &batch, all).await
     }
-
-    /// In two halves, until what is wrong stands alone.
-    async fn split(&self, operation: Operation, batch: &SealedBatch, reason: String) -> EtlResult<Next> {
-        if operation.rows <= 1 {
-            return self.account(operation, batch, vec![Some(RowOutcome::Rejected(reason))]).await;
-        }
-        let middle = operation.rows / 2;
-        let halves: [Vec<u32>; 2] = [(0..middle).collect(), (middle..operation.rows).collect()];
-        // A half is another batch, tried for the first time.
-        let parts = self.parts(&operation, batch, &halves, 0, None, &reason).await?;
-        let retried = Accounting { retried: u64::from(operation.rows), ..Accounting::default() };
-        self.settled(operation, retried, Vec::new()).await?;
-        Ok(Next::Settled(parts))
-    }
-
-    /// Operations that go on with some of the rows; those that are there already stay as they are.
-    async fn parts(
-        &self,
-        of: &Operation,
-        batch: &SealedBatch,
-        ordinals: &[Vec<u32>],
-        attempts: u32,
-        not_before: Option<Timestamp>,
-        reason: &str,
-    ) -> EtlResult<Vec<Operation>> {
-        let body = batch.read().await?;
-        let mut parts = Vec::with_capacity(ordinals.len());
-        for ordinals in ordinals {
-            let (manifest, body) = batch.manifest.part(&body, ordinals);
-            let id = named(of.table, of.generation, &manifest, &body);
-            let (rows, bytes) = (u32::try_from(manifest.rows.len()).unwrap_or(u32::MAX), body.len() as u64);
-            let (spool, name) = (self.spool.clone(), id.clone());
-            off_thread(move || spool.seal(&name, &body, &manifest)).await?;
-            let reason = Some(reason.to_owned());
-            let part = Operation {
-                rows,
-                bytes,
-                sealed_at: clock::now(),
-                sequence: self.sequence.fetch_add(1, Ordering::SeqCst) + 1,
-                attempts,
-                state: OperationState::Sealed { not_before, reason },
-                revision: 0,
-                id: id.clone(),
-                ..of.clone()
-            };
-            match self.store.put_operation(None, part.clone(), Vec::new()).await {
-                Ok(revision) => parts.push(Operation { revision, ..part }),
-                Err(error) if error.kind() == ErrorKind::StoreConflict => {
-                    let stored = self.store.operations().await?.into_iter().find(|operation| operation.id == id);
-                    parts.push(stored.ok_or(error)?);
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(parts)
-    }
-
-    /// Every row has an outcome, or it is known of which none is known.
-    async fn account(
-        &self,
-        operation: Operation,
-        batch: &SealedBatch,
-        all: Vec<Option<RowOutcome>>,
-    ) -> EtlResult<Next> {
-        let (policy, counted) = (self.bulk.policy(), accounting(&all));
-        if counted.unattributed > 0 && policy.unattributed == Unattributed::Hold {
-            let reason = format!("the system does not say what became of {} rows", counted.unattributed);
-            return self.hold(operation, reason).await;
-        }
-        if counted.dead > 0
-            && let Some(reason) = self.over_budget(&operation, counted, &all)
-        {
-            return self.hold(operation, reason).await;
-        }
-        let again: Vec<u32> = (0..operation.rows)
-            .filter(|place| matches!(all[*place as usize], None | Some(RowOutcome::Retry(_))))
-            .collect();
-        let reason = all.iter().flatten().find_map(|outcome| match outcome {
-            RowOutcome::Retry(reason) => Some(reason.clone()),
-            _ => None,
-        });
-        let reason = reason.unwrap_or_else(|| "the system does not say what became of it".to_owned());
-        if again.len() == all.len() {
-            return self.try_again(operation, reason).await;
-        }
-        let mut parts = Vec::new();
-        if !again.is_empty() {
-            let wait = policy.polls.wait(operation.attempts, chance(&operation.id, operation.attempts));
-            let not_before = Some(later(clock::now(), wait));
-            parts = self.parts(&operation, batch, &[again], operation.attempts, not_before, &reason).await?;
-        }
-        let dead = dead_letters(&operation, &batch.manifest, &all);
-        self.settled(operation, counted, dead).await?;
-        Ok(Next::Settled(parts))
-    }
-
-    /// Why the refused rows may not become dead letters, if they may not.
-    fn over_budget(&self, operation: &Operation, counted: Accounting, all: &[Option<RowOutcome>]) -> Option<String> {
-        let first = all.iter().flatten().find_map(|outcome| match outcome {
-            RowOutcome::Rejected(reason) => Some(reason.as_str()),
-            _ => None,
-        });
-        let said = first.unwrap_or_default();
-        if !self.keeps_dead_letters {
-            return Some(format!("{} rows are refused, and dead letters are off: {said}", counted.dead));
-        }
-        let percent = u64::from(self.bulk.policy().max_dead_percent);
-        let most = (u64::from(operation.rows) * percent / 100).max(1);
-        (counted.dead > most)
-            .then(|| format!("{} of {} rows are refused, more than {percent} %: {said}", counted.dead, operation.rows))
-    }
-
-    async fn settled(&self, operation: Operation, counted: Accounting, dead: Vec<DeadLetter>) -> EtlResult<()> {
-        let contexts = operation.state.contexts().to_vec();
-        let state = OperationState::Settled { accounting: counted, at: clock::now() };
-        let next = Operation { state, ..operation };
-        self.store.put_operation(Some(next.revision), next.clone(), dead).await?;
-        if !contexts.is_empty()
-            && let Err(error) = self.bulk.cleanup(&contexts).await
-        {
-            tracing::warn!(operation = %next.id, %error, "what it has left at the system could not be removed");
-        }
-        let spool = self.spool.clone();
-        off_thread(move || spool.remove(&next.id)).await
-    }
-}
-
-fn dead_letters(operation: &Operation, manifest: &Manifest, all: &[Option<RowOutcome>]) -> Vec<DeadLetter> {
-    let letter = |(ordinal, outcome): (usize, &Option<RowOutcome>)| {
-        let Some(RowOutcome::Rejected(reason)) = outcome else { return None };
-        let row = manifest.rows.get(ordinal)?;
-        Some(DeadLetter {
-            id: DeadLetterId { operation: operation.id.clone(), ordinal: u32::try_from(ordinal).ok()? },
-            table: operation.table,
-            position: row.position,
-            key: row.key.clone(),
-            change_type: row.change_type.clone(),
-            row: row.row.clone(),
-            code: "rejected".to_owned(),
-            reason: reason.clone(),
-            at: clock::now(),
-            attempts: operation.attempts,
-        })
-    };
-    all.iter().enumerate().filter_map(letter).collect()
 }

@@ -6,7 +6,11 @@
 //! deadlines; counting every row once; dead letters.
 
 mod answer;
+mod census;
+pub mod desk;
 mod driver;
+mod ending;
+mod filling;
 mod limits;
 mod sealed;
 mod simple;

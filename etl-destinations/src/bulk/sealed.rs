@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use etl::Position;
 use etl::error::{ErrorKind, EtlError, EtlResult, ResultExt};
+use etl::failpoint;
 use etl::schema::TableId;
 use etl::store::OperationId;
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,12 @@ pub struct ManifestRow {
     pub key: Option<Box<[String]>>,
     /// Its values by column, masked as configured; what an update did not send is left out.
     pub row: serde_json::Value,
+    /// Whether values are missing that its change did not send.
+    #[serde(default)]
+    pub is_partial: bool,
+    /// Whether it is a row of a log of changes.
+    #[serde(default)]
+    pub is_logged: bool,
     /// How many of the body's bytes are its own.
     pub bytes: u32,
 }
@@ -160,6 +167,11 @@ pub(super) fn named(table: TableId, generation: u64, manifest: &Manifest, body: 
 }
 
 impl Spool {
+    /// The spool in a directory that somebody else has opened.
+    pub(super) const fn at(dir: PathBuf) -> Self {
+        Self { dir }
+    }
+
     /// The spool in a directory, which is made where it is missing; what was not sealed is removed.
     pub(super) fn open(dir: &Path) -> EtlResult<Self> {
         fs::create_dir_all(dir).map_err(|error| failed("make the directory of sealed batches", dir, error))?;
@@ -170,6 +182,12 @@ impl Spool {
             }
         }
         Ok(spool)
+    }
+
+    /// Where it is, as it can be found from anywhere.
+    pub(super) fn place(&self) -> String {
+        let place = fs::canonicalize(&self.dir);
+        place.unwrap_or_else(|_| self.dir.clone()).display().to_string()
     }
 
     fn files(&self) -> EtlResult<Vec<PathBuf>> {
@@ -186,25 +204,38 @@ impl Spool {
         self.dir.join(format!("{id}.{ROWS}"))
     }
 
-    /// Makes a batch durable; once it returns it never changes. The body comes last: where it is, all is.
-    pub(super) fn seal(&self, id: &OperationId, body: &[u8], manifest: &Manifest) -> EtlResult<()> {
+    /// Makes a batch durable; once it returns it never changes.
+    pub(super) async fn seal(&self, id: &OperationId, body: Vec<u8>, manifest: Manifest) -> EtlResult<()> {
+        let (spool, name) = (self.clone(), id.clone());
+        off_thread(move || spool.write(&name, &body, &manifest)).await?;
+        failpoint::visit("bulk.building").await?;
+        let (spool, name) = (self.clone(), id.clone());
+        off_thread(move || spool.publish(&name)).await?;
+        failpoint::visit("bulk.on_disk").await
+    }
+
+    /// Writes it under names that nobody reads.
+    fn write(&self, id: &OperationId, body: &[u8], manifest: &Manifest) -> EtlResult<()> {
         let mut rows = Vec::new();
         line(&mut rows, &manifest.frame)?;
         manifest.rows.iter().try_for_each(|row| line(&mut rows, row))?;
-        self.put(&self.rows(id), &rows)?;
-        self.put(&self.body(id), body)?;
-        let dir = File::open(&self.dir).and_then(|dir| dir.sync_all());
-        dir.map_err(|error| failed("make a sealed batch durable", &self.dir, error))
+        for (path, bytes) in [(self.rows(id), &rows[..]), (self.body(id), body)] {
+            let written = File::create(part(&path)).and_then(|mut file| {
+                file.write_all(bytes)?;
+                file.sync_all()
+            });
+            written.map_err(|error| failed("write a sealed batch", &path, error))?;
+        }
+        Ok(())
     }
 
-    fn put(&self, path: &Path, bytes: &[u8]) -> EtlResult<()> {
-        let part = path.with_extension(format!("{}.{PART}", path.extension().unwrap_or_default().display()));
-        let written = File::create(&part).and_then(|mut file| {
-            file.write_all(bytes)?;
-            file.sync_all()?;
-            fs::rename(&part, path)
-        });
-        written.map_err(|error| failed("write a sealed batch", path, error))
+    /// Gives it its name. The body comes last: where it is, all is.
+    fn publish(&self, id: &OperationId) -> EtlResult<()> {
+        for path in [self.rows(id), self.body(id)] {
+            fs::rename(part(&path), &path).map_err(|error| failed("write a sealed batch", &path, error))?;
+        }
+        let dir = File::open(&self.dir).and_then(|dir| dir.sync_all());
+        dir.map_err(|error| failed("make a sealed batch durable", &self.dir, error))
     }
 
     /// What is known of the rows of a batch.
@@ -260,6 +291,11 @@ impl Spool {
     }
 }
 
+/// What a file is called until all of it is there.
+fn part(path: &Path) -> PathBuf {
+    path.with_extension(format!("{}.{PART}", path.extension().unwrap_or_default().display()))
+}
+
 /// Runs what waits for the disk where that holds nobody else up.
 pub(super) async fn off_thread<T: Send + 'static>(
     work: impl FnOnce() -> EtlResult<T> + Send + 'static,
@@ -294,6 +330,8 @@ mod tests {
             change_type: "INSERT".into(),
             key: Some(Box::new([format!("ü\n{n}")])),
             row: serde_json::json!({"id": n, "v": "line\nbreak\0"}),
+            is_partial: true,
+            is_logged: false,
             bytes: 7,
         };
         let frame = Frame { head: "[\n".to_owned(), separator: ",".to_owned(), tail: "]".to_owned() };
@@ -317,13 +355,13 @@ mod tests {
         assert_eq!(whole.part(&body, &[9]).1, b"[\n]");
     }
 
-    #[test]
-    fn a_sealed_batch_is_there_again_and_one_that_was_not_sealed_is_not() {
+    #[tokio::test]
+    async fn a_sealed_batch_is_there_again_and_one_that_was_not_sealed_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let spool = Spool::open(dir.path()).unwrap();
         let (manifest, body) = (manifest(3), b"the body");
         let id = named(TableId(7), 1, &manifest, body);
-        spool.seal(&id, body, &manifest).unwrap();
+        spool.seal(&id, body.to_vec(), manifest.clone()).await.unwrap();
         fs::write(dir.path().join("x.body.part"), "half").unwrap();
         let spool = Spool::open(dir.path()).unwrap();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "what was not sealed is gone");
@@ -334,7 +372,7 @@ mod tests {
         spool.remove(&id).unwrap();
         spool.remove(&id).unwrap();
         assert!(!spool.holds(&id));
-        spool.seal(&id, body, &manifest).unwrap();
+        spool.seal(&id, body.to_vec(), manifest.clone()).await.unwrap();
         assert_eq!(spool.keep_only(|_| false).unwrap(), 2, "a batch that nobody knows of");
     }
 

@@ -1,5 +1,8 @@
 //! Does an operation end as the system says, whatever fails on the way, and is it never handed over twice unseen?
 
+mod counted;
+mod put_back;
+
 use std::collections::VecDeque;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
@@ -14,10 +17,12 @@ use etl::store::{
 use etl::{Lsn, Position};
 use serde_json::json;
 
+use super::census::Census;
 use super::driver::Driver;
 use super::limits::Bucket;
 use super::sealed::{Draft, ManifestRow, Spool, named};
 use super::*;
+use crate::dead_rows::DeadLetterRules;
 
 type Answers<T> = Mutex<VecDeque<Result<T, CallError>>>;
 
@@ -125,6 +130,7 @@ struct Scene {
     bucket: Mutex<Option<Bucket>>,
     sequence: AtomicU64,
     keeps_dead_letters: bool,
+    census: Census,
 }
 
 impl Scene {
@@ -132,7 +138,8 @@ impl Scene {
         clock::follow_tokio(Timestamp(1_000_000_000_000));
         let bucket = Mutex::new(system.rate.map(Bucket::new));
         let (dir, sequence) = (tempfile::tempdir().unwrap(), AtomicU64::new(1));
-        Self { system, store: Arc::new(MemoryStore::new()), dir, bucket, sequence, keeps_dead_letters: true }
+        let census = Census::default();
+        Self { system, store: Arc::new(MemoryStore::new()), dir, bucket, sequence, keeps_dead_letters: true, census }
     }
 
     /// Seals rows `a`, `b`, ...
@@ -145,13 +152,16 @@ impl Scene {
                 change_type: "INSERT".into(),
                 key: Some(Box::new([row.to_string()])),
                 row: json!({"id": row.to_string()}),
+                is_partial: false,
+                is_logged: false,
                 bytes: 0,
             };
             draft.push(known, row.to_string().as_bytes());
         }
         let (manifest, body) = draft.finish();
         let id = named(TableId(7), 1, &manifest, &body);
-        spool.seal(&id, &body, &manifest).unwrap();
+        let bytes = body.len() as u64;
+        spool.seal(&id, body, manifest).await.unwrap();
         let operation = Operation {
             id,
             revision: 0,
@@ -161,9 +171,10 @@ impl Scene {
             first: Position::new(Lsn(9), 1),
             last: Position::new(Lsn(9), 9),
             rows: rows.len() as u32,
-            bytes: body.len() as u64,
+            bytes,
             sealed_at: clock::now(),
             attempts: 0,
+            is_replay: false,
             state: OperationState::Sealed { not_before: None, reason: None },
         };
         let revision = self.store.put_operation(None, operation.clone(), Vec::new()).await.unwrap();
@@ -179,7 +190,8 @@ impl Scene {
             spool: &spool,
             bucket: &self.bucket,
             sequence: &self.sequence,
-            keeps_dead_letters: self.keeps_dead_letters,
+            dead_letters: self.dead_letters(),
+            census: &self.census,
         };
         for operation in self.store.operations().await? {
             if !operation.state.is_settled() {
@@ -187,6 +199,11 @@ impl Scene {
             }
         }
         Ok(())
+    }
+
+    fn dead_letters(&self) -> Option<DeadLetterRules> {
+        let max_percent = self.system.policy().max_dead_percent;
+        self.keeps_dead_letters.then_some(DeadLetterRules { max_percent })
     }
 
     async fn state(&self, id: &OperationId) -> OperationState {
@@ -533,7 +550,8 @@ async fn a_second_process_cannot_submit_what_the_first_is_submitting() {
         spool: &spool,
         bucket: &scene.bucket,
         sequence: &scene.sequence,
-        keeps_dead_letters: true,
+        dead_letters: scene.dead_letters(),
+        census: &scene.census,
     };
     let error = driver.settle(seen).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::StoreConflict);

@@ -6,23 +6,26 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use etl::clock;
-use etl::data::RawValue;
 use etl::destination::Capabilities;
-use etl::error::{ErrorKind, EtlError, EtlResult, ResultExt};
+use etl::error::{ErrorKind, EtlError, EtlResult};
 use etl::schema::TableId;
-use etl::store::{DeadLetter, DeadLetterId, Operation, OperationId, OperationState, SharedStore};
+use etl::store::{DeadLetter, DeadLetterId, Operation, OperationId, PIPELINE_FACT, SharedStore};
 use etl::{CursorId, Position};
 use futures_util::future::join_all;
 use tokio::sync::{Mutex as AsyncMutex, OnceCell, OwnedMutexGuard};
 
+use super::census::Census;
+use super::desk::SPOOL_FACT;
 use super::driver::Driver;
+use super::filling::{Filling, known};
 use super::limits::Bucket;
-use super::sealed::{Draft, ManifestRow, Spool, named, off_thread};
+use super::sealed::{Draft, ManifestRow, Spool, off_thread};
 use super::{BulkDestination, BulkRow};
+use crate::dead_rows::DeadLetterRules;
 use crate::metadata_columns::ChangeType;
 use crate::rowwise::Stamp;
 use crate::table_destination::TableDestination;
-use crate::table_rules::TableRules;
+use crate::table_rules::{RuleSettings, TableRules};
 use crate::writer::{BatchRows, StampedRow, Step, TableBatch, TableWriter, TargetTable, Truncated, WriteUnit};
 
 /// What becomes of what a system cannot do.
@@ -41,7 +44,8 @@ pub enum OnUnsupported {
 pub struct BulkSettings {
     /// The directory for sealed batches: on a disk that outlives the process.
     pub spool: PathBuf,
-    /// Whether rows that are refused for good are kept as dead letters; else they hold their table.
+    /// Whether rows that are refused for good are kept as dead letters, as many of a batch as the system's policy says,
+    /// where the rules of the tables do not say so; else they hold their table.
     pub dead_letters: bool,
     /// What becomes of deletes where rows are the current state.
     pub on_delete: OnUnsupported,
@@ -63,27 +67,31 @@ impl BulkSettings {
 
 /// A [`BulkDestination`] as a writer of tables.
 pub struct Bulk<B> {
-    bulk: B,
+    pub(super) bulk: B,
     settings: BulkSettings,
-    store: SharedStore,
+    pub(super) store: SharedStore,
     bucket: Mutex<Option<Bucket>>,
-    sequence: AtomicU64,
+    pub(super) sequence: AtomicU64,
+    pub(super) census: Census,
+    dead_letters: Option<DeadLetterRules>,
     spool: OnceCell<Spool>,
     lanes: Mutex<HashMap<TableId, Arc<AsyncMutex<Lane>>>>,
 }
 
 /// What is known of one table's batches.
 #[derive(Debug, Default)]
-struct Lane {
-    generation: u64,
+pub(super) struct Lane {
+    pub(super) generation: u64,
     /// Up to where its changes are settled.
     settled: Position,
     /// Up to where they were when a write was cut short: what comes again is left out, up to there.
     resumed: Position,
     /// Whether a write is under way, or was when it was cut short.
     is_writing: bool,
+    /// Whether letters are handed over again, or were when that was cut short.
+    is_replaying: bool,
     /// What is not settled yet, in order.
-    live: Vec<Operation>,
+    pub(super) live: Vec<Operation>,
     /// The operation by which `settled` is known after a restart.
     last: Option<OperationId>,
 }
@@ -97,9 +105,15 @@ impl<B: BulkDestination> Bulk<B> {
         rules: TableRules,
     ) -> TableDestination<Self> {
         let bucket = Mutex::new(bulk.limits().rate.map(Bucket::new));
-        let (sequence, spool, lanes) = (AtomicU64::new(0), OnceCell::new(), Mutex::default());
-        let writer = Self { bulk, settings, store: Arc::clone(&store), bucket, sequence, spool, lanes };
-        TableDestination::new(writer, store, rules)
+        let percent = bulk.policy().max_dead_percent;
+        let by_settings = settings.dead_letters.then_some(DeadLetterRules { max_percent: percent });
+        let dead_letters = rules.defaults.dead_letters.or(by_settings);
+        let (sequence, census) = (AtomicU64::new(0), Census::default());
+        let (spool, lanes) = (OnceCell::new(), Mutex::default());
+        let writer =
+            Self { bulk, settings, store: Arc::clone(&store), bucket, sequence, census, dead_letters, spool, lanes };
+        let defaults = RuleSettings { dead_letters, ..rules.defaults };
+        TableDestination::new(writer, store, TableRules { defaults, ..rules })
     }
 
     /// The system.
@@ -113,30 +127,42 @@ impl<B: BulkDestination> Bulk<B> {
     }
 
     async fn take_up(&self) -> EtlResult<Spool> {
+        self.census.begin(&self.store.fact(PIPELINE_FACT).await?.unwrap_or_default(), self.bulk.name());
         let dir = self.settings.spool.clone();
         let spool = off_thread(move || Spool::open(&dir)).await?;
+        let place = spool.place();
+        if self.store.fact(SPOOL_FACT).await?.as_ref() != Some(&place) {
+            self.store.set_fact(SPOOL_FACT, place).await?;
+        }
         let operations = self.store.operations().await?;
         let wanted: Vec<&str> =
             operations.iter().filter(|of| !of.state.is_settled()).map(|operation| &*operation.id.0).collect();
         spool.keep_only(|name| wanted.contains(&name))?;
         let mut lanes: HashMap<TableId, Lane> = HashMap::new();
+        let mut past = Vec::new();
         for operation in operations {
             self.sequence.fetch_max(operation.sequence, Ordering::SeqCst);
+            self.census.saw(&operation);
             if !operation.state.is_settled() && !spool.holds(&operation.id) {
                 return Err(EtlError::new(ErrorKind::Disk, "a sealed batch is not where it was left")
                     .with("operation", &operation.id)
                     .with("directory", self.settings.spool.display())
-                    .hint("Bring the directory back, or give the operation up and copy its table again"));
+                    .hint("Bring the directory back, or give the operation up (`etl operations abandon --lost`) and copy its table again"));
             }
             let lane = lanes.entry(operation.table).or_default();
             if operation.generation > lane.generation {
-                (lane.generation, lane.settled, lane.last) = (operation.generation, Position::ZERO, None);
+                (lane.generation, lane.settled) = (operation.generation, Position::ZERO);
+                past.extend(lane.last.take());
             }
-            if !operation.state.is_settled() {
+            lane.is_writing |= !operation.is_replay;
+            if operation.state.is_settled() {
+                past.extend(lane.has_settled(operation));
+            } else {
                 lane.live.push(operation);
-            } else if operation.generation == lane.generation && operation.last >= lane.settled {
-                (lane.settled, lane.last, lane.is_writing) = (operation.last, Some(operation.id), true);
             }
+        }
+        for operation in past {
+            self.store.forget_operation(operation).await?;
         }
         let mut known = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
         known.extend(lanes.into_iter().map(|(table, lane)| (table, Arc::new(AsyncMutex::new(lane)))));
@@ -159,45 +185,52 @@ impl<B: BulkDestination> Bulk<B> {
             spool,
             bucket: &self.bucket,
             sequence: &self.sequence,
-            keeps_dead_letters: self.settings.dead_letters,
+            dead_letters: self.dead_letters,
+            census: &self.census,
         }
     }
 
     /// Settles what is under way, the oldest first.
-    async fn finish(&self, spool: &Spool, lane: &mut Lane) -> EtlResult<()> {
+    pub(super) async fn finish(&self, spool: &Spool, lane: &mut Lane) -> EtlResult<()> {
         while let Some(operation) = lane.live.first().cloned() {
-            let id = operation.id.clone();
+            let table = operation.table;
             // What was stored since is what counts, should this be given up half-way.
-            let settled = self.driver(spool).settle(operation).await;
-            if let Err(error) = settled {
-                self.read_again(lane).await?;
-                return Err(error);
-            }
-            let (generation, last) = (lane.live[0].generation, lane.live[0].last);
-            lane.live.remove(0);
-            if generation == lane.generation && last >= lane.settled {
-                lane.settled = last;
-                if let Some(before) = lane.last.replace(id) {
-                    self.store.forget_operation(before).await?;
+            let parts = match self.driver(spool).settle(operation).await {
+                Ok(parts) => parts,
+                Err(error) => {
+                    self.read_again(lane, table).await?;
+                    return Err(error);
                 }
+            };
+            let settled = lane.live.remove(0);
+            for past in parts.into_iter().chain(lane.has_settled(settled)) {
+                self.store.forget_operation(past).await?;
             }
         }
         Ok(())
     }
 
-    /// Reads what is under way of the lane's table as it is stored.
-    async fn read_again(&self, lane: &mut Lane) -> EtlResult<()> {
-        let Some(table) = lane.live.first().map(|operation| operation.table) else { return Ok(()) };
-        let operations = self.store.operations().await?;
-        lane.live = operations.into_iter().filter(|of| of.table == table && !of.state.is_settled()).collect();
+    /// Reads what is stored of the lane's table: somebody may have let an operation go on, or given it up.
+    pub(super) async fn read_again(&self, lane: &mut Lane, table: TableId) -> EtlResult<()> {
+        let operations = self.store.operations().await?.into_iter().filter(|of| of.table == table);
+        let (settled, live): (Vec<_>, Vec<_>) = operations.partition(|of| of.state.is_settled());
+        lane.live = live;
+        self.census.saw_all(table, &lane.live);
+        let settled_since = lane.settled;
+        for operation in settled.into_iter().filter(|operation| operation.last > settled_since) {
+            if let Some(past) = lane.has_settled(operation) {
+                self.store.forget_operation(past).await?;
+            }
+        }
         Ok(())
     }
 
     async fn write(&self, unit: &WriteUnit, batch: &TableBatch) -> EtlResult<()> {
         let spool = self.spool().await?;
         let table = &batch.table;
+        self.census.met(table);
         let mut lane = self.lane(table.id).await;
-        self.begin(spool, &mut lane).await?;
+        self.begin(spool, &mut lane, table.id).await?;
         let copied = unit.chunk.map(|(_, chunk)| chunk.generation);
         if let Some(generation) = copied.filter(|generation| *generation != lane.generation) {
             lane.generation = generation;
@@ -211,8 +244,19 @@ impl<B: BulkDestination> Bulk<B> {
                 lane.resumed = Position::ZERO;
             }
         }
-        let mut filled =
-            Filling { writer: self, spool, table, lane: &mut lane, draft: Draft::new(self.bulk.frame(table)) };
+        let draft = Draft::new(self.bulk.frame(table));
+        let (of, unsendable) = (rows.len(), Vec::new());
+        let mut filled = Filling {
+            writer: self,
+            spool,
+            table,
+            lane: &mut lane,
+            draft,
+            of,
+            so_far: 0,
+            unsendable,
+            replayed: Vec::new(),
+        };
         let mut bytes = Vec::new();
         for row in rows {
             bytes.clear();
@@ -227,19 +271,23 @@ impl<B: BulkDestination> Bulk<B> {
             });
             match encoded {
                 Ok(()) => filled.push(known, &bytes).await?,
-                Err(error) if error.kind() == ErrorKind::Value => self.unsendable(table, known, error).await?,
+                Err(error) if error.kind() == ErrorKind::Value => filled.leave_out(known, error)?,
                 Err(error) => return Err(error.with("table", &table.name).of_table(table.id)),
             }
         }
+        filled.keep_left_out().await?;
         filled.seal(None).await?;
         lane.is_writing = false;
         Ok(())
     }
 
     /// Settles what an earlier write has left, which may have been given up half-way, and notes up to where that is.
-    async fn begin(&self, spool: &Spool, lane: &mut Lane) -> EtlResult<()> {
-        self.read_again(lane).await?;
+    async fn begin(&self, spool: &Spool, lane: &mut Lane, table: TableId) -> EtlResult<()> {
+        if lane.is_writing || lane.is_replaying || !lane.live.is_empty() {
+            self.read_again(lane, table).await?;
+        }
         self.finish(spool, lane).await?;
+        lane.is_replaying = false;
         if std::mem::replace(&mut lane.is_writing, true) {
             lane.resumed = lane.settled;
         }
@@ -250,7 +298,7 @@ impl<B: BulkDestination> Bulk<B> {
     async fn truncate(&self, table: &TargetTable, position: Position) -> EtlResult<()> {
         let spool = self.spool().await?;
         let mut lane = self.lane(table.id).await;
-        self.begin(spool, &mut lane).await?;
+        self.begin(spool, &mut lane, table.id).await?;
         // What is settled beyond it was handed over after it.
         let is_done = position <= lane.resumed || self.bulk.truncate(table).await?;
         lane.is_writing = false;
@@ -259,6 +307,8 @@ impl<B: BulkDestination> Bulk<B> {
         }
         match self.settings.on_truncate {
             OnUnsupported::Ignore => {
+                self.census.met(table);
+                self.census.metrics().ignored(&self.census.name(table.id), "truncate", 1);
                 tracing::warn!(table = %table.name, "the source emptied the table, and the system keeps its rows");
                 Ok(())
             }
@@ -290,7 +340,10 @@ impl<B: BulkDestination> Bulk<B> {
                 match self.settings.on_delete {
                     _ if self.bulk.takes_deletes() => {}
                     OnUnsupported::Error if !gone.is_empty() => return Err(unsupported(table, "a delete")),
-                    OnUnsupported::Ignore => gone.clear(),
+                    OnUnsupported::Ignore => {
+                        let ignored = gone.drain(..).count() as u64;
+                        self.census.metrics().ignored(&self.census.name(table.id), "delete", ignored);
+                    }
                     OnUnsupported::Error | OnUnsupported::Deliver => {}
                 }
                 let partial = set.updates.iter().map(|update| BulkRow { is_partial: true, ..of(&update.new) });
@@ -308,14 +361,25 @@ impl<B: BulkDestination> Bulk<B> {
         Ok(rows)
     }
 
-    /// A row that cannot be handed over at all.
-    async fn unsendable(&self, table: &TargetTable, row: ManifestRow, error: EtlError) -> EtlResult<()> {
-        if !self.settings.dead_letters {
+    /// The letter of a row that cannot be handed over at all; one of so many that are.
+    ///
+    /// # Errors
+    /// The given one, where it may not become a dead letter.
+    pub(super) fn unsendable(
+        &self,
+        table: &TargetTable,
+        row: ManifestRow,
+        error: EtlError,
+        so_far: usize,
+        of: usize,
+    ) -> EtlResult<DeadLetter> {
+        if !self.dead_letters.is_some_and(|rules| rules.allows(so_far as u64 + 1, of as u64)) {
+            let error = if so_far > 0 { error.with("rows refused before it", so_far) } else { error };
             return Err(error.with("table", &table.name).of_table(table.id));
         }
         let place = format!("{}-{:x}-{:x}", table.id, row.position.commit.0, row.position.ordinal);
         let key = row.key.as_ref().map(|key| key.join("\u{1f}")).unwrap_or_default();
-        let letter = DeadLetter {
+        Ok(DeadLetter {
             id: DeadLetterId { operation: OperationId(format!("{place}-{key}").into()), ordinal: 0 },
             table: table.id,
             position: row.position,
@@ -326,8 +390,22 @@ impl<B: BulkDestination> Bulk<B> {
             reason: error.to_string(),
             at: clock::now(),
             attempts: 0,
-        };
-        self.store.put_dead_letters(vec![letter]).await
+            is_partial: row.is_partial,
+            is_logged: row.is_logged,
+            is_overtaken: false,
+            replayed_in: None,
+        })
+    }
+}
+
+impl Lane {
+    /// An operation is settled; returns one that nobody has to know of any more: this one, or the last before it.
+    fn has_settled(&mut self, operation: Operation) -> Option<OperationId> {
+        if operation.is_replay || operation.generation != self.generation || operation.last < self.settled {
+            return Some(operation.id);
+        }
+        self.settled = operation.last;
+        self.last.replace(operation.id.clone()).filter(|before| *before != operation.id)
     }
 }
 
@@ -337,102 +415,10 @@ fn unsupported(table: &TargetTable, what: &str) -> EtlError {
         .of_table(table.id)
 }
 
-/// What is kept of a row beside its bytes.
-///
-/// # Errors
-/// `Value` where a value was not sent of a row that is new.
-fn known(BulkRow { table, row, stamp, is_partial }: &BulkRow<'_>) -> EtlResult<ManifestRow> {
-    let mut image = serde_json::Map::new();
-    for (place, name) in table.columns.iter().enumerate() {
-        if !is_partial || row.raw(place) != RawValue::Unchanged {
-            let text = row.text(place)?;
-            image.insert(name.to_string(), text.map_or(serde_json::Value::Null, |text| text.into_owned().into()));
-        }
-    }
-    let key = table.source.has_key().then(|| {
-        let text = |place: &u16| Ok(row.text(usize::from(*place))?.map_or_else(String::new, |text| text.into_owned()));
-        table.source.key.iter().map(text).collect::<EtlResult<Box<[String]>>>()
-    });
-    Ok(ManifestRow {
-        position: stamp.position,
-        change_type: stamp.change_type.as_str().into(),
-        key: key.transpose()?,
-        row: image.into(),
-        bytes: 0,
-    })
-}
-
 /// What a unit has for one table.
 enum Work<'u> {
     Truncate(&'u Truncated),
     Write(&'u TableBatch),
-}
-
-/// A batch of a table that is being filled.
-struct Filling<'f, B> {
-    writer: &'f Bulk<B>,
-    spool: &'f Spool,
-    table: &'f TargetTable,
-    lane: &'f mut Lane,
-    draft: Draft,
-}
-
-impl<B: BulkDestination> Filling<'_, B> {
-    async fn push(&mut self, row: ManifestRow, bytes: &[u8]) -> EtlResult<()> {
-        let limits = self.writer.bulk.limits();
-        let is_full = self.draft.rows().len() as u64 >= u64::from(limits.max_rows)
-            || self.draft.bytes_with(bytes.len()) > limits.max_bytes;
-        if is_full && !self.draft.rows().is_empty() {
-            self.seal(Some(row.position)).await?;
-        }
-        if self.draft.bytes_with(bytes.len()) > limits.max_bytes {
-            let error = EtlError::new(ErrorKind::Value, "a row is larger than a batch may be")
-                .with("bytes", bytes.len())
-                .with("limit", limits.max_bytes);
-            return self.writer.unsendable(self.table, row, error).await;
-        }
-        self.draft.push(row, bytes);
-        Ok(())
-    }
-
-    /// Seals what there is, and settles it. `next` is the position of the row that comes after: where it is that of the
-    /// last row, not all of that position is settled with this batch.
-    async fn seal(&mut self, next: Option<Position>) -> EtlResult<()> {
-        let frame = self.writer.bulk.frame(self.table);
-        let draft = std::mem::replace(&mut self.draft, Draft::new(frame));
-        let (Some(first), Some(last)) = (draft.rows().first(), draft.rows().last()) else { return Ok(()) };
-        let (first, mut last) = (first.position, last.position);
-        if next == Some(last) {
-            last.ordinal = last.ordinal.saturating_sub(1);
-        }
-        let rows = draft.rows().len();
-        let (manifest, body) = draft.finish();
-        let bytes = body.len() as u64;
-        let id = named(self.table.id, self.lane.generation, &manifest, &body);
-        let operation = Operation {
-            id: id.clone(),
-            revision: 0,
-            sequence: self.writer.sequence.fetch_add(1, Ordering::SeqCst) + 1,
-            table: self.table.id,
-            generation: self.lane.generation,
-            first,
-            last,
-            rows: u32::try_from(rows).or_etl(ErrorKind::Internal, "count the rows of a batch")?,
-            bytes,
-            sealed_at: clock::now(),
-            attempts: 0,
-            state: OperationState::Sealed { not_before: None, reason: None },
-        };
-        let (spool, name) = (self.spool.clone(), id.clone());
-        off_thread(move || spool.seal(&name, &body, &manifest)).await?;
-        match self.writer.store.put_operation(None, operation.clone(), Vec::new()).await {
-            Ok(revision) => self.lane.live.push(Operation { revision, ..operation }),
-            // The very same rows were handed over before.
-            Err(error) if error.kind() == ErrorKind::StoreConflict => return self.spool.remove(&id),
-            Err(error) => return Err(error),
-        }
-        self.writer.finish(self.spool, self.lane).await
-    }
 }
 
 impl<B: BulkDestination> TableWriter for Bulk<B> {
@@ -476,10 +462,60 @@ impl<B: BulkDestination> TableWriter for Bulk<B> {
         join_all(lanes).await.into_iter().collect()
     }
 
+    /// Rows that are handed over are marked in their letters as they are sealed: after a crash they are asked for, and not
+    /// handed over again. One that cannot be handed over keeps its letter.
+    async fn replay(&self, unit: WriteUnit, letters: Vec<DeadLetter>) -> EtlResult<Vec<DeadLetterId>> {
+        let spool = self.spool().await?;
+        let writes = unit.steps.iter().find_map(|step| match step {
+            Step::Write(batch) => Some(batch),
+            _ => None,
+        });
+        let Some(batch) = writes else { return Ok(Vec::new()) };
+        let table = &batch.table;
+        self.census.met(table);
+        let mut lane = self.lane(table.id).await;
+        self.read_again(&mut lane, table.id).await?;
+        self.finish(spool, &mut lane).await?;
+        lane.is_replaying = true;
+        let (handed_over, mut left): (Vec<_>, Vec<_>) =
+            letters.into_iter().partition(|letter| letter.replayed_in.is_some());
+        let mut done: Vec<DeadLetterId> = handed_over.into_iter().map(|letter| letter.id).collect();
+        let draft = Draft::new(self.bulk.frame(table));
+        let (unsendable, replayed) = (Vec::new(), Vec::new());
+        let of = left.len();
+        let mut filled =
+            Filling { writer: self, spool, table, lane: &mut lane, draft, of, so_far: 0, unsendable, replayed };
+        let mut bytes = Vec::new();
+        for row in self.rows(table, &batch.rows)? {
+            bytes.clear();
+            let known = known(&row)?;
+            let is_it = |letter: &DeadLetter| {
+                letter.position == known.position && letter.key == known.key && letter.row == known.row
+            };
+            let Some(place) = left.iter().position(is_it) else { continue };
+            let longest = self.bulk.limits().max_row_bytes.min(self.bulk.limits().max_bytes);
+            match self.bulk.transform(&row, &mut bytes) {
+                Ok(()) if bytes.len() as u64 <= longest && filled.fits_alone(bytes.len()) => {
+                    let letter = left.swap_remove(place);
+                    done.push(letter.id.clone());
+                    filled.push(known, &bytes).await?;
+                    filled.replayed.push(letter);
+                }
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::Value => {}
+                Err(error) => return Err(error.with("table", &table.name).of_table(table.id)),
+            }
+        }
+        filled.seal(None).await?;
+        lane.is_replaying = false;
+        Ok(done)
+    }
+
     /// What is under way of the old rows is settled first: it would come after the new ones.
     async fn reset(&self, table: &Arc<TargetTable>) -> EtlResult<()> {
         let spool = self.spool().await?;
         let mut lane = self.lane(table.id).await;
+        self.read_again(&mut lane, table.id).await?;
         self.finish(spool, &mut lane).await?;
         if let Some(last) = lane.last.take() {
             self.store.forget_operation(last).await?;

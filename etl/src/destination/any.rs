@@ -3,13 +3,12 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::{Batch, Capabilities, CopyChunk, Destination, TableChange, ValueLimits};
+use super::{Batch, Capabilities, CopyChunk, Destination, Replayed, TableChange, ValueLimits};
 use crate::data::{Event, TableRow};
 use crate::error::EtlResult;
 use crate::lsn::Position;
 use crate::schema::{TableExtras, TableId, TableSchema};
-use crate::store::BoxFuture;
-use crate::store::CursorId;
+use crate::store::{BoxFuture, CursorId, DeadLetter};
 
 /// Any destination; clones are the same one. Every call is forwarded, the provided ones too.
 #[derive(Clone)]
@@ -110,6 +109,7 @@ forward! {
     write_batch(batch: Batch, events: Vec<Event>) -> ();
     complete_table(table_id: TableId, extras: TableExtras) -> ();
     go_back(to: Position) -> ();
+    replay(letters: Vec<DeadLetter>) -> Replayed;
     durable_position(cursor: CursorId) -> Option<Position>;
 }
 

@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use tracing::{Instrument, debug_span};
 
-use super::{AnyDestination, Batch, Capabilities, CopyChunk, Destination, TableChange, ValueLimits};
+use super::{AnyDestination, Batch, Capabilities, CopyChunk, Destination, Replayed, TableChange, ValueLimits};
 use crate::clock;
 use crate::data::{Event, TableRow};
 use crate::error::EtlResult;
 use crate::lsn::Position;
 use crate::metrics::DestinationMetrics;
 use crate::schema::{TableExtras, TableId, TableSchema};
-use crate::store::CursorId;
+use crate::store::{CursorId, DeadLetter};
 
 /// Forwards every call, and measures it.
 #[derive(Debug, Clone)]
@@ -116,6 +116,10 @@ impl Destination for Metered {
 
     async fn go_back(&self, to: Position) -> EtlResult<()> {
         self.measured("go_back", self.inner.go_back(to)).await
+    }
+
+    async fn replay(&self, letters: Vec<DeadLetter>) -> EtlResult<Replayed> {
+        self.measured("replay", self.inner.replay(letters)).await
     }
 
     async fn durable_position(&self, cursor: CursorId) -> EtlResult<Option<Position>> {

@@ -19,10 +19,21 @@ pub use mode::{Mode, StampedText};
 
 use crate::clock::Timestamp;
 use crate::data::{Event, TableRow};
-use crate::error::EtlResult;
+use crate::error::{ErrorKind, EtlError, EtlResult};
 use crate::lsn::Position;
 use crate::schema::{TableExtras, TableId, TableSchema};
-use crate::store::CursorId;
+use crate::store::{CursorId, DeadLetter};
+
+/// What became of dead letters that were handed over again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Replayed {
+    /// Delivered; what was refused once more is a letter once more.
+    pub delivered: u64,
+    /// Left out: a newer version of the row was delivered, or will be.
+    pub overtaken: u64,
+    /// They cannot be handed over, and stay.
+    pub left: u64,
+}
 
 /// A place that rows and events are written to.
 ///
@@ -134,6 +145,18 @@ pub trait Destination: Send + Sync + 'static {
     /// anything is written; tables that have something from beyond are copied again. Needed where positions are stored.
     fn go_back(&self, _to: Position) -> impl Future<Output = EtlResult<()>> + Send {
         async { Ok(()) }
+    }
+
+    /// Hands rows over once more that were refused, and removes the letters of which nothing is left to be done: delivered,
+    /// or overtaken by a newer version of the row. It may be called beside every other call, and again after a crash.
+    ///
+    /// # Errors
+    /// [`DestinationUnsupported`](ErrorKind::DestinationUnsupported) where it cannot; what still refuses them else.
+    fn replay(&self, _letters: Vec<DeadLetter>) -> impl Future<Output = EtlResult<Replayed>> + Send {
+        async {
+            Err(EtlError::new(ErrorKind::DestinationUnsupported, "the destination does not take dead letters again")
+                .hint("Copy their table again: `etl tables resync`"))
+        }
     }
 
     /// The position that an atomic destination stored with its data; `None` where it stores none.

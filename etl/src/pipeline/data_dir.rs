@@ -15,9 +15,9 @@ pub fn check_data_dir(path: &Path, pipeline: &str) -> EtlResult<()> {
     DataDir::lock(path, pipeline).map(drop)
 }
 
-/// A directory that one running pipeline has for itself.
+/// A pipeline's directory: while this is there, nobody else runs on it.
 #[derive(Debug)]
-pub(super) struct DataDir {
+pub struct DataDir {
     path: PathBuf,
     _lock: File,
 }
@@ -28,7 +28,7 @@ impl DataDir {
     /// # Errors
     /// [`Disk`](ErrorKind::Disk) when it cannot be written, [`Locked`](ErrorKind::Locked) when a pipeline runs
     /// on it, [`Config`](ErrorKind::Config) when it is another pipeline's.
-    pub(super) fn lock(path: &Path, pipeline: &str) -> EtlResult<Self> {
+    pub fn lock(path: &Path, pipeline: &str) -> EtlResult<Self> {
         let failed = |doing: &str, error: std::io::Error| {
             let hint = match error.kind() {
                 Io::StorageFull => "Free some space on the disk",

@@ -44,7 +44,7 @@ mod watch;
 
 pub use builder::{Pipeline, PipelineBuilder};
 pub use control::PipelineHandle;
-pub use data_dir::check_data_dir;
+pub use data_dir::{DataDir, check_data_dir};
 pub use offline::resync_next_time;
 pub use running::{Finished, RunningPipeline};
 pub use settings::{Ack, BatchSettings, CopySettings, QuarantineSettings, Settings, SyncMode};

@@ -46,7 +46,7 @@ use crate::source::{
     ensure_publication, heartbeat, is_standby, look, published_tables,
 };
 use crate::store::CursorId;
-use crate::store::{Phase, SharedStore, TableState};
+use crate::store::{PIPELINE_FACT, Phase, SharedStore, TableState};
 
 /// Connects, checks, decides, and spawns the run.
 pub(super) async fn start(mut pipeline: Pipeline) -> EtlResult<RunningPipeline> {
@@ -54,6 +54,7 @@ pub(super) async fn start(mut pipeline: Pipeline) -> EtlResult<RunningPipeline> 
     let store = pipeline.take_store().await?;
     let connect = &mut pipeline.source.connect;
     connect.application_name = connect.for_purpose(&pipeline.id).application_name;
+    store.set_fact(PIPELINE_FACT, pipeline.id.clone()).await?;
     pipeline.destination.startup().await?;
     let slot = pipeline.slot();
     let mut source = Source::connect(&pipeline, &store, &data_dir, &slot).await?;

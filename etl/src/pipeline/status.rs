@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Serialize, Serializer};
 
 use crate::clock::{self, Timestamp};
-use crate::data::decode::write_timestamptz;
+use crate::data::decode;
 use crate::error::{ErrorKind, EtlError};
 use crate::lsn::{Lsn, Position};
 use crate::schema::{TableId, TableName};
@@ -222,9 +222,7 @@ fn optional_rfc3339<S: Serializer>(at: &Option<Timestamp>, to: S) -> Result<S::O
 }
 
 fn rfc3339<S: Serializer>(at: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
-    let mut text = String::new();
-    write_timestamptz(at.to_postgres(), &mut text);
-    to.serialize_str(&text.replacen(' ', "T", 1).replace("+00", "Z"))
+    to.serialize_str(&decode::rfc3339(*at))
 }
 
 #[cfg(test)]

@@ -141,6 +141,7 @@ fn operation(id: &str, sequence: u64) -> Operation {
         bytes: u64::MAX >> 1,
         sealed_at: Timestamp(7),
         attempts: 0,
+        is_replay: true,
         state: OperationState::Sealed { not_before: None, reason: None },
     }
 }
@@ -157,6 +158,10 @@ fn letter(operation: &str, ordinal: u32, table: TableId, reason: &str) -> DeadLe
         reason: reason.to_owned(),
         at: Timestamp(9),
         attempts: 2,
+        is_partial: true,
+        is_logged: false,
+        is_overtaken: ordinal == 2,
+        replayed_in: Some(OperationId("c".into())),
     }
 }
 

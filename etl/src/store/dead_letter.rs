@@ -1,11 +1,14 @@
 //! Which rows did a destination refuse for good, and why? So that nobody has to look for them in a log.
 
+use std::fmt;
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
 
 use super::operation::unkept;
 use super::{BoxFuture, OperationId};
 use crate::clock::Timestamp;
-use crate::error::EtlResult;
+use crate::error::{ErrorKind, EtlError, EtlResult};
 use crate::lsn::Position;
 use crate::schema::TableId;
 
@@ -16,6 +19,26 @@ pub struct DeadLetterId {
     pub operation: OperationId,
     /// Its place in the operation, from 0.
     pub ordinal: u32,
+}
+
+impl fmt::Display for DeadLetterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.operation, self.ordinal)
+    }
+}
+
+impl FromStr for DeadLetterId {
+    type Err = EtlError;
+
+    fn from_str(text: &str) -> EtlResult<Self> {
+        let parts = text.rsplit_once('/').and_then(|(operation, ordinal)| Some((operation, ordinal.parse().ok()?)));
+        let (operation, ordinal) = parts.ok_or_else(|| {
+            EtlError::new(ErrorKind::Config, "that is no name of a dead letter")
+                .with("given", text)
+                .hint("It is what `etl dlq list` shows in its first column")
+        })?;
+        Ok(Self { operation: OperationId(operation.into()), ordinal })
+    }
 }
 
 /// A row that could not be delivered.
@@ -41,6 +64,18 @@ pub struct DeadLetter {
     pub at: Timestamp,
     /// How often it was tried.
     pub attempts: u32,
+    /// Whether values are missing that its change did not send.
+    #[serde(default)]
+    pub is_partial: bool,
+    /// Whether it is a row of a log of changes, which no later one takes the place of.
+    #[serde(default)]
+    pub is_logged: bool,
+    /// Whether a newer version of its row was delivered, or will be: it is not to be handed over again.
+    #[serde(default)]
+    pub is_overtaken: bool,
+    /// The operation in which it was handed over again, stored together with that.
+    #[serde(default)]
+    pub replayed_in: Option<OperationId>,
 }
 
 /// Remembers the rows that could not be delivered, until somebody replays or drops them.

@@ -209,5 +209,8 @@ pub trait Store: StateStore + SchemaStore + CopyStore + OperationStore + DeadLet
 
 impl<T: StateStore + SchemaStore + CopyStore + OperationStore + DeadLetterStore + ?Sized> Store for T {}
 
+/// The fact with the id of the pipeline that a store is of; a pipeline stores it before it starts its destination.
+pub const PIPELINE_FACT: &str = "pipeline.id";
+
 /// A store that engine and destination use together.
 pub type SharedStore = Arc<dyn Store>;

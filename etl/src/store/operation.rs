@@ -1,6 +1,7 @@
 //! What became of what was handed to a system that answers later? So that no restart hands it over again.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -46,6 +47,9 @@ pub struct Operation {
     pub sealed_at: Timestamp,
     /// How often it was submitted, or may have been.
     pub attempts: u32,
+    /// Whether it carries dead letters: their place in the history says nothing of what else is settled.
+    #[serde(default)]
+    pub is_replay: bool,
     /// What is being done with it.
     pub state: OperationState,
 }
@@ -59,7 +63,7 @@ pub enum OperationState {
     Sealed {
         /// Not to be submitted before.
         not_before: Option<Timestamp>,
-        /// What the last attempt ended in.
+        /// What the last attempt ended in; `None`: there was none, or somebody wants another one.
         reason: Option<String>,
     },
     /// A request may have been sent. Stored before it is.
@@ -97,6 +101,9 @@ pub enum OperationState {
         reason: String,
         /// What the system has said.
         contexts: Vec<OperationContext>,
+        /// Whether it can be asked by that: it was handed over whole.
+        #[serde(default)]
+        is_submitted: bool,
         /// Since when.
         since: Timestamp,
     },
@@ -163,6 +170,33 @@ impl Accounting {
     /// All rows that were counted.
     pub const fn rows(&self) -> u64 {
         self.succeeded + self.warned + self.retried + self.dead + self.unattributed
+    }
+}
+
+impl Operation {
+    /// Lets an operation that is held go on: it is asked for where the system has it, for so long at most, unless it is to
+    /// be `anew`; else it is submitted again.
+    ///
+    /// # Errors
+    /// [`Config`](ErrorKind::Config) where it is not held.
+    pub fn put_back(self, now: Timestamp, longest: Duration, anew: bool) -> EtlResult<Self> {
+        let OperationState::Held { contexts, is_submitted, .. } = self.state else { return Err(self.not_held()) };
+        let longest = i64::try_from(longest.as_micros()).unwrap_or(i64::MAX);
+        let state = if is_submitted && !anew && !contexts.is_empty() {
+            let deadline = Timestamp(now.0.saturating_add(longest));
+            OperationState::Submitted { since: now, contexts, next_poll: now, polls: 0, deadline, expires: None }
+        } else {
+            OperationState::Sealed { not_before: None, reason: None }
+        };
+        Ok(Self { state, ..self })
+    }
+
+    /// The error of a wish that only an operation in `held` can be told.
+    pub fn not_held(&self) -> EtlError {
+        EtlError::new(ErrorKind::Config, "the operation is not held")
+            .with("operation", &self.id)
+            .with("state", self.state.name())
+            .hint("It goes on by itself; `etl operations list` shows which ones wait for you")
     }
 }
 

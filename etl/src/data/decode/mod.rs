@@ -40,7 +40,9 @@ pub use range::{Range, Ranges, multirange, range};
 pub use record::{Fields, composite};
 use scalar::bytea_digits;
 pub use scalar::{bool, bytea, float4, float8, int2, int4, int8, json, jsonb, oid, text, write_bytea};
-pub use temporal::{date, time, timestamp, timestamptz, write_date, write_time, write_timestamp, write_timestamptz};
+pub use temporal::{
+    date, rfc3339, time, timestamp, timestamptz, write_date, write_time, write_timestamp, write_timestamptz,
+};
 pub use text_form::write_text;
 pub use uuid::{uuid, write_uuid};
 pub use vector::{Numbers, half_vector, vector};

@@ -4,6 +4,7 @@
 
 use super::reader::Reader;
 use super::{DecodeError, Decoded, fixed, missing};
+use crate::clock::Timestamp;
 use crate::data::RawValue;
 
 const DAY: i64 = 86_400_000_000;
@@ -268,6 +269,13 @@ pub fn write_timestamp(micros: i64, out: &mut String) {
 /// Writes a timestamp in UTC as the server does.
 pub fn write_timestamptz(micros: i64, out: &mut String) {
     write_moment(micros, "+00", out);
+}
+
+/// A moment as RFC 3339 has it.
+pub fn rfc3339(at: Timestamp) -> String {
+    let mut text = String::new();
+    write_timestamptz(at.to_postgres(), &mut text);
+    text.replacen(' ', "T", 1).replace("+00", "Z")
 }
 
 /// Writes a `timetz`: in binary the time of day, then the seconds west of UTC.

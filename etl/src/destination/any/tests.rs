@@ -92,6 +92,10 @@ impl Destination for Noted {
         self.note("go_back", to);
         Ok(())
     }
+    async fn replay(&self, letters: Vec<DeadLetter>) -> EtlResult<Replayed> {
+        self.note("replay", letters);
+        Ok(Replayed { delivered: 1, overtaken: 2, left: 3 })
+    }
     async fn durable_position(&self, cursor: CursorId) -> EtlResult<Option<Position>> {
         self.note("durable_position", cursor);
         Ok(Some(POSITION))
@@ -123,6 +127,8 @@ async fn call_all(destination: &impl Destination) {
     destination.startup().await.unwrap();
     destination.complete_table(TableId(4), TableExtras::default()).await.unwrap();
     destination.go_back(POSITION).await.unwrap();
+    let replayed = Replayed { delivered: 1, overtaken: 2, left: 3 };
+    assert_eq!(destination.replay(Vec::new()).await.unwrap(), replayed);
     destination.begin_run("r1").await.unwrap();
     destination.truncate_table(TableId(1)).await.unwrap();
     destination.write_table_rows(TableId(2), Vec::new()).await.unwrap();

@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 
 use crate::data::{Event, TableRow};
-use crate::destination::{AnyDestination, Batch, Capabilities, CopyChunk, Destination, TableChange};
+use crate::destination::{AnyDestination, Batch, Capabilities, CopyChunk, Destination, Replayed, TableChange};
 use crate::error::{ErrorKind, EtlError, EtlResult};
 use crate::lsn::Position;
 use crate::schema::{TableExtras, TableId, TableSchema};
-use crate::store::CursorId;
+use crate::store::{CursorId, DeadLetter};
 
 /// What becomes of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,6 +155,10 @@ impl Destination for Faulty {
 
     async fn complete_table(&self, table_id: TableId, extras: TableExtras) -> EtlResult<()> {
         self.inner.complete_table(table_id, extras).await
+    }
+
+    async fn replay(&self, letters: Vec<DeadLetter>) -> EtlResult<Replayed> {
+        self.inner.replay(letters).await
     }
 
     async fn go_back(&self, to: Position) -> EtlResult<()> {
