@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use etl::pipeline::SyncMode;
-use etl::source::{Finding, Severity, SourceConfig, check_between_runs};
+use etl::source::{Finding, Severity, SourceConfig, check_between_runs, check_copies};
 use etl::{EtlError, EtlResult};
 use etl_config::{AppConfig, Problems};
 use serde_json::{Value, json};
@@ -86,9 +86,13 @@ async fn look(config: &AppConfig) -> Vec<Line> {
 }
 
 async fn look_at_source(config: &AppConfig, source: &SourceConfig) -> EtlResult<Vec<Finding>> {
-    let mut findings = etl::source::check(source, &config.slot()).await?;
+    let slot = config.slot();
+    if config.pipeline.mode == SyncMode::FullRefresh {
+        return check_copies(source, &slot).await;
+    }
+    let mut findings = etl::source::check(source, &slot).await?;
     if config.pipeline.mode == SyncMode::Incremental {
-        findings.extend(check_between_runs(source, &config.slot()).await?);
+        findings.extend(check_between_runs(source, &slot).await?);
     }
     Ok(findings)
 }

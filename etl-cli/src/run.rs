@@ -98,7 +98,10 @@ async fn end_when_caught_up(handle: &PipelineHandle, wanted: bool) -> std::conve
 
 fn exit_code(finished: &Finished, status: &PipelineStatus) -> ExitCode {
     if finished.aborted {
-        complain("error: ended before everything was written; the next run goes on from the last durable position");
+        complain(match status.mode {
+            "full_refresh" => "error: ended before everything was copied; nothing of it is shown",
+            _ => "error: ended before everything was written; the next run goes on from the last durable position",
+        });
         return ExitCode::FAILURE;
     }
     if finished.quarantined.is_empty() {

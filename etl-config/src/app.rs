@@ -44,7 +44,7 @@ pub struct PipelineConfig {
     /// `[a-z0-9_]{1,40}`; the slot is `etl_` and the id.
     pub id: String,
     /// What a run does, and when it ends: it follows every change until it is told to stop, or ends with what the source
-    /// had flushed when it began.
+    /// had flushed when it began, or copies every table anew and shows all of them at once.
     #[serde(default)]
     pub mode: SyncMode,
     /// State and relay; locked while the pipeline runs. Default `./etl-data`.

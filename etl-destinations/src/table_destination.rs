@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use etl::clock::Timestamp;
 use etl::data::{Event, TableRow};
-use etl::destination::{Batch, Capabilities, CopyChunk, Destination, Replayed, TableChange, ValueLimits};
+use etl::destination::{Batch, Capabilities, CopyChunk, Destination, StagedRun, TableChange, ValueLimits};
 use etl::error::{ErrorKind, EtlError, EtlResult};
 use etl::retry::{RetryPolicy, retry};
 use etl::schema::{TableExtras, TableId, TableName, TableSchema};
@@ -16,7 +16,9 @@ use etl::store::{DeadLetter, Phase, SharedStore};
 use etl::{CursorId, Lsn, Position};
 use tokio::sync::{Mutex as AsyncMutex, OnceCell};
 
-use crate::dead_rows::DeadLetterRules;
+use self::staged::Staging;
+use crate::blame::Touched;
+use crate::kept_shape::Fit;
 use crate::metadata_columns::ChangeType;
 use crate::plan::{Planned, plan};
 use crate::table_rules::TableRules;
@@ -26,7 +28,7 @@ use crate::writer::{BatchRows, KeyedChanges, StampedRow, Step, TableWriter, Targ
 
 mod apart;
 mod kept;
-mod replayed;
+mod staged;
 
 /// How often a unit is made anew because another position was stored meanwhile.
 const MOST_CONFLICTS: usize = 8;
@@ -47,11 +49,8 @@ pub struct TableDestination<W> {
     stored: Mutex<HashMap<CursorId, Option<Position>>>,
     /// Held while what tables keep is stored.
     keeping: AsyncMutex<()>,
-    /// Whether rows that are refused are kept apart.
-    dead_letters: Option<DeadLetterRules>,
-    may_have_letters: OnceCell<bool>,
-    /// Held by whoever writes a table of which there may be dead letters.
-    replays: Mutex<HashMap<TableId, Arc<AsyncMutex<()>>>>,
+    /// The run whose rows are staged.
+    staging: Mutex<Option<Staging>>,
     retry: RetryPolicy,
 }
 
@@ -61,9 +60,8 @@ impl<W: TableWriter> TableDestination<W> {
         let dead_letters = rules.defaults.dead_letters;
         let tables = TargetTables::new(rules, writer.name_rules()).keeping_every_change(writer.keeps_every_change());
         let tables = Mutex::new(tables);
-        let (stored, keeping) = (Mutex::default(), AsyncMutex::default());
-        let (may_have_letters, replays) = (OnceCell::new(), Mutex::default());
-        Self { writer, store, tables, stored, keeping, dead_letters, may_have_letters, replays, retry: RETRY }
+        let (stored, keeping, staging) = (Mutex::default(), AsyncMutex::default(), Mutex::default());
+        Self { writer, store, tables, stored, keeping, staging, retry: RETRY }
     }
 
     /// Says how long failures that may pass are tried again.
@@ -80,6 +78,10 @@ impl<W: TableWriter> TableDestination<W> {
 
     fn tables(&self) -> MutexGuard<'_, TargetTables> {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn staging(&self) -> MutexGuard<'_, Option<Staging>> {
+        self.staging.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn stored(&self) -> MutexGuard<'_, HashMap<CursorId, Option<Position>>> {
@@ -255,20 +257,23 @@ impl<W: TableWriter> TableDestination<W> {
     }
 
     async fn copy(&self, table: TableId, chunk: Option<CopyChunk>, rows: Vec<TableRow>) -> EtlResult<()> {
+        if let Some(run) = self.staging_run() {
+            return self.stage(&run, table, chunk, rows).await;
+        }
         self.meet(std::iter::once((table, None))).await?;
         let schema = match rows.first() {
             Some(row) => Arc::clone(row.schema()),
             None => self.schema(table, END).await?,
         };
         let known = self.tables().get(table).cloned();
-        let known = known.filter(|known| known.seen == schema);
-        let is_new = known.is_none();
-        let current = known.unwrap_or_else(|| self.tables().make(&schema));
-        let rows = match &current.fit {
-            Some(fit) => fit.rows(rows.iter())?,
-            None => rows,
-        };
-        self.apply_copied(table, chunk, &current, is_new, rows).await?;
+        let mut steps = Vec::with_capacity(2);
+        let current = known.filter(|known| known.seen == schema).unwrap_or_else(|| {
+            let current = self.tables().make(&schema);
+            steps.push(Step::Ensure(Arc::clone(&current.table)));
+            current
+        });
+        steps.extend(copied(&current.table, current.fit.as_deref(), chunk, rows)?);
+        self.writer.apply(WriteUnit { steps, batch: None, stored: None, chunk: chunk.map(|c| (table, c)) }).await?;
         self.tables().settle([current]);
         Ok(())
     }
@@ -317,6 +322,29 @@ fn named(event: &Event) -> impl Iterator<Item = (TableId, Option<&TableName>)> {
         _ => None,
     };
     event.table_ids().iter().map(move |id| (*id, name))
+}
+
+/// Writes copied rows into the table, as it fits; nothing where there are none.
+fn copied(
+    table: &Arc<TargetTable>,
+    fit: Option<&Fit>,
+    chunk: Option<CopyChunk>,
+    rows: Vec<TableRow>,
+) -> EtlResult<Option<Step>> {
+    let rows = match fit {
+        Some(fit) => fit.rows(rows.iter())?,
+        None => rows,
+    };
+    if rows.is_empty() {
+        return Ok(None);
+    }
+    let (position, at) = chunk.map_or((Position::ZERO, clock::now()), |chunk| (chunk.position, chunk.read_at));
+    let position = Position::new(position.commit, 0);
+    let rows = match chunk {
+        Some(chunk) if chunk.replaces => replacing(rows, position, at),
+        _ => BatchRows::Copied { rows, position, at },
+    };
+    Ok(Some(Step::Write(TableBatch { table: Arc::clone(table), rows })))
 }
 
 /// Copied rows that take the place of older ones.
@@ -422,6 +450,18 @@ impl<W: TableWriter> Destination for TableDestination<W> {
 
     async fn complete_table(&self, table_id: TableId, extras: TableExtras) -> EtlResult<()> {
         retry(self.retry, || self.complete(table_id, &extras)).await
+    }
+
+    async fn begin_run(&self, run: StagedRun) -> EtlResult<()> {
+        retry(self.retry, || self.begin_staging(&run)).await
+    }
+
+    async fn finalize_run(&self, run: StagedRun) -> EtlResult<()> {
+        retry(self.retry, || self.publish(&run)).await
+    }
+
+    async fn abandon_run(&self, run: StagedRun) -> EtlResult<()> {
+        retry(self.retry, || self.abandon(&run)).await
     }
 
     async fn go_back(&self, to: Position) -> EtlResult<()> {

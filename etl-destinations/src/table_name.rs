@@ -132,7 +132,8 @@ impl NameRules {
         (self.folded(&name.schema), self.folded(&name.name))
     }
 
-    fn with_suffix(&self, name: &str, suffix: &str) -> Box<str> {
+    /// The name with `_` and the suffix, cut where it would be too long.
+    pub(crate) fn with_suffix(&self, name: &str, suffix: &str) -> Box<str> {
         let kept = self.cut(name.to_owned(), self.longest.saturating_sub(suffix.len() + 1));
         format!("{kept}_{suffix}").into()
     }

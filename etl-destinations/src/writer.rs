@@ -6,7 +6,7 @@ use std::sync::Arc;
 use etl::clock::Timestamp;
 use etl::data::{RawValue, TableRow};
 use etl::destination::{Batch, Capabilities, CopyChunk, ValueLimits};
-use etl::error::EtlResult;
+use etl::error::{ErrorKind, EtlError, EtlResult};
 use etl::schema::{Column, SchemaChange, TableExtras, TableId, TableName, TableSchema};
 use etl::store::{DeadLetter, DeadLetterId};
 use etl::{CursorId, Position};
@@ -102,6 +102,32 @@ pub trait TableWriter: Send + Sync + 'static {
         async { Ok(()) }
     }
 
+    /// A run begins that is shown once it is whole ([`Destination::begin_run`](etl::destination::Destination::begin_run));
+    /// what other runs have staged is removed.
+    ///
+    /// # Errors
+    /// Where one of the tables could not be replaced: somebody else made what has its name.
+    fn begin_run(&self, _run: &str, _tables: &[Replacement]) -> impl Future<Output = EtlResult<()>> + Send {
+        async { Err(stages_nothing(self.name())) }
+    }
+
+    /// As [`apply`](Self::apply), for copied rows of a run: the tables of the unit are its own, with names in which the run
+    /// is.
+    fn stage(&self, _run: &str, _unit: WriteUnit) -> impl Future<Output = EtlResult<()>> + Send {
+        async { Err(stages_nothing(self.name())) }
+    }
+
+    /// Every staged table takes the place of its own, all at once where the place can do that, and what is stored of
+    /// positions and chunks of these tables is forgotten. Changes nothing where that was done.
+    fn publish(&self, _run: &str, _tables: &[Replacement]) -> impl Future<Output = EtlResult<()>> + Send {
+        async { Err(stages_nothing(self.name())) }
+    }
+
+    /// Removes what the run has staged, if anything.
+    fn abandon_run(&self, _run: &str, _tables: &[Replacement]) -> impl Future<Output = EtlResult<()>> + Send {
+        async { Ok(()) }
+    }
+
     /// Positions that an atomic writer has stored beyond this one become this one, before anything is written.
     fn go_back(&self, _to: Position) -> impl Future<Output = EtlResult<()>> + Send {
         async { Ok(()) }
@@ -111,6 +137,21 @@ pub trait TableWriter: Send + Sync + 'static {
     fn durable_position(&self, _cursor: CursorId) -> impl Future<Output = EtlResult<Option<Position>>> + Send {
         async { Ok(None) }
     }
+}
+
+fn stages_nothing(name: &str) -> EtlError {
+    EtlError::new(ErrorKind::DestinationUnsupported, "the destination does not stage what is copied")
+        .with("destination", name)
+        .hint("Use `stream` or `incremental`")
+}
+
+/// A table of a run, and the one whose place it takes.
+#[derive(Debug, Clone)]
+pub struct Replacement {
+    /// Where the rows wait.
+    pub from: Arc<TargetTable>,
+    /// What readers know.
+    pub to: Arc<TargetTable>,
 }
 
 /// What is applied together.

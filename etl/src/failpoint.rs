@@ -31,18 +31,9 @@ pub const NAMES: &[&str] = &[
     "relay.before_sync",
     "relay.given_up",
     "relay.prepared",
-    "bulk.building",
-    "bulk.on_disk",
-    "bulk.sealed",
-    "bulk.submitting",
-    "bulk.step_saved",
-    "bulk.answered",
-    "bulk.submitted",
-    "bulk.polled",
-    "bulk.outcomes_read",
-    "bulk.settling",
-    "bulk.settled",
-    "bulk.cleaned_up",
+    "run.staged",
+    "run.sealed",
+    "run.published",
 ];
 
 /// Visits a named place.

@@ -18,6 +18,7 @@ mod every_type_in_sql;
 mod every_value;
 mod faulty;
 mod filters;
+mod full_refresh;
 mod identity;
 mod idle;
 mod into_clickhouse;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use etl::data::{Change, Event, Op, RawValue, TableRow};
-use etl::destination::{Batch, Capabilities, CopyChunk, Destination, MemoryDestination, TextRow};
+use etl::destination::{Batch, Capabilities, CopyChunk, Destination, MemoryDestination, StagedRun, TextRow};
 use etl::schema::{TableId, TableSchema};
 use etl::{CursorId, ErrorKind, EtlError, EtlResult, Position};
 use tokio::sync::watch;
@@ -28,6 +28,8 @@ pub(crate) enum Call {
     Batch,
     /// A batch with changes.
     Changes,
+    /// A run is shown.
+    Finalize,
     /// Nothing more comes.
     Shutdown,
 }
@@ -68,6 +70,7 @@ pub(crate) struct Watched {
     enough: Arc<AtomicUsize>,
     faults: Arc<Mutex<Vec<(Call, Fault)>>>,
     shutdowns: Arc<AtomicUsize>,
+    runs: Arc<Mutex<Vec<String>>>,
     atomic: bool,
 }
 
@@ -77,7 +80,8 @@ impl Watched {
         let enough = Arc::new(AtomicUsize::new(usize::MAX));
         let all_waiting = watch::Sender::new(Vec::new());
         let (told, copied, faults, shutdowns) = (Arc::default(), Arc::default(), Arc::default(), Arc::default());
-        Self { memory, hold, waiting, all_waiting, told, copied, enough, faults, shutdowns, atomic }
+        let runs = Arc::default();
+        Self { memory, hold, waiting, all_waiting, told, copied, enough, faults, shutdowns, runs, atomic }
     }
 
     /// From now on, calls for this wait.
@@ -136,6 +140,11 @@ impl Watched {
     /// How often it was told that nothing more comes.
     pub(crate) fn shutdowns(&self) -> usize {
         self.shutdowns.load(Ordering::SeqCst)
+    }
+
+    /// How runs began and ended that are staged.
+    pub(crate) fn runs(&self) -> Vec<String> {
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn fault(&self, call: Call) -> Option<Fault> {
@@ -244,6 +253,22 @@ impl Destination for Watched {
     async fn shutdown(&self) -> EtlResult<()> {
         self.shutdowns.fetch_add(1, Ordering::SeqCst);
         self.go_wrong(Call::Shutdown, self.memory.shutdown()).await
+    }
+
+    async fn begin_run(&self, run: StagedRun) -> EtlResult<()> {
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner).push(format!("begin {}", run.id));
+        self.memory.begin_run(run).await
+    }
+
+    async fn finalize_run(&self, run: StagedRun) -> EtlResult<()> {
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner).push(format!("finalize {}", run.id));
+        self.pass(Call::Finalize).await;
+        self.go_wrong(Call::Finalize, self.memory.finalize_run(run)).await
+    }
+
+    async fn abandon_run(&self, run: StagedRun) -> EtlResult<()> {
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner).push(format!("abandon {}", run.id));
+        self.memory.abandon_run(run).await
     }
 
     async fn go_back(&self, to: Position) -> EtlResult<()> {

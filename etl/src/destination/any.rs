@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::{Batch, Capabilities, CopyChunk, Destination, Replayed, TableChange, ValueLimits};
+use super::{Batch, Capabilities, CopyChunk, Destination, StagedRun, TableChange, ValueLimits};
 use crate::data::{Event, TableRow};
 use crate::error::EtlResult;
 use crate::lsn::Position;
@@ -36,8 +36,6 @@ macro_rules! forward {
             fn value_limits(&self) -> ValueLimits;
             fn needs_all_values(&self, schema: &TableSchema) -> bool;
             fn replaces_copied_rows(&self, schema: &Arc<TableSchema>) -> bool;
-            fn begin_run<'a>(&'a self, run: &'a str) -> BoxFuture<'a, EtlResult<()>>;
-            fn finalize_run<'a>(&'a self, run: &'a str) -> BoxFuture<'a, EtlResult<()>>;
             $(fn $call<'a>(&'a self, $($arg: $type),*) -> BoxFuture<'a, EtlResult<$out>>;)*
         }
 
@@ -56,12 +54,6 @@ macro_rules! forward {
             }
             fn replaces_copied_rows(&self, schema: &Arc<TableSchema>) -> bool {
                 Destination::replaces_copied_rows(self, schema)
-            }
-            fn begin_run<'a>(&'a self, run: &'a str) -> BoxFuture<'a, EtlResult<()>> {
-                Box::pin(Destination::begin_run(self, run))
-            }
-            fn finalize_run<'a>(&'a self, run: &'a str) -> BoxFuture<'a, EtlResult<()>> {
-                Box::pin(Destination::finalize_run(self, run))
             }
             $(fn $call<'a>(&'a self, $($arg: $type),*) -> BoxFuture<'a, EtlResult<$out>> {
                 Box::pin(async move { Destination::$call(self, $($arg),*).await })
@@ -84,12 +76,6 @@ macro_rules! forward {
             fn replaces_copied_rows(&self, schema: &Arc<TableSchema>) -> bool {
                 self.0.replaces_copied_rows(schema)
             }
-            async fn begin_run(&self, run: &str) -> EtlResult<()> {
-                self.0.begin_run(run).await
-            }
-            async fn finalize_run(&self, run: &str) -> EtlResult<()> {
-                self.0.finalize_run(run).await
-            }
             $(async fn $call(&self, $($arg: $type),*) -> EtlResult<$out> {
                 self.0.$call($($arg),*).await
             })*
@@ -104,6 +90,9 @@ forward! {
     check_connection() -> ();
     startup() -> ();
     shutdown() -> ();
+    begin_run(run: StagedRun) -> ();
+    finalize_run(run: StagedRun) -> ();
+    abandon_run(run: StagedRun) -> ();
     write_copy_chunk(table_id: TableId, chunk: CopyChunk, table_rows: Vec<TableRow>) -> ();
     allow_change(change: TableChange) -> ();
     write_batch(batch: Batch, events: Vec<Event>) -> ();

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use table::{Cursor, Reshaped, Table, Write};
 
 use super::mode::{Mode, StampedText};
-use super::{Batch, Capabilities, CopyChunk, Destination};
+use super::{Batch, Capabilities, CopyChunk, Destination, StagedRun};
 use crate::data::{Event, Op, TableRow};
 use crate::error::{ErrorKind, EtlError, EtlResult};
 use crate::lsn::Position;
@@ -30,11 +30,15 @@ struct Content {
     mode: Mode,
     tables: HashMap<TableId, Table>,
     main: Option<Position>,
+    /// What a run has copied that is not shown.
+    staged: Option<(Box<str>, HashMap<TableId, Table>)>,
+    /// The run that was shown last.
+    shown: Option<Box<str>>,
 }
 
 impl Default for Content {
     fn default() -> Self {
-        Self { mode: Mode::Upsert, tables: HashMap::new(), main: None }
+        Self { mode: Mode::Upsert, tables: HashMap::new(), main: None, staged: None, shown: None }
     }
 }
 
@@ -165,6 +169,15 @@ impl Plan {
 }
 
 impl Content {
+    /// Copies rows into what is staged, if anything is, else into the tables themselves.
+    fn copy(&mut self, copy: impl FnOnce(&mut Self) -> EtlResult<()>) -> EtlResult<()> {
+        let Some((run, staged)) = self.staged.take() else { return copy(self) };
+        let shown = std::mem::replace(&mut self.tables, staged);
+        let copied = copy(self);
+        self.staged = Some((run, std::mem::replace(&mut self.tables, shown)));
+        copied
+    }
+
     fn apply(&mut self, plan: Plan) {
         for (id, shape) in plan.shapes {
             self.tables.entry(id).or_default().shape = Some(shape);
@@ -193,11 +206,12 @@ impl Destination for MemoryDestination {
     }
 
     async fn write_table_rows(&self, table_id: TableId, table_rows: Vec<TableRow>) -> EtlResult<()> {
-        let mut content = self.content();
-        let plan = Plan::of_copy(&content, table_id, Position::ZERO, &table_rows)?;
-        content.tables.entry(table_id).or_default();
-        content.apply(plan);
-        Ok(())
+        self.content().copy(|content| {
+            let plan = Plan::of_copy(content, table_id, Position::ZERO, &table_rows)?;
+            content.tables.entry(table_id).or_default();
+            content.apply(plan);
+            Ok(())
+        })
     }
 
     async fn write_events(&self, events: Vec<Event>) -> EtlResult<()> {
@@ -212,7 +226,7 @@ impl Destination for MemoryDestination {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::default().with_atomic().with_schema_changes()
+        Capabilities::default().with_atomic().with_schema_changes().with_staged_runs()
     }
 
     fn replaces_copied_rows(&self, schema: &Arc<TableSchema>) -> bool {
@@ -220,11 +234,37 @@ impl Destination for MemoryDestination {
     }
 
     async fn write_copy_chunk(&self, table_id: TableId, chunk: CopyChunk, table_rows: Vec<TableRow>) -> EtlResult<()> {
+        self.content().copy(|content| {
+            let plan = Plan::of_copy(content, table_id, chunk.position, &table_rows)?;
+            if content.tables.entry(table_id).or_default().chunks.insert((chunk.generation, chunk.index)) {
+                content.apply(plan);
+            }
+            Ok(())
+        })
+    }
+
+    async fn begin_run(&self, run: StagedRun) -> EtlResult<()> {
+        self.content().staged = Some((run.id, HashMap::new()));
+        Ok(())
+    }
+
+    async fn finalize_run(&self, run: StagedRun) -> EtlResult<()> {
         let mut content = self.content();
-        let plan = Plan::of_copy(&content, table_id, chunk.position, &table_rows)?;
-        if content.tables.entry(table_id).or_default().chunks.insert((chunk.generation, chunk.index)) {
-            content.apply(plan);
+        match content.staged.take_if(|(id, _)| *id == run.id) {
+            Some((id, staged)) => {
+                content.tables.extend(staged);
+                content.shown = Some(id);
+                Ok(())
+            }
+            None if content.shown.as_ref() == Some(&run.id) => Ok(()),
+            None => Err(EtlError::new(ErrorKind::DestinationRejected, "what the run has staged is gone")
+                .with("run", run.id)
+                .hint("Run again")),
         }
+    }
+
+    async fn abandon_run(&self, run: StagedRun) -> EtlResult<()> {
+        self.content().staged.take_if(|(id, _)| *id == run.id);
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tracing::{Instrument, debug_span};
 
-use super::{AnyDestination, Batch, Capabilities, CopyChunk, Destination, Replayed, TableChange, ValueLimits};
+use super::{AnyDestination, Batch, Capabilities, CopyChunk, Destination, StagedRun, TableChange, ValueLimits};
 use crate::clock;
 use crate::data::{Event, TableRow};
 use crate::error::EtlResult;
@@ -89,12 +89,16 @@ impl Destination for Metered {
         self.measured("shutdown", self.inner.shutdown()).await
     }
 
-    async fn begin_run(&self, run: &str) -> EtlResult<()> {
+    async fn begin_run(&self, run: StagedRun) -> EtlResult<()> {
         self.measured("begin_run", self.inner.begin_run(run)).await
     }
 
-    async fn finalize_run(&self, run: &str) -> EtlResult<()> {
+    async fn finalize_run(&self, run: StagedRun) -> EtlResult<()> {
         self.measured("finalize_run", self.inner.finalize_run(run)).await
+    }
+
+    async fn abandon_run(&self, run: StagedRun) -> EtlResult<()> {
+        self.measured("abandon_run", self.inner.abandon_run(run)).await
     }
 
     async fn write_copy_chunk(&self, table_id: TableId, chunk: CopyChunk, table_rows: Vec<TableRow>) -> EtlResult<()> {

@@ -7,6 +7,7 @@ mod limits;
 mod memory;
 mod metered;
 mod mode;
+mod staged;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ pub use limits::{IntervalLimit, ValueLimits, is_struct};
 pub use memory::{MemoryDestination, TextRow};
 pub(crate) use metered::Metered;
 pub use mode::{Mode, StampedText};
+pub use staged::StagedRun;
 
 use crate::clock::Timestamp;
 use crate::data::{Event, TableRow};
@@ -93,13 +95,23 @@ pub trait Destination: Send + Sync + 'static {
         async { Ok(()) }
     }
 
-    /// A run begins, in the modes that have runs.
-    fn begin_run(&self, _run: &str) -> impl Future<Output = EtlResult<()>> + Send {
-        async { Ok(()) }
+    /// A run begins that shows nothing before it is whole: copied rows that come from here on until it is finalized or
+    /// abandoned are staged. What other runs have staged here is removed. Called where
+    /// [`Capabilities::staged_runs`] says that it can.
+    fn begin_run(&self, _run: StagedRun) -> impl Future<Output = EtlResult<()>> + Send {
+        async { Err(no_staged_runs(self.name())) }
     }
 
-    /// Everything of the run is written; publish it. Harmless when repeated.
-    fn finalize_run(&self, _run: &str) -> impl Future<Output = EtlResult<()>> + Send {
+    /// Everything of the run is durable: what is staged of each of its tables takes the table's place, so that a reader
+    /// sees the old rows or the new ones. Called once a run; again, in a later process too, where nobody heard how it ended,
+    /// and then it changes nothing that is done.
+    fn finalize_run(&self, _run: StagedRun) -> impl Future<Output = EtlResult<()>> + Send {
+        async { Err(no_staged_runs(self.name())) }
+    }
+
+    /// The run failed or died: what it has staged is removed, and the tables stay as they are. Harmless when repeated, and
+    /// where nothing is staged.
+    fn abandon_run(&self, _run: StagedRun) -> impl Future<Output = EtlResult<()>> + Send {
         async { Ok(()) }
     }
 
@@ -165,6 +177,12 @@ pub trait Destination: Send + Sync + 'static {
     }
 }
 
+fn no_staged_runs(name: &str) -> EtlError {
+    EtlError::new(ErrorKind::DestinationUnsupported, "the destination does not stage what is copied")
+        .with("destination", name)
+        .hint("Use `stream` or `incremental`")
+}
+
 /// What a destination can do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -178,6 +196,8 @@ pub struct Capabilities {
     pub whole_transactions: bool,
     /// It changes its tables as [`Event::Relation`] says. Where it does not, a changed table is copied again.
     pub schema_changes: bool,
+    /// It stages what a run copies, and shows all of it at once ([`Destination::begin_run`]).
+    pub staged_runs: bool,
     /// It makes indexes, defaults or identity columns of the source's: [`Destination::complete_table`] is called.
     pub table_extras: bool,
 }
@@ -189,6 +209,7 @@ impl Default for Capabilities {
             writes_in_flight: 1,
             whole_transactions: false,
             schema_changes: false,
+            staged_runs: false,
             table_extras: false,
         }
     }
@@ -213,6 +234,13 @@ impl Capabilities {
     #[must_use]
     pub fn with_schema_changes(mut self) -> Self {
         self.schema_changes = true;
+        self
+    }
+
+    /// Says that runs are staged.
+    #[must_use]
+    pub fn with_staged_runs(mut self) -> Self {
+        self.staged_runs = true;
         self
     }
 

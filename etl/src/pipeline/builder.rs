@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::running::RunningPipeline;
 use super::settings::{Settings, SyncMode};
-use super::start;
+use super::{full_refresh, start};
 use crate::destination::{AnyDestination, Destination};
 use crate::error::{ErrorKind, EtlError, EtlResult};
 use crate::source::SourceConfig;
@@ -65,7 +65,10 @@ impl Pipeline {
     /// # Errors
     /// Everything that is wrong with source, destination or data directory and that can be found at the start.
     pub async fn start(self) -> EtlResult<RunningPipeline> {
-        Box::pin(start::start(self)).await
+        match self.settings.mode {
+            SyncMode::FullRefresh => Box::pin(full_refresh::start(self)).await,
+            SyncMode::Stream | SyncMode::Incremental => Box::pin(start::start(self)).await,
+        }
     }
 
     /// The same, and whether it copies again by itself what a break at the source concerns

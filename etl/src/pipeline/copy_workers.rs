@@ -9,23 +9,65 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
+use super::board::Board;
 use super::copy_ledger::CopyLedger;
 use super::memory_budget::CopyBudget;
+use super::pace::Pace;
 use super::run::Run;
+use super::settings::CopySettings;
 use super::table::told;
 use super::table_copy::{CopyOrder, PIECE_BITS, copy_options};
 use crate::clock;
 use crate::data::TableRow;
-use crate::destination::{CopyChunk, Destination};
+use crate::destination::{AnyDestination, CopyChunk, Destination};
 use crate::error::{ErrorKind, EtlError, EtlResult};
 use crate::failpoint;
 use crate::memory::Part;
-use crate::postgres::Connection;
+use crate::postgres::{ConnectOptions, Connection};
+use crate::schema::TableId;
 use crate::source::{Chunk, Chunks, PublishedTable, RowReader, Rows, Snapshot, SnapshotId, join_snapshot};
+use crate::transform::Selection;
+
+/// Where tables are copied from and to, and how.
+pub(super) trait CopySite: Send + Sync {
+    fn destination(&self) -> &AnyDestination;
+    fn board(&self) -> &Arc<Board>;
+    fn pace(&self) -> &Pace;
+    fn settings(&self) -> &CopySettings;
+    /// What of the table is passed on.
+    fn selection(&self, table: TableId) -> EtlResult<Arc<Selection>>;
+    fn options(&self, table: &PublishedTable) -> ConnectOptions;
+}
+
+impl CopySite for Run {
+    fn destination(&self) -> &AnyDestination {
+        &self.destination
+    }
+
+    fn board(&self) -> &Arc<Board> {
+        &self.board
+    }
+
+    fn pace(&self) -> &Pace {
+        &self.pace
+    }
+
+    fn settings(&self) -> &CopySettings {
+        &self.settings.copy
+    }
+
+    fn selection(&self, table: TableId) -> EtlResult<Arc<Selection>> {
+        Self::selection(self, table)
+    }
+
+    fn options(&self, table: &PublishedTable) -> ConnectOptions {
+        copy_options(self, table)
+    }
+}
 
 /// What the workers of one snapshot have in common.
 pub(super) struct Job {
-    run: Arc<Run>,
+    site: Arc<dyn CopySite>,
     table: Arc<PublishedTable>,
     snapshot: SnapshotId,
     token: CopyChunk,
@@ -56,15 +98,29 @@ impl Job {
         left: Chunks,
         ledger: Option<Arc<CopyLedger>>,
     ) -> Self {
+        let site = Arc::clone(order.run) as Arc<dyn CopySite>;
+        let snapshot = SnapshotId { id: snapshot.id.clone(), leaves: snapshot.leaves.clone() };
+        Self { ledger, leave: order.leave.clone(), ..Self::of(site, table, snapshot, token, left, order.budget) }
+    }
+
+    /// Of which nothing is noted, and which nobody makes rest.
+    pub(super) fn of(
+        site: Arc<dyn CopySite>,
+        table: &Arc<PublishedTable>,
+        snapshot: SnapshotId,
+        token: CopyChunk,
+        left: Chunks,
+        budget: &CopyBudget,
+    ) -> Self {
         Self {
-            run: Arc::clone(order.run),
+            site,
             table: Arc::clone(table),
-            snapshot: SnapshotId { id: snapshot.id.clone(), leaves: snapshot.leaves.clone() },
+            snapshot,
             token,
-            budget: order.budget.clone(),
+            budget: budget.clone(),
             left: Mutex::new(left),
-            ledger,
-            leave: order.leave.clone(),
+            ledger: None,
+            leave: watch::channel(false).1,
             is_given_out: watch::Sender::new(false),
         }
     }
@@ -92,7 +148,7 @@ pub(super) async fn read_all(
     exporter: Connection,
     old: impl Future<Output = EtlResult<()>>,
 ) -> EtlResult<Read> {
-    let workers = job.left().readers(job.run.settings.copy.connections_per_table);
+    let workers = job.left().readers(job.site.settings().connections_per_table);
     let job = Arc::new(job);
     let mut tasks = JoinSet::new();
     // The connection that exported the snapshot reads too; it is the last to go.
@@ -150,7 +206,7 @@ async fn work(job: Arc<Job>, exporter: Option<Connection>) -> EtlResult<Option<C
         }
     };
     connection.within(&job.budget.memory, Part::Copies);
-    let is_transactional = job.run.destination.capabilities().atomic;
+    let is_transactional = job.site.destination().capabilities().atomic;
     let mut worker = Worker { job, is_transactional, writes: JoinSet::new(), sent: Vec::new() };
     while let Some(chunk) = worker.job.next() {
         worker.read(&mut connection, chunk).await?;
@@ -161,7 +217,7 @@ async fn work(job: Arc<Job>, exporter: Option<Connection>) -> EtlResult<Option<C
 
 async fn joined(job: &Job) -> EtlResult<(Connection, OwnedSemaphorePermit)> {
     let seat = job.budget.admit().await?;
-    let mut connection = Connection::connect(&copy_options(&job.run, &job.table)).await?;
+    let mut connection = Connection::connect(&job.site.options(&job.table)).await?;
     join_snapshot(&mut connection, &job.table, &job.snapshot).await?;
     Ok((connection, seat))
 }
@@ -169,7 +225,7 @@ async fn joined(job: &Job) -> EtlResult<(Connection, OwnedSemaphorePermit)> {
 impl Worker {
     async fn read(&mut self, connection: &mut Connection, chunk: Chunk) -> EtlResult<()> {
         let job = Arc::clone(&self.job);
-        let selection = job.run.selection(job.table.schema.id)?;
+        let selection = job.site.selection(job.table.schema.id)?;
         let mut reader = RowReader::open(connection, &job.table, &selection, Rows::Of(&chunk)).await?;
         let (mut piece, mut count) = (0, 0);
         let (mut rows, mut bytes) = (Vec::new(), 0);
@@ -194,7 +250,7 @@ impl Worker {
             let Some(more) = more else { break };
             // With what the caps make of it: a chunk that takes longer is more to lose, and an older snapshot.
             tokio::select! {
-                () = job.run.pace.spend(more.rows.len(), more.bytes) => {}
+                () = job.site.pace().spend(more.rows.len(), more.bytes) => {}
                 // Whoever waits for it to rest does not wait for the source too.
                 () = told(job.leave.clone()) => {}
             }
@@ -226,16 +282,16 @@ impl Worker {
 
     /// Sends a piece on its way once the one before it is written.
     async fn write(&mut self, chunk: &Chunk, piece: u64, rows: Vec<TableRow>, bytes: usize) -> EtlResult<()> {
-        let held = Held::new(&self.job.run, bytes);
+        let held = Held::new(self.job.site.board(), bytes);
         // One piece is written while the next is read: what a destination makes of a piece needs memory too.
         self.settle().await?;
         let job = Arc::clone(&self.job);
         let token = CopyChunk { index: job.token.index | chunk.number << PIECE_BITS | piece, ..job.token };
         let writing = async move {
             let (id, count) = (job.table.schema.id, rows.len() as u64);
-            job.run.destination.write_copy_chunk(id, token, rows).await?;
+            job.site.destination().write_copy_chunk(id, token, rows).await?;
             drop(held);
-            job.run.board.rows_copied(id, count);
+            job.site.board().rows_copied(id, count);
             failpoint::visit("copy.chunk_written").await
         };
         self.writes.spawn(writing.in_current_span());
@@ -259,19 +315,19 @@ impl Worker {
 
 /// Bytes of rows that are not written yet, on the board.
 struct Held {
-    run: Arc<Run>,
+    board: Arc<Board>,
     bytes: u64,
 }
 
 impl Held {
-    fn new(run: &Arc<Run>, bytes: usize) -> Self {
-        run.board.copy_holds(bytes as u64);
-        Self { run: Arc::clone(run), bytes: bytes as u64 }
+    fn new(board: &Arc<Board>, bytes: usize) -> Self {
+        board.copy_holds(bytes as u64);
+        Self { board: Arc::clone(board), bytes: bytes as u64 }
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.run.board.copy_let_go(self.bytes);
+        self.board.copy_let_go(self.bytes);
     }
 }

@@ -22,7 +22,7 @@ pub(super) async fn flushed(session: &Session) -> EtlResult<Lsn> {
 /// Where a run of this mode ends.
 pub(super) async fn end_of(mode: SyncMode, session: &Session) -> EtlResult<Option<Lsn>> {
     Ok(match mode {
-        SyncMode::Stream => None,
+        SyncMode::Stream | SyncMode::FullRefresh => None,
         SyncMode::Incremental => Some(flushed(session).await?),
     })
 }

@@ -53,6 +53,8 @@ pub enum SyncMode {
     Stream,
     /// The same, up to what the source had flushed when the run began; then it ends.
     Incremental,
+    /// Copies every table anew under one snapshot, out of sight, and shows all of them at once; then it ends. Needs no slot.
+    FullRefresh,
 }
 
 impl SyncMode {
@@ -61,6 +63,7 @@ impl SyncMode {
         match self {
             Self::Stream => "stream",
             Self::Incremental => "incremental",
+            Self::FullRefresh => "full_refresh",
         }
     }
 }

@@ -29,6 +29,7 @@ use super::report::report;
 use super::run::{Run, States};
 use super::running::{Finished, RunningPipeline};
 use super::settings::Ack;
+use super::staged_run::settle_last;
 use super::status::TableStatus;
 use super::streams::Streams;
 use super::table_state::{Begin, Known, begin, reads_on_from};
@@ -56,6 +57,7 @@ pub(super) async fn start(mut pipeline: Pipeline) -> EtlResult<RunningPipeline> 
     connect.application_name = connect.for_purpose(&pipeline.id).application_name;
     store.set_fact(PIPELINE_FACT, pipeline.id.clone()).await?;
     pipeline.destination.startup().await?;
+    settle_last(&store, &pipeline.destination).await?;
     let slot = pipeline.slot();
     let mut source = Source::connect(&pipeline, &store, &data_dir, &slot).await?;
     let mut states = keep_states(&store, &source.tables, &source.leaving).await?;

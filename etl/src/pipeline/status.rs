@@ -21,11 +21,13 @@ pub struct PipelineStatus {
     pub id: String,
     /// The slot at the source.
     pub slot: String,
-    /// What the run does: `stream` or `incremental`.
+    /// What the run does: `stream`, `incremental` or `full_refresh`.
     pub mode: &'static str,
     /// Where the run ends by itself, where it does: everything before is durable then.
     #[serde(serialize_with = "optional_text")]
     pub until: Option<Lsn>,
+    /// The run that is staged, of `full_refresh`.
+    pub run: Option<String>,
     /// When this run began.
     #[serde(serialize_with = "rfc3339")]
     pub started_at: Timestamp,

@@ -5,8 +5,10 @@ use super::failover::check_failover;
 use super::origin::check_origin;
 use super::publication::{refuse_state, wanted_tables};
 use super::slot::can_failover;
+use super::slot_status::slot_status;
 use super::standby::{can_read_standby, is_standby};
 use super::{PublishedTable, SourceConfig, published_tables};
+use crate::byte_size::ByteSize;
 use crate::error::{ErrorKind, EtlError, EtlResult};
 use crate::postgres::{Connection, Session, query_error};
 use crate::schema::{ReplicaIdentity, TableName, TablePatterns, TableSchema};
@@ -77,17 +79,39 @@ pub async fn check(source: &SourceConfig, slot: &str) -> EtlResult<Vec<Finding>>
             Err(error) => findings.push(Finding::of(&error)),
         }
     }
+    findings.extend(check_published(&session, source).await?);
+    Ok(findings)
+}
+
+/// Looks at publication and tables alone, for runs that copy and do not follow; changes nothing.
+///
+/// # Errors
+/// Where the server cannot be asked at all.
+pub async fn check_copies(source: &SourceConfig, slot: &str) -> EtlResult<Vec<Finding>> {
+    let session = Session::connect(&source.connect).await?;
+    let mut findings = check_published(&session, source).await?;
+    if let Some(status) = slot_status(session.client(), slot).await? {
+        let kept = ByteSize(status.retained_bytes);
+        findings.push(Finding::warning(
+            format!("the slot {slot} of an earlier run keeps WAL, now {kept}, and a full refresh does not read it"),
+            "Let `stream` or `incremental` go on with it, or drop it: SELECT pg_drop_replication_slot(...)",
+        ));
+    }
+    Ok(findings)
+}
+
+async fn check_published(session: &Session, source: &SourceConfig) -> EtlResult<Vec<Finding>> {
+    let client = session.client();
     match &source.publication {
-        Some(publication) => findings.extend(check_publication(&session, publication, &source.transform).await?),
+        Some(publication) => check_publication(session, publication, &source.transform).await,
         None => match wanted_tables(client, &TablePatterns::new(&source.tables)).await {
             Ok(names) => {
                 let tables = named_tables(client, &names, session.server_version()).await?;
-                findings.extend(check_tables(&session, &tables, &source.transform, true).await?);
+                check_tables(session, &tables, &source.transform, true).await
             }
-            Err(error) => findings.push(Finding::of(&error)),
+            Err(error) => Ok(vec![Finding::of(&error)]),
         },
     }
-    Ok(findings)
 }
 
 async fn check_standby(

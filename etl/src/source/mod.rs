@@ -30,7 +30,7 @@ mod types;
 mod wal_guard;
 
 pub use between_runs::check_between_runs;
-pub use check::{Finding, Severity, check};
+pub use check::{Finding, Severity, check, check_copies};
 pub use config::{OnPartitionGone, Origin, SourceConfig};
 pub use identity::{Place, place};
 pub use leftovers::{Leftover, LeftoverKind, Standing, leftovers, remove_leftover};
@@ -53,7 +53,9 @@ pub(crate) use shape::{Shape, difference};
 pub(crate) use shutdown_probe::{Suspicion, until_shutdown};
 pub(crate) use slot::{can_failover, create_slot, drop_slot, reader_replied, set_failover};
 pub(crate) use slot_status::{FLUSHED, slot_status};
-pub(crate) use snapshot::{LockedLeaf, Snapshot, SnapshotId, is_waited_for, join as join_snapshot, wait_for_writers};
+pub(crate) use snapshot::{
+    LockedLeaf, Snapshot, SnapshotId, WRITTEN, is_waited_for, join as join_snapshot, wait_for_writers,
+};
 pub(crate) use standby::{can_read_standby, is_standby};
 pub(crate) use stream::{
     Apart, Marked, Opened, StreamRequest, check_two_phase, frames_around, look_again, marks, open_stream,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio_postgres::Client;
 
 use super::catalog::{Leaf, PublishedTable};
+use super::slot_status::FLUSHED;
 use super::standby::{is_standby, take_snapshot};
 use crate::clock::Timestamp;
 use crate::error::{ErrorKind, EtlError, EtlResult};
@@ -13,6 +14,10 @@ use crate::postgres::{ConnectOptions, Connection, query_error, quote_ident};
 use crate::retry;
 use crate::schema::TableName;
 use crate::store::SnapshotFilter;
+
+/// How far the server has written, flushed or not: nothing that is visible was committed beyond.
+pub(crate) const WRITTEN: &str = "CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()
+         ELSE pg_catalog.pg_current_wal_insert_lsn() END";
 
 /// Who may have written the tables before now and is not visible yet. Prepared transactions have no pid.
 const WRITERS: &str = "
@@ -101,18 +106,29 @@ impl Snapshot {
         if is_standby(client).await? {
             return take_snapshot(options, table, shows).await;
         }
+        Self::take_of(options, &[table], client).await
+    }
+
+    /// One snapshot of all these tables. On a standby it says nothing about the stream (R6).
+    pub(crate) async fn take_of(
+        options: &ConnectOptions,
+        tables: &[&PublishedTable],
+        client: &Client,
+    ) -> EtlResult<Self> {
         let mut connection = Connection::connect(options).await?;
-        begin_locked(&mut connection, table).await?;
-        let query = "SELECT pg_catalog.pg_export_snapshot() AS id, pg_catalog.pg_current_snapshot()::text AS seen,
-                            pg_catalog.pg_current_wal_insert_lsn()::text AS until,
-                            (extract(epoch FROM clock_timestamp()) * 1000000)::bigint::text AS at";
-        let rows = connection.query(query).await?;
+        begin_locked(&mut connection, tables).await?;
+        let query = format!(
+            "SELECT pg_catalog.pg_export_snapshot() AS id, pg_catalog.pg_current_snapshot()::text AS seen,
+                    ({WRITTEN})::text AS until, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint::text AS at"
+        );
+        let rows = connection.query(&query).await?;
         let value = |name: &str| rows.first().and_then(|row| row.get(name)).unwrap_or_default().to_owned();
         let until: Lsn = value("until").parse()?;
         let filter = parse_snapshot(&value("seen"), until)?;
         let read_at = value("at").parse().map_err(|e| EtlError::new(ErrorKind::Protocol, "no time").because(e))?;
         let id = value("id");
-        let leaves = locked_leaves(&mut connection, &table.leaves).await?;
+        let all: Vec<Leaf> = tables.iter().flat_map(|table| table.leaves.iter().cloned()).collect();
+        let leaves = locked_leaves(&mut connection, &all).await?;
         let mut snapshot = Self { connection, id, filter, read_at: Timestamp(read_at), leaves };
         snapshot.wait_until_flushed(until, client).await?;
         Ok(snapshot)
@@ -123,7 +139,7 @@ impl Snapshot {
     async fn wait_until_flushed(&mut self, until: Lsn, client: &Client) -> EtlResult<()> {
         let mut was_nudged = false;
         loop {
-            let rows = self.connection.query("SELECT pg_catalog.pg_current_wal_flush_lsn()::text AS lsn").await?;
+            let rows = self.connection.query(&format!("SELECT ({FLUSHED})::text AS lsn")).await?;
             let flushed: Lsn = rows.first().and_then(|row| row.get("lsn")).unwrap_or_default().parse()?;
             if flushed >= until {
                 return Ok(());
@@ -143,7 +159,7 @@ impl Snapshot {
 
 /// Joins a snapshot on another connection: locks first (R2), and makes sure that the files are the same.
 pub(crate) async fn join(connection: &mut Connection, table: &PublishedTable, snapshot: &SnapshotId) -> EtlResult<()> {
-    begin_locked(connection, table).await?;
+    begin_locked(connection, &[table]).await?;
     connection.query(&format!("SET TRANSACTION SNAPSHOT '{}'", snapshot.id)).await.map_err(gone)?;
     let found = locked_leaves(connection, &table.leaves).await?;
     let is_same = |(a, b): (&LockedLeaf, &LockedLeaf)| a.filenode == b.filenode && a.leaf == b.leaf;
@@ -175,10 +191,16 @@ pub(crate) struct SnapshotId {
 }
 
 /// R2: the lock is the first statement of the transaction, so that no rewrite fits between it and the snapshot.
-pub(super) async fn begin_locked(connection: &mut Connection, table: &PublishedTable) -> EtlResult<()> {
+pub(super) async fn begin_locked(connection: &mut Connection, tables: &[&PublishedTable]) -> EtlResult<()> {
     connection.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-    let names = table.leaves.iter().map(|leaf| &leaf.name).chain([&table.schema.name]);
-    let only: Vec<String> = names.map(|name| format!("ONLY {}", qualified(name))).collect();
+    let names = |table: &&PublishedTable| {
+        let leaves = table.leaves.iter().map(|leaf| qualified(&leaf.name));
+        leaves.chain([qualified(&table.schema.name)]).collect::<Vec<_>>()
+    };
+    let only: Vec<String> = tables.iter().flat_map(names).map(|name| format!("ONLY {name}")).collect();
+    if only.is_empty() {
+        return Ok(());
+    }
     connection.query(&format!("LOCK TABLE {} IN ACCESS SHARE MODE", only.join(", "))).await?;
     Ok(())
 }

@@ -56,7 +56,7 @@ pub(super) async fn take_snapshot(
     shows: impl Fn(Option<String>),
 ) -> EtlResult<Snapshot> {
     let mut connection = Connection::connect(options).await?;
-    begin_locked(&mut connection, table).await?;
+    begin_locked(&mut connection, &[table]).await?;
     let mut exporter = Connection::connect_replication(options).await?;
     let rows = exporter.query("SELECT pg_catalog.pg_backend_pid()::text AS pid").await?;
     let pid = rows.first().and_then(|row| row.get("pid")).unwrap_or_default();

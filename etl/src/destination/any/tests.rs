@@ -64,12 +64,16 @@ impl Destination for Noted {
         self.note("shutdown", ());
         Ok(())
     }
-    async fn begin_run(&self, run: &str) -> EtlResult<()> {
+    async fn begin_run(&self, run: StagedRun) -> EtlResult<()> {
         self.note("begin_run", run);
         Ok(())
     }
-    async fn finalize_run(&self, run: &str) -> EtlResult<()> {
+    async fn finalize_run(&self, run: StagedRun) -> EtlResult<()> {
         self.note("finalize_run", run);
+        Ok(())
+    }
+    async fn abandon_run(&self, run: StagedRun) -> EtlResult<()> {
+        self.note("abandon_run", run);
         Ok(())
     }
     async fn write_copy_chunk(&self, table_id: TableId, chunk: CopyChunk, rows: Vec<TableRow>) -> EtlResult<()> {
@@ -127,9 +131,8 @@ async fn call_all(destination: &impl Destination) {
     destination.startup().await.unwrap();
     destination.complete_table(TableId(4), TableExtras::default()).await.unwrap();
     destination.go_back(POSITION).await.unwrap();
-    let replayed = Replayed { delivered: 1, overtaken: 2, left: 3 };
-    assert_eq!(destination.replay(Vec::new()).await.unwrap(), replayed);
-    destination.begin_run("r1").await.unwrap();
+    let run = |id: &str| StagedRun { id: id.into(), tables: vec![TableId(5)] };
+    destination.begin_run(run("r1")).await.unwrap();
     destination.truncate_table(TableId(1)).await.unwrap();
     destination.write_table_rows(TableId(2), Vec::new()).await.unwrap();
     destination.write_copy_chunk(TableId(3), chunk, Vec::new()).await.unwrap();
@@ -138,7 +141,8 @@ async fn call_all(destination: &impl Destination) {
     let change = TableChange { before: schema(), after: schema(), is_copied: true, what: "w".to_owned() };
     destination.allow_change(change).await.unwrap();
     assert_eq!(destination.durable_position(cursor).await.unwrap(), Some(POSITION));
-    destination.finalize_run("r2").await.unwrap();
+    destination.finalize_run(run("r2")).await.unwrap();
+    destination.abandon_run(run("r3")).await.unwrap();
     destination.shutdown().await.unwrap();
 }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 
 use crate::data::{Event, TableRow};
-use crate::destination::{AnyDestination, Batch, Capabilities, CopyChunk, Destination, Replayed, TableChange};
+use crate::destination::{AnyDestination, Batch, Capabilities, CopyChunk, Destination, StagedRun, TableChange};
 use crate::error::{ErrorKind, EtlError, EtlResult};
 use crate::lsn::Position;
 use crate::schema::{TableExtras, TableId, TableSchema};
@@ -129,12 +129,16 @@ impl Destination for Faulty {
         self.write(self.inner.shutdown()).await
     }
 
-    async fn begin_run(&self, run: &str) -> EtlResult<()> {
+    async fn begin_run(&self, run: StagedRun) -> EtlResult<()> {
         self.write(self.inner.begin_run(run)).await
     }
 
-    async fn finalize_run(&self, run: &str) -> EtlResult<()> {
+    async fn finalize_run(&self, run: StagedRun) -> EtlResult<()> {
         self.write(self.inner.finalize_run(run)).await
+    }
+
+    async fn abandon_run(&self, run: StagedRun) -> EtlResult<()> {
+        self.write(self.inner.abandon_run(run)).await
     }
 
     async fn write_copy_chunk(&self, table_id: TableId, chunk: CopyChunk, rows: Vec<TableRow>) -> EtlResult<()> {
