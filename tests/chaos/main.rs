@@ -11,6 +11,7 @@ mod into_postgres;
 mod large;
 mod later;
 mod leader;
+mod modes;
 mod pgbench;
 mod prepared;
 mod published;

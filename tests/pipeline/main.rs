@@ -36,6 +36,7 @@ mod policies;
 mod publication;
 mod published;
 mod quarantine;
+mod refreshed;
 mod refusing;
 mod relay_full;
 mod reshaped;

@@ -17,6 +17,7 @@ const LAYOUT: &str = "
         owner VARCHAR, table_id UINTEGER, generation UBIGINT, chunk UBIGINT,
         PRIMARY KEY (owner, table_id, generation, chunk));
     CREATE TABLE IF NOT EXISTS _etl.tables (schema_name VARCHAR, table_name VARCHAR, owner VARCHAR, table_id UINTEGER);
+    CREATE TABLE IF NOT EXISTS _etl.runs (owner VARCHAR PRIMARY KEY, run VARCHAR);
     ALTER TABLE _etl.tables ADD COLUMN IF NOT EXISTS owner VARCHAR;
     ALTER TABLE _etl.tables ADD COLUMN IF NOT EXISTS table_id UINTEGER;
 ";
@@ -159,6 +160,47 @@ pub(super) fn holder(connection: &Connection, name: &TableName) -> EtlResult<Hol
 pub(super) fn disown_table(connection: &Connection, name: &TableName) -> EtlResult<()> {
     let sql = "DELETE FROM _etl.tables WHERE lower(schema_name) = lower(?) AND lower(table_name) = lower(?)";
     connection.execute(sql, [&*name.schema, &*name.name]).or_duckdb("forget a table").map(drop)
+}
+
+/// The owners whose names begin like this, by their tables and chunks.
+pub(super) fn owners(connection: &Connection, prefix: &str) -> EtlResult<Vec<String>> {
+    let query = "SELECT owner FROM _etl.tables WHERE starts_with(owner, ?) \
+                 UNION SELECT owner FROM _etl.chunks WHERE starts_with(owner, ?)";
+    let mut statement = connection.prepare(query).or_duckdb("look for runs")?;
+    let rows = statement.query_map([prefix, prefix], |row| row.get(0)).or_duckdb("look for runs")?;
+    rows.collect::<Result<_, _>>().or_duckdb("look for runs")
+}
+
+/// The tables of an owner.
+pub(super) fn tables_of(connection: &Connection, owner: &str) -> EtlResult<Vec<TableName>> {
+    let query = "SELECT schema_name, table_name FROM _etl.tables WHERE owner = ?";
+    let mut statement = connection.prepare(query).or_duckdb("look for tables")?;
+    let rows = statement
+        .query_map([owner], |row| Ok(TableName::new(row.get::<_, String>(0)?, row.get::<_, String>(1)?)))
+        .or_duckdb("look for tables")?;
+    rows.collect::<Result<_, _>>().or_duckdb("look for tables")
+}
+
+/// Forgets the tables and chunks of an owner.
+pub(super) fn forget_owner(connection: &Connection, owner: &str) -> EtlResult<()> {
+    for table in ["tables", "chunks"] {
+        let sql = format!("DELETE FROM _etl.{table} WHERE owner = ?");
+        connection.execute(&sql, [owner]).or_duckdb("forget a run")?;
+    }
+    Ok(())
+}
+
+/// Whether this was the last run that is shown.
+pub(super) fn is_shown(connection: &Connection, owner: &str, run: &str) -> EtlResult<bool> {
+    let query = "SELECT count(*) FROM _etl.runs WHERE owner = ? AND run = ?";
+    let found: i64 = connection.query_row(query, [owner, run], |row| row.get(0)).or_duckdb("look for a run")?;
+    Ok(found > 0)
+}
+
+/// Notes that it is.
+pub(super) fn show(connection: &Connection, owner: &str, run: &str) -> EtlResult<()> {
+    let sql = "INSERT INTO _etl.runs VALUES (?, ?) ON CONFLICT DO UPDATE SET run = excluded.run";
+    connection.execute(sql, [owner, run]).or_duckdb("note a run").map(drop)
 }
 
 /// That a table was made here.

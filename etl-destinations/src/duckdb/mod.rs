@@ -21,6 +21,8 @@ mod places;
 #[cfg(feature = "duckdb")]
 mod rows;
 #[cfg(feature = "duckdb")]
+mod staging;
+#[cfg(feature = "duckdb")]
 mod unit;
 #[cfg(feature = "duckdb")]
 mod writer;

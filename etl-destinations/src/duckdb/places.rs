@@ -133,7 +133,7 @@ fn is_same(one: &TableName, other: &TableName) -> bool {
     folded(one) == folded(other)
 }
 
-fn rename(connection: &Connection, from: &TableName, to: &TableName) -> EtlResult<()> {
+pub(super) fn rename(connection: &Connection, from: &TableName, to: &TableName) -> EtlResult<()> {
     let (old, new) = (quoted_table(from), quoted_table(to));
     let sql = if from.schema == to.schema {
         format!("ALTER TABLE {old} RENAME TO {}", quoted(&to.name))

@@ -19,11 +19,11 @@ use super::connections::Connections;
 use super::error::{DuckDbResult, is_given_up};
 use super::places::Tables;
 use super::rows::LIMITS;
-use super::{ledger, unit};
+use super::{ledger, staging, unit};
 use crate::table_destination::TableDestination;
 use crate::table_name::{Case, NameRules};
 use crate::table_rules::TableRules;
-use crate::writer::{Step, TableWriter, TargetTable, WriteUnit};
+use crate::writer::{Replacement, Step, TableWriter, TargetTable, WriteUnit};
 
 /// The fact of the store by which a file knows whose positions it holds.
 const OWNER: &str = "destination.duckdb";
@@ -239,7 +239,7 @@ impl TableWriter for DuckDb {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::default().with_atomic().with_schema_changes()
+        Capabilities::default().with_atomic().with_schema_changes().with_staged_runs()
     }
 
     fn name_rules(&self) -> NameRules {
@@ -277,6 +277,30 @@ impl TableWriter for DuckDb {
         let (table, gone) = (Arc::clone(table), self.gone().await?);
         *lock(&self.emptied).entry(table.id).or_default() += 1;
         self.run(true, move |connection, owner| unit::reset(connection, Tables { owner, gone: &gone }, &table)).await
+    }
+
+    async fn begin_run(&self, run: &str, tables: &[Replacement]) -> EtlResult<()> {
+        let (run, tables) = (run.to_owned(), tables.to_vec());
+        self.run(true, move |connection, owner| staging::begin(connection, owner, &run, &tables)).await
+    }
+
+    async fn stage(&self, run: &str, unit: WriteUnit) -> EtlResult<()> {
+        let run = run.to_owned();
+        let shapes = unit.steps.iter().any(|step| matches!(step, Step::Ensure(_)));
+        self.run(shapes, move |connection, owner| staging::stage(connection, owner, &run, &unit)).await
+    }
+
+    async fn publish(&self, run: &str, tables: &[Replacement]) -> EtlResult<()> {
+        let (run, replaced, gone) = (run.to_owned(), tables.to_vec(), self.gone().await?);
+        let publish = move |connection: &Connection, owner: &str| {
+            staging::publish(connection, Tables { owner, gone: &gone }, &run, &replaced)
+        };
+        self.run(true, publish).await
+    }
+
+    async fn abandon_run(&self, run: &str, _tables: &[Replacement]) -> EtlResult<()> {
+        let run = run.to_owned();
+        self.run(true, move |connection, owner| staging::abandon(connection, owner, &run)).await
     }
 
     async fn check_connection(&self) -> EtlResult<()> {

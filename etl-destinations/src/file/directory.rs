@@ -15,26 +15,29 @@ use super::encoding::Encoding;
 use super::error::FileResult;
 use super::journal::{Journal, sync_directory};
 use super::part::PartFile;
+use super::staging::Staged;
 use super::state::{Entry, Part, PartName, State, TableFiles};
 use crate::writer::{Step, TargetTable, WriteUnit};
 
 /// Where journal and lock are; no mapped name of a schema begins with a point.
-const OWN: &str = ".etl";
+pub(super) const OWN: &str = ".etl";
 
 /// The directory with everything in it, open and locked.
 #[derive(Debug)]
 pub(super) struct Directory {
-    root: PathBuf,
-    max_bytes: u64,
+    pub(super) root: PathBuf,
+    pub(super) max_bytes: u64,
     max_age_micros: i64,
-    encoding: Encoding,
+    pub(super) encoding: Encoding,
     /// Whose positions are asked for and written. Those of another are forgotten with the first write.
     owner: String,
-    state: State,
+    pub(super) state: State,
     journal: Journal,
     parts: HashMap<TableId, PartFile>,
     /// Complete files that do not have their name yet.
     finished: Vec<PartName>,
+    /// What a run writes that is not shown.
+    pub(super) staged: Option<Staged>,
     _lock: File,
 }
 
@@ -63,9 +66,11 @@ impl Directory {
             journal,
             parts: HashMap::new(),
             finished: Vec::new(),
+            staged: None,
             _lock: lock,
         };
         directory.recover()?;
+        directory.remove_replaced()?;
         Ok(directory)
     }
 
@@ -94,7 +99,7 @@ impl Directory {
     }
 
     /// What a write begins with: it makes the positions this owner's.
-    fn claim(&self) -> Entry {
+    pub(super) fn claim(&self) -> Entry {
         Entry { owner: (!self.is_own()).then(|| self.owner.clone()), ..Entry::default() }
     }
 
@@ -116,7 +121,7 @@ impl Directory {
     }
 
     /// The files of this program in the table's directories.
-    fn names(&self, files: &TableFiles) -> EtlResult<Vec<(PartName, bool)>> {
+    pub(super) fn names(&self, files: &TableFiles) -> EtlResult<Vec<(PartName, bool)>> {
         let mut names = Vec::new();
         for directory in &files.directories {
             let path = self.root.join(directory);
@@ -334,11 +339,21 @@ impl Directory {
         let after = TableFiles { generation: before.generation + 1, next: 1, open: None, ..before.clone() };
         pending.tables.insert(table, after);
         self.commit(pending)?;
-        for (name, is_part) in self.names(&before)?.into_iter().filter(|(name, _)| name.table == table) {
+        self.remove_files(&before, table)
+    }
+
+    /// Removes what the table has in these directories.
+    pub(super) fn remove_files(&self, files: &TableFiles, table: TableId) -> EtlResult<()> {
+        for (name, is_part) in self.names(files)?.into_iter().filter(|(name, _)| name.table == table) {
             let path = self.root.join(&name.directory).join(if is_part { name.partial() } else { name.complete() });
             fs::remove_file(&path).or_file("remove a file", &path)?;
         }
         Ok(())
+    }
+
+    /// Tells the journal something that no open file is about.
+    pub(super) fn tell(&mut self, entry: Entry) -> EtlResult<()> {
+        self.commit(Pending { entry, tables: HashMap::new(), finished: Vec::new() })
     }
 }
 
@@ -347,11 +362,11 @@ fn made_up() -> String {
     format!("{:016x}{:016x}", number(), number())
 }
 
-fn below_root(name: &TableName) -> String {
+pub(super) fn below_root(name: &TableName) -> String {
     format!("{}/{}", name.schema, name.name)
 }
 
-fn columns(table: &TargetTable) -> Vec<String> {
+pub(super) fn columns(table: &TargetTable) -> Vec<String> {
     let metadata = table.metadata.iter().flat_map(|metadata| metadata.names());
     table.columns.iter().map(|name| &**name).chain(metadata).map(str::to_owned).collect()
 }

@@ -16,6 +16,8 @@ mod journal;
 #[cfg(feature = "file")]
 mod part;
 #[cfg(feature = "file")]
+mod staging;
+#[cfg(feature = "file")]
 mod state;
 #[cfg(feature = "file")]
 mod writer;

@@ -20,7 +20,7 @@ use super::encoding::Encoding;
 use crate::table_destination::TableDestination;
 use crate::table_name::{Case, NameRules};
 use crate::table_rules::TableRules;
-use crate::writer::{Step, TableWriter, TargetTable, WriteUnit};
+use crate::writer::{Replacement, Step, TableWriter, TargetTable, WriteUnit};
 
 /// The fact of the store by which a directory knows whose positions it holds.
 const OWNER: &str = "destination.file";
@@ -103,12 +103,16 @@ impl Open {
         self.emptied.lock().unwrap_or_else(PoisonError::into_inner).get(&table).copied().unwrap_or_default()
     }
 
-    fn apply(&self, unit: &WriteUnit, begun: Option<u64>) -> EtlResult<()> {
+    fn encoded(&self, unit: &WriteUnit) -> EtlResult<Vec<Vec<u8>>> {
         let encode = |step: &Step| match step {
             Step::Write(batch) => self.encoding.encode(&batch.table, &batch.rows),
             _ => Ok(Vec::new()),
         };
-        let encoded = unit.steps.iter().map(encode).collect::<EtlResult<Vec<_>>>()?;
+        unit.steps.iter().map(encode).collect()
+    }
+
+    fn apply(&self, unit: &WriteUnit, begun: Option<u64>) -> EtlResult<()> {
+        let encoded = self.encoded(unit)?;
         let mut directory = self.directory();
         if unit.chunk.map(|(table, _)| self.times_emptied(table)) != begun {
             let message = "the table is copied anew: this chunk belongs to the copy before";
@@ -145,7 +149,7 @@ impl TableWriter for Files {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::default().with_atomic().with_schema_changes()
+        Capabilities::default().with_atomic().with_schema_changes().with_staged_runs()
     }
 
     fn name_rules(&self) -> NameRules {
@@ -169,6 +173,30 @@ impl TableWriter for Files {
         let table = table.id;
         *open.emptied.lock().unwrap_or_else(PoisonError::into_inner).entry(table).or_default() += 1;
         blocking(move || open.directory().reset(table)).await
+    }
+
+    async fn begin_run(&self, run: &str, _tables: &[Replacement]) -> EtlResult<()> {
+        let (open, run) = (Arc::clone(self.opened().await?), run.to_owned());
+        blocking(move || open.directory().begin_run(&run)).await
+    }
+
+    async fn stage(&self, run: &str, unit: WriteUnit) -> EtlResult<()> {
+        let (open, run) = (Arc::clone(self.opened().await?), run.to_owned());
+        blocking(move || {
+            let encoded = open.encoded(&unit)?;
+            open.directory().stage(&run, &unit, &encoded)
+        })
+        .await
+    }
+
+    async fn publish(&self, run: &str, tables: &[Replacement]) -> EtlResult<()> {
+        let (open, run, tables) = (Arc::clone(self.opened().await?), run.to_owned(), tables.to_vec());
+        blocking(move || open.directory().publish_run(&run, &tables)).await
+    }
+
+    async fn abandon_run(&self, run: &str, _tables: &[Replacement]) -> EtlResult<()> {
+        let (open, run) = (Arc::clone(self.opened().await?), run.to_owned());
+        blocking(move || open.directory().abandon_run(&run)).await
     }
 
     async fn check_connection(&self) -> EtlResult<()> {

@@ -10,7 +10,8 @@ use tokio_postgres::SimpleQueryRow;
 
 use super::link::Link;
 
-/// The layout of the schema. A row of `cursors` without a position follows the main cursor.
+/// The layout of the schema. A row of `cursors` without a position follows the main cursor; `staged` has the tables of runs
+/// that are not shown, `runs` the last one that is.
 const LAYOUT: &str = "
     CREATE SCHEMA IF NOT EXISTS _etl;
     CREATE TABLE IF NOT EXISTS _etl.cursors (
@@ -19,7 +20,10 @@ const LAYOUT: &str = "
     CREATE TABLE IF NOT EXISTS _etl.chunks (
         owner text, table_id bigint, generation numeric(20), chunk numeric(20),
         PRIMARY KEY (owner, table_id, generation, chunk));
-    CREATE TABLE IF NOT EXISTS _etl.tables (schema_name text, table_name text, PRIMARY KEY (schema_name, table_name))";
+    CREATE TABLE IF NOT EXISTS _etl.tables (schema_name text, table_name text, PRIMARY KEY (schema_name, table_name));
+    CREATE TABLE IF NOT EXISTS _etl.staged (
+        owner text, run text, schema_name text, table_name text, PRIMARY KEY (schema_name, table_name));
+    CREATE TABLE IF NOT EXISTS _etl.runs (owner text PRIMARY KEY, run text)";
 
 /// Held by whoever makes or changes tables: `IF NOT EXISTS` does not see what another transaction is about to commit.
 const SHAPES: &str = "SELECT pg_advisory_xact_lock(7310580, 1)";
@@ -36,7 +40,7 @@ async fn mark(link: &Link) -> EtlResult<()> {
     let mark = quote_literal(STATE_MARK);
     let unmarked = format!(
         "SELECT pg_catalog.quote_ident(relname) FROM pg_catalog.pg_class
-          WHERE relnamespace = '_etl'::pg_catalog.regnamespace AND relname IN ('cursors', 'chunks', 'tables')
+          WHERE relnamespace = '_etl'::pg_catalog.regnamespace AND relname IN ('cursors', 'chunks', 'tables', 'staged', 'runs')
             AND pg_catalog.obj_description(oid, 'pg_class') IS DISTINCT FROM {mark}
             AND pg_catalog.pg_has_role(relowner, 'USAGE')"
     );

@@ -27,6 +27,8 @@ mod link;
 #[cfg(feature = "postgres")]
 mod origin;
 #[cfg(feature = "postgres")]
+mod staging;
+#[cfg(feature = "postgres")]
 mod types;
 #[cfg(feature = "postgres")]
 mod unit;

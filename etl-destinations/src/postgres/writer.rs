@@ -14,11 +14,11 @@ use tokio::sync::OnceCell;
 
 use super::config::{Atomic, Create, PostgresTargetConfig};
 use super::link::{Links, Parked};
-use super::{ddl, extras, ledger, unit};
+use super::{ddl, extras, ledger, staging, unit};
 use crate::table_destination::TableDestination;
 use crate::table_name::NameRules;
 use crate::table_rules::TableRules;
-use crate::writer::{Step, TableWriter, TargetTable, WriteUnit};
+use crate::writer::{Replacement, Step, TableWriter, TargetTable, WriteUnit};
 
 /// The fact of the store by which a target knows whose positions it holds.
 const OWNER: &str = "destination.postgres";
@@ -149,7 +149,7 @@ impl TableWriter for Postgres {
     }
 
     fn capabilities(&self) -> Capabilities {
-        let can = Capabilities::default().with_atomic().with_schema_changes();
+        let can = Capabilities::default().with_atomic().with_schema_changes().with_staged_runs();
         let can = if self.create.any() { can.with_table_extras() } else { can };
         if self.atomic == Atomic::Always { can.with_whole_transactions() } else { can }
     }
@@ -186,6 +186,47 @@ impl TableWriter for Postgres {
             drop(self.pending().remove(&CursorId::Table(table.id)));
             let link = self.links.begin().await?;
             unit::reset(&link, owner, table).await?;
+            self.links.commit(link).await
+        };
+        self.at(done.await)
+    }
+
+    async fn begin_run(&self, run: &str, tables: &[Replacement]) -> EtlResult<()> {
+        let done = async {
+            let owner = self.owner().await?;
+            let link = self.links.begin().await?;
+            staging::begin(&link, owner, run, tables).await?;
+            self.links.commit(link).await
+        };
+        self.at(done.await)
+    }
+
+    async fn stage(&self, run: &str, unit: WriteUnit) -> EtlResult<()> {
+        let done = async {
+            let owner = self.owner().await?;
+            let mut link = self.links.begin().await?;
+            staging::stage(&mut link, owner, run, &unit).await?;
+            self.links.commit(link).await
+        };
+        self.at(done.await)
+    }
+
+    async fn publish(&self, run: &str, tables: &[Replacement]) -> EtlResult<()> {
+        let done = async {
+            let owner = self.owner().await?;
+            self.pending().clear();
+            let link = self.links.begin().await?;
+            staging::publish(&link, owner, run, tables).await?;
+            self.links.commit(link).await
+        };
+        self.at(done.await)
+    }
+
+    async fn abandon_run(&self, run: &str, _tables: &[Replacement]) -> EtlResult<()> {
+        let done = async {
+            let owner = self.owner().await?;
+            let link = self.links.begin().await?;
+            staging::abandon(&link, owner, run).await?;
             self.links.commit(link).await
         };
         self.at(done.await)

@@ -1,0 +1,100 @@
+//! Is a run that stages shown whole or not at all, and once, wherever it is killed?
+
+use std::time::Duration;
+
+use harness::postgres::database;
+
+use crate::site::{Site, slots};
+
+const LONG: Duration = Duration::from_secs(300);
+
+/// Runs once; says whether it ended well.
+async fn run(site: &Site, mode: &str, failpoints: &str) -> bool {
+    let program = site.program.clone().variable("ETL__PIPELINE__MODE", mode).failpoints(failpoints);
+    let mut running = program.start().unwrap();
+    let ended = running.end(LONG).await.unwrap();
+    assert!(ended.success() || !failpoints.is_empty(), "{ended}\n{}", running.output());
+    ended.success()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refresh_that_is_killed_anywhere_is_shown_whole_by_the_next_run_and_doubles_nothing() {
+    let Some(database) = database().await else { return };
+    let client = database.client().await;
+    client
+        .batch_execute(
+            "CREATE TABLE t (id int PRIMARY KEY, round int); CREATE TABLE bare (id int, round int); CREATE TABLE empty (id int);
+             INSERT INTO t SELECT g, 0 FROM generate_series(1, 20000) g; INSERT INTO bare SELECT id, 0 FROM t;
+             CREATE PUBLICATION p FOR TABLE t, bare, empty",
+        )
+        .await
+        .unwrap();
+    let Some(site) = Site::new(&database.url()).await else { return };
+    assert!(run(&site, "full_refresh", "").await);
+    let count = async || {
+        let query =
+            "SELECT concat_ws(' ', (SELECT count(*) FROM t), (SELECT min(round) FROM t), (SELECT max(round) FROM t),
+                     (SELECT count(*) FROM bare), (SELECT min(round) FROM bare), (SELECT max(round) FROM bare),
+                     (SELECT count(*) FROM empty))";
+        let staged = "SELECT count(*)::VARCHAR FROM duckdb_tables() WHERE contains(table_name, '_stg_')";
+        let one = async |sql| site.reader.query(&site.file(), sql).await.unwrap()[0][0].clone().unwrap();
+        (one(query).await, one(staged).await)
+    };
+    let shown = |round: i32| format!("20000 {round} {round} 20000 {round} {round} 0");
+    let (mut round, mut last) = (0, 0);
+    for (failpoint, is_shown) in [
+        ("copy.chunk_written=kill@2", false),
+        ("run.staged=kill", false),
+        ("run.sealed=kill", false),
+        ("run.published=kill", true),
+    ] {
+        round += 1;
+        let next = format!("BEGIN; UPDATE t SET round = {round}; UPDATE bare SET round = {round}; COMMIT");
+        client.batch_execute(&next).await.unwrap();
+        assert!(!run(&site, "full_refresh", failpoint).await, "{failpoint}");
+        last = if is_shown { round } else { last };
+        assert_eq!(count().await.0, shown(last), "{failpoint}");
+        assert!(run(&site, "full_refresh", "").await, "{failpoint}");
+        last = round;
+        assert_eq!(count().await, (shown(round), "0".to_owned()), "{failpoint}");
+    }
+    assert_eq!(slots(&client).await, 0, "no run has made a slot");
+    // What dies before it is shown is brought to its end by a run of another mode, too.
+    assert!(!run(&site, "full_refresh", "run.sealed=kill").await);
+    assert!(run(&site, "incremental", "").await);
+    assert_eq!(count().await, (shown(round), "0".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_incremental_run_that_is_killed_anywhere_is_gone_on_with_and_doubles_nothing() {
+    let Some(database) = database().await else { return };
+    let client = database.client().await;
+    client
+        .batch_execute(
+            "CREATE TABLE t (id int PRIMARY KEY, round int); CREATE TABLE bare (id int); ALTER TABLE bare REPLICA IDENTITY FULL;
+             INSERT INTO t SELECT g, 0 FROM generate_series(1, 20000) g; CREATE PUBLICATION p FOR TABLE t, bare",
+        )
+        .await
+        .unwrap();
+    let Some(site) = Site::new(&database.url()).await else { return };
+    for failpoint in [
+        "copy.finished=kill",
+        "apply.before_write=kill",
+        "apply.after_write=kill",
+        "progress.before_store=kill",
+        "progress.before_confirm=kill",
+    ] {
+        client
+            .batch_execute("UPDATE t SET round = round + 1; INSERT INTO bare SELECT g FROM generate_series(1, 500) g")
+            .await
+            .unwrap();
+        assert!(!run(&site, "incremental", failpoint).await, "{failpoint}");
+        assert!(run(&site, "incremental", "").await);
+        for table in ["t", "bare"] {
+            let pair = harness::compare::Pair::new(format!("public.{table}"), format!("public.{table}"));
+            let compared = pair.compare(&client, &site.reader, &site.file()).await;
+            compared.unwrap_or_else(|different| panic!("{failpoint}, {table}: {different}"));
+        }
+    }
+    assert_eq!(slots(&client).await, 1);
+}
