@@ -49,6 +49,8 @@ pub(super) struct Refresh {
 pub(super) struct Found {
     pub(super) session: Session,
     pub(super) publication: String,
+    /// As the source described them.
+    pub(super) described: Vec<PublishedTable>,
     pub(super) tables: Vec<Published>,
 }
 
@@ -205,8 +207,8 @@ impl Refresh {
         let session = Session::connect(&self.source.connect.for_purpose("start")).await?;
         let (client, version) = (session.client(), session.server_version());
         let publication = ensure_publication(client, &self.source, &self.id, version).await?;
-        let found = published_tables(client, &publication, version).await?;
-        self.refuse_uncopied(&found)?;
+        let described = published_tables(client, &publication, version).await?;
+        self.refuse_uncopied(&described)?;
         let mut states = HashMap::new();
         for (id, state) in self.store.table_states().await? {
             // By their names of now, whatever a stream would still be told of.
@@ -214,6 +216,7 @@ impl Refresh {
         }
         let wished = Wished::read(&self.store).await?;
         let allowed = Allowed { destination: &self.destination, wished: &wished };
+        let found = described.clone();
         let tables = describe_all(&self.store, &self.source.transform, found, &mut states, &allowed).await?;
         for Published { table, .. } in &tables {
             match states.get(&table.schema.id).map(|state| &state.phase) {
@@ -228,7 +231,7 @@ impl Refresh {
                 }
             }
         }
-        Ok(Found { session, publication, tables })
+        Ok(Found { session, publication, described, tables })
     }
 
     fn refuse_uncopied(&self, tables: &[PublishedTable]) -> EtlResult<()> {

@@ -73,8 +73,8 @@ impl Refresh {
     /// # Errors
     /// Of source and destination; what is staged is of no use then.
     pub(super) async fn stage(self: &Arc<Self>, found: Found) -> EtlResult<()> {
-        let Found { session, publication, tables } = found;
-        let described: Vec<&PublishedTable> = tables.iter().map(|published| &*published.table).collect();
+        let Found { session, publication, described, tables } = found;
+        let described: Vec<&PublishedTable> = described.iter().collect();
         let position = Position::new(written(&session).await?, 0);
         for table in &described {
             let shows = |who| self.board.table(table.schema.id, |status| status.waits_for = who);
