@@ -1,14 +1,19 @@
-//! Is libduckdb there when the feature `duckdb` wants it? One message says what to do when it is not.
+//! Is libduckdb there when the feature `duckdb` wants it, and which profiles are there?
 
 #[path = "build/libduckdb.rs"]
 mod libduckdb;
+#[path = "build/profiles.rs"]
+mod profiles;
 
 use std::{env, path::Path};
 
 fn main() {
-    println!("cargo::rerun-if-changed=build/libduckdb.rs");
+    println!("cargo::rerun-if-changed=build");
     println!("cargo::rerun-if-env-changed=DUCKDB_DOWNLOAD_LIB");
     libduckdb::link();
+    if let Err(error) = profiles::list() {
+        println!("cargo::error=the profiles cannot be listed: {error}");
+    }
     let wanted = env::var_os("CARGO_FEATURE_DUCKDB").is_some() && env::var_os("CARGO_FEATURE_DUCKDB_BUNDLED").is_none();
     if wanted && !is_there() {
         println!(

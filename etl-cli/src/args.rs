@@ -14,8 +14,7 @@ Examples:
   etl status --watch                         how the running pipeline is doing
   etl tables resync public.orders            copy a table anew
   etl compact                                fold the logs of a Parquet lake into current states
-  etl operations list                        what is under way to a system that answers later
-  etl dlq list                               the rows that were refused for good
+  etl profiles show klaviyo                  what a system that answers later asks for
   etl gc                                     what dead pipelines have left at the source
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or config, 3 stopped with tables in quarantine.";
@@ -55,6 +54,11 @@ pub(crate) enum Verb {
     /// Bring the current states up to date that the destination makes of its logs, while the pipeline runs or not.
     #[command(after_help = "Examples:\n  etl compact\n  etl compact --json | jq '.[].rows'")]
     Compact(Compact),
+    /// List the profiles of systems that answer later, show what one asks for, or look whether one of your own is right.
+    #[command(
+        after_help = "Examples:\n  etl profiles list\n  etl profiles show klaviyo\n  etl profiles show klaviyo --toml > mine.toml\n  etl profiles lint mine.toml"
+    )]
+    Profiles(Profiles),
     /// List the slots, publications and states that pipelines have left, and remove those that no pipeline can use.
     #[command(after_help = "Examples:\n  etl gc\n  etl gc --yes\n  etl gc --yes etl_old_shop")]
     Gc(Gc),
@@ -144,6 +148,42 @@ pub(crate) struct Named {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Compact {
+    /// One JSON array on standard output.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Profiles {
+    #[command(subcommand)]
+    pub(crate) verb: ProfilesVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ProfilesVerb {
+    /// Show the profiles that come with etl.
+    List(List),
+    /// Show what a profile asks for, what the system takes at a time, and which documents it was written by.
+    Show(ShowProfile),
+    /// Look whether profiles are right; each problem with its line.
+    Lint(LintProfiles),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ShowProfile {
+    /// As `etl profiles list` shows it.
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+    /// The profile itself, to begin one of your own with.
+    #[arg(long)]
+    pub(crate) toml: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct LintProfiles {
+    /// TOML files.
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
     /// One JSON array on standard output.
     #[arg(long)]
     pub(crate) json: bool,

@@ -11,7 +11,8 @@ mod failure;
 mod gc;
 mod http;
 mod init;
-mod operations;
+#[cfg(feature = "profile")]
+mod profiles;
 mod progress;
 mod run;
 mod shown;
@@ -57,6 +58,12 @@ fn perform(args: Args) -> Result<ExitCode, Failure> {
         Verb::Run(run) => runtime.block_on(run::run(&args.config, &run)),
         Verb::Status(status) => runtime.block_on(status::status(&args.config, &status)),
         Verb::Compact(compact) => runtime.block_on(compact::compact(&args.config, &compact)),
+        #[cfg(feature = "profile")]
+        Verb::Profiles(profiles) => profiles::profiles(&profiles),
+        #[cfg(not(feature = "profile"))]
+        Verb::Profiles(_) => Err(Failure::Usage(
+            "profiles need the feature `profile`; build it with `cargo build -p etl-cli --features profile`".to_owned(),
+        )),
         Verb::Gc(gc) => runtime.block_on(gc::gc(&args.config, &gc)),
         Verb::Operations(words) => runtime.block_on(operations::operations(&args.config, words)),
         Verb::Dlq(words) => runtime.block_on(dlq::dlq(&args.config, words)),

@@ -134,10 +134,11 @@ impl AppConfig {
         Ok(self.source()?.toward(&destination, &self.pipeline.id))
     }
 
-    pub(crate) async fn destination(&self, store: SharedStore) -> EtlResult<AnyDestination> {
-        let mut rules = table_entry::rules(&self.defaults, &self.tables);
-        rules.defaults.dead_letters = self.pipeline.dead_letters;
-        self.destination.clone().to_destination(store, rules).await
+    async fn destination(&self, store: SharedStore) -> EtlResult<AnyDestination> {
+        let rules = table_entry::rules(&self.defaults, &self.tables);
+        let mut destination = self.destination.clone();
+        destination.keep_in(&self.pipeline.data_dir);
+        destination.to_destination(store, rules).await
     }
 }
 

@@ -20,6 +20,7 @@ pub mod null;
 pub mod parquet;
 mod plan;
 pub mod postgres;
+pub mod profile;
 pub mod registry;
 mod row_image;
 #[cfg(feature = "rowwise")]

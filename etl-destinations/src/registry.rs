@@ -1,10 +1,14 @@
 //! Which destinations are there? One row a destination: its name, its feature, its config.
 
+use std::path::Path;
+
 use etl::destination::{AnyDestination, MemoryDestination};
 use etl::error::{ErrorKind, EtlError, EtlResult};
 use etl::store::SharedStore;
 use serde::Deserialize;
 
+#[cfg(feature = "bulk")]
+use crate::bulk::{Bulk, BulkDestination, BulkSettings};
 use crate::clickhouse::ClickHouseConfig;
 use crate::compacted::Compacted;
 use crate::duckdb::DuckDbConfig;
@@ -13,6 +17,7 @@ use crate::log::LogConfig;
 use crate::null::NullConfig;
 use crate::parquet::ParquetConfig;
 use crate::postgres::PostgresTargetConfig;
+use crate::profile::ProfileConfig;
 use crate::table_rules::TableRules;
 
 /// Makes the enum of all configs. A config is compiled even when its feature is off, so that the error can name
@@ -76,6 +81,8 @@ destinations! {
     Parquet(ParquetConfig), "parquet" if cfg!(feature = "parquet") => open_parquet;
     /// A ClickHouse server.
     ClickHouse(ClickHouseConfig), "clickhouse" if cfg!(feature = "clickhouse") => open_clickhouse;
+    /// A system that answers later, as a profile says.
+    Profile(ProfileConfig), "profile" if cfg!(feature = "profile") => open_profile;
     /// A log of all changes in JSON lines or CSV.
     File(FileConfig), "file" if cfg!(feature = "file") => open_file;
     /// A line of the process's log a change.
@@ -86,6 +93,13 @@ impl DestinationConfig {
     /// Whether it holds logs of changes and nothing else, so that `append` is the only write mode.
     pub fn only_appends(&self) -> bool {
         matches!(self, Self::File(_) | Self::Log(_))
+    }
+
+    /// Says where the pipeline keeps its files; a destination that has some of its own keeps them below.
+    pub fn keep_in(&mut self, data_dir: &Path) {
+        if let Self::Profile(config) = self {
+            config.spool.get_or_insert_with(|| data_dir.join("bulk"));
+        }
     }
 
     /// Brings current states up to date that are made of logs, beside a pipeline that may be writing there.
@@ -151,6 +165,23 @@ async fn open_clickhouse(config: ClickHouseConfig, store: SharedStore, rules: Ta
     Ok(AnyDestination::new(crate::clickhouse::ClickHouse::with_config(config, store, rules)?))
 }
 
+#[cfg(feature = "profile")]
+async fn open_profile(config: ProfileConfig, store: SharedStore, rules: TableRules) -> EtlResult<AnyDestination> {
+    use crate::profile::System;
+    Ok(bulk_factory(System::open(&config)?, System::settings(&config)?, store, rules))
+}
+
+/// Makes a destination of a system that answers later.
+#[cfg(feature = "bulk")]
+pub fn bulk_factory<B: BulkDestination>(
+    system: B,
+    settings: BulkSettings,
+    store: SharedStore,
+    rules: TableRules,
+) -> AnyDestination {
+    AnyDestination::new(Bulk::destination(system, settings, store, rules))
+}
+
 #[cfg(feature = "file")]
 async fn open_file(config: FileConfig, store: SharedStore, rules: TableRules) -> EtlResult<AnyDestination> {
     Ok(AnyDestination::new(crate::file::Files::with_config(config, store, rules)?))
@@ -177,6 +208,7 @@ not_compiled! {
     "postgres" open_postgres(PostgresTargetConfig);
     "parquet" open_parquet(ParquetConfig);
     "clickhouse" open_clickhouse(ClickHouseConfig);
+    "profile" open_profile(ProfileConfig);
     "file" open_file(FileConfig);
     "log" open_log(LogConfig);
 }

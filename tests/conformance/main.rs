@@ -22,6 +22,7 @@ mod parquet_page;
 mod parquet_retain;
 mod parquet_s3;
 mod postgres;
+mod profiles;
 mod rules;
 mod small_table;
 mod table;

@@ -124,19 +124,19 @@ impl Schedule {
 
 /// A bucket as it is at a time. Pure: whoever waits asks it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Bucket {
+pub(crate) struct Bucket {
     rate: Rate,
     /// When it is full again.
     full_at: Timestamp,
 }
 
 impl Bucket {
-    pub(super) const fn new(rate: Rate) -> Self {
+    pub(crate) const fn new(rate: Rate) -> Self {
         Self { rate, full_at: Timestamp(i64::MIN) }
     }
 
     /// Takes a request out, and says how long it has to wait.
-    pub(super) fn take(&mut self, now: Timestamp) -> Duration {
+    pub(crate) fn take(&mut self, now: Timestamp) -> Duration {
         let every = micros(self.rate.every);
         let full_at = self.full_at.0.max(now.0).saturating_add(every);
         self.full_at = Timestamp(full_at);

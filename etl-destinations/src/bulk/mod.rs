@@ -28,6 +28,8 @@ pub use self::answer::{
     CallError, ErrorClass, Overall, PollState, Rest, RowOutcome, Submitted, UploadStats, overall, progress,
 };
 pub use self::driver::Said;
+#[cfg(feature = "profile")]
+pub(crate) use self::limits::Bucket;
 pub use self::limits::{Limits, Order, Policy, Rate, Resubmit, Schedule, Unattributed};
 pub use self::sealed::{Frame, Manifest, ManifestRow, SealedBatch};
 pub use self::simple::{Simple, SimpleBulk};

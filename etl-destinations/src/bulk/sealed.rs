@@ -1,5 +1,6 @@
 //! What is handed over? A batch of rows that stands on disk and never changes, with what is known of each row.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -42,6 +43,10 @@ pub struct Frame {
     pub separator: String,
     /// After the last.
     pub tail: String,
+    /// What of the table, beside its rows, is needed to hand them over: another process, which has not met the table, finds
+    /// it here.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub known: BTreeMap<String, String>,
 }
 
 /// The rows of a batch, in the order of the body: a row's ordinal is its place.
@@ -334,7 +339,8 @@ mod tests {
             is_logged: false,
             bytes: 7,
         };
-        let frame = Frame { head: "[\n".to_owned(), separator: ",".to_owned(), tail: "]".to_owned() };
+        let known = BTreeMap::from([("table".to_owned(), "public.t".to_owned())]);
+        let frame = Frame { head: "[\n".to_owned(), separator: ",".to_owned(), tail: "]".to_owned(), known };
         Manifest { frame, rows: (1..=rows).map(row).collect() }
     }
 

@@ -70,7 +70,7 @@ impl Server {
             headers.push(("x-clickhouse-key", password.clone()));
         }
         let http = HttpClient::new(HttpOptions {
-            url: &config.url,
+            url: Some(&config.url),
             ca: config.ca.clone(),
             timeout: config.timeout,
             connections: config.connections,
@@ -169,7 +169,7 @@ impl Server {
         doing: &'static str,
     ) -> EtlResult<HttpAnswer> {
         query.extend(self.settings.iter().map(|(name, value)| (name.clone(), value.clone())));
-        let answer = self.http.send(HttpRequest { query, content_type, body }).await?;
+        let answer = self.http.send(HttpRequest { query, content_type, body, ..HttpRequest::default() }).await?;
         if answer.is_good() { Ok(answer) } else { Err(failed(doing, &answer)) }
     }
 }

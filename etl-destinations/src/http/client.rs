@@ -11,8 +11,8 @@ use etl::Secret;
 use etl::error::{ErrorKind, EtlError, EtlResult, ResultExt};
 use http::header::CONTENT_TYPE;
 use http::uri::{PathAndQuery, Scheme};
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri};
-use http_body_util::{BodyExt, Full};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -30,8 +30,8 @@ const KEPT: Duration = Duration::from_secs(8);
 /// What a client is made of.
 #[derive(Debug)]
 pub(crate) struct HttpOptions<'a> {
-    /// `http://host:port` or `https://host:port`.
-    pub(crate) url: &'a str,
+    /// `http://host:port` or `https://host:port`; `None` where every request names its own address.
+    pub(crate) url: Option<&'a str>,
     /// The authority that signed the server's certificate, where the system does not know it.
     pub(crate) ca: Option<PathBuf>,
     /// How long an answer may take.
@@ -45,7 +45,7 @@ pub(crate) struct HttpOptions<'a> {
 /// Sends requests to one server.
 pub(crate) struct HttpClient {
     client: Client<HttpsConnector<HttpConnector>, Full<Body>>,
-    url: Uri,
+    url: Option<Uri>,
     headers: HeaderMap,
     timeout: Duration,
     free: Arc<Semaphore>,
@@ -54,13 +54,38 @@ pub(crate) struct HttpClient {
 /// What is sent, one after the other.
 type Body = Chain<Chain<Bytes, Bytes>, Bytes>;
 
-/// A request, which is a POST.
-#[derive(Debug, Default)]
+/// A request, which is a POST unless it says otherwise.
+#[derive(Debug)]
 pub(crate) struct HttpRequest {
+    pub(crate) method: Method,
+    /// Another address than the client's. It may have a query already.
+    pub(crate) to: Option<String>,
+    /// What it carries besides what every request does.
+    pub(crate) headers: Vec<(String, Secret)>,
+    /// How long the answer may be; a longer one is an error.
+    pub(crate) most_bytes: usize,
     pub(crate) query: Vec<(String, String)>,
     pub(crate) content_type: Option<String>,
     /// What comes before the content, the content, and what comes after it.
     pub(crate) body: [Bytes; 3],
+}
+
+impl Default for HttpRequest {
+    fn default() -> Self {
+        let (query, body) = (Vec::new(), [Bytes::new(), Bytes::new(), Bytes::new()]);
+        let (headers, most_bytes) = (Vec::new(), usize::MAX);
+        Self { method: Method::POST, to: None, headers, most_bytes, query, content_type: None, body }
+    }
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(crate) struct Unanswered {
+    /// Whether the server may have got the request.
+    #[cfg_attr(not(feature = "profile"), allow(dead_code, reason = "statements of ClickHouse may come twice"))]
+    pub(crate) was_sent: bool,
+    /// What failed.
+    pub(crate) error: EtlError,
 }
 
 /// An answer, whatever its status says.
@@ -83,7 +108,8 @@ impl HttpClient {
     /// # Errors
     /// `Config` when the URL is none, or holds a password; `Tls` when the authorities cannot be read.
     pub(crate) fn new(options: HttpOptions<'_>) -> EtlResult<Self> {
-        let (url, headers) = (parsed(options.url)?, headers(&options.headers)?);
+        let named = options.headers.into_iter().map(|(name, value)| (name.to_owned(), value)).collect::<Vec<_>>();
+        let (url, headers) = (options.url.map(parsed).transpose()?, headers(&named)?);
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(CONNECT));
         connector.set_nodelay(true);
@@ -104,7 +130,7 @@ impl HttpClient {
 
     /// Host and port, for messages.
     pub(crate) fn address(&self) -> String {
-        self.url.authority().map(ToString::to_string).unwrap_or_default()
+        self.url.as_ref().map(authority).unwrap_or_default()
     }
 
     /// Sends the request and reads the whole answer.
@@ -113,42 +139,87 @@ impl HttpClient {
     /// `DestinationUnavailable` when the server cannot be reached, or does not answer in time; it may have done what
     /// was asked all the same. `Tls` when it is not trusted.
     pub(crate) async fn send(&self, request: HttpRequest) -> EtlResult<HttpAnswer> {
-        let _seat = self.free.acquire().await.or_etl(ErrorKind::Internal, "wait for a connection")?;
-        let post = self.post(request)?;
-        let answered = async {
-            let answer = self.client.request(post).await.map_err(failed)?;
-            let (head, body) = answer.into_parts();
-            let body = body.collect().await.map_err(failed)?.to_bytes();
-            Ok(HttpAnswer { status: head.status.as_u16(), headers: head.headers, body })
-        };
-        let answered = tokio::time::timeout(self.timeout, answered).await.unwrap_or_else(|_| {
-            Err(EtlError::new(ErrorKind::DestinationUnavailable, "the server did not answer in time")
-                .with("timeout", format!("{:?}", self.timeout))
-                .hint("Raise `timeout` of the destination if what it does takes so long"))
-        });
-        answered.map_err(|error| error.with("server", self.address()))
+        self.ask(request).await.map_err(|unanswered| unanswered.error)
     }
 
-    fn post(&self, HttpRequest { query, content_type, body }: HttpRequest) -> EtlResult<Request<Full<Body>>> {
-        let mut parts = self.url.clone().into_parts();
-        let path = parts.path_and_query.as_ref().map_or("/", PathAndQuery::path);
-        let path = PathAndQuery::try_from(format!("{path}?{}", encoded(&query)));
-        parts.path_and_query = Some(path.or_etl(ErrorKind::Internal, "make the address of a request")?);
+    /// The same, for whom it matters whether the server may have got the request.
+    ///
+    /// # Errors
+    /// As of [`send`](Self::send).
+    pub(crate) async fn ask(&self, request: HttpRequest) -> Result<HttpAnswer, Unanswered> {
+        let unsent = |error| Unanswered { was_sent: false, error };
+        let _seat = self.free.acquire().await.or_etl(ErrorKind::Internal, "wait for a connection").map_err(unsent)?;
+        let most_bytes = request.most_bytes;
+        let request = self.request(request).map_err(unsent)?;
+        let server = authority(request.uri());
+        let answered = async {
+            let answer = self.client.request(request).await;
+            let answer = answer.map_err(|error| Unanswered { was_sent: !error.is_connect(), error: failed(error) })?;
+            let (head, body) = answer.into_parts();
+            let body = Limited::new(body, most_bytes).collect().await;
+            let body = body.map_err(|error| Unanswered { was_sent: true, error: unread(error, most_bytes) })?;
+            Ok(HttpAnswer { status: head.status.as_u16(), headers: head.headers, body: body.to_bytes() })
+        };
+        let answered = tokio::time::timeout(self.timeout, answered).await.unwrap_or_else(|_| {
+            let error = EtlError::new(ErrorKind::DestinationUnavailable, "the server did not answer in time")
+                .with("timeout", format!("{:?}", self.timeout))
+                .hint("Raise `timeout` of the destination if what it does takes so long");
+            Err(Unanswered { was_sent: true, error })
+        });
+        answered.map_err(|unanswered| Unanswered { error: unanswered.error.with("server", server), ..unanswered })
+    }
+
+    fn request(&self, request: HttpRequest) -> EtlResult<Request<Full<Body>>> {
+        let HttpRequest { method, to, headers: own, query, content_type, body, .. } = request;
+        let url = match (to, &self.url) {
+            (Some(to), _) => addressed(&to)?,
+            (None, Some(url)) => url.clone(),
+            (None, None) => return Err(EtlError::new(ErrorKind::Internal, "a request has no address")),
+        };
+        let mut parts = url.into_parts();
+        let before = parts.path_and_query.as_ref().map_or("/", PathAndQuery::as_str);
+        let path = match (query.is_empty(), before.contains('?')) {
+            (true, _) => before.to_owned(),
+            (false, true) => format!("{before}&{}", encoded(&query)),
+            (false, false) => format!("{before}?{}", encoded(&query)),
+        };
+        let path = PathAndQuery::try_from(path).or_etl(ErrorKind::Internal, "make the address of a request")?;
+        parts.path_and_query = Some(path);
         let url = Uri::from_parts(parts).or_etl(ErrorKind::Internal, "make the address of a request")?;
         let [before, content, after] = body;
-        let body = before.chain(content).chain(after);
-        let mut post = Request::post(url).body(Full::new(body)).or_etl(ErrorKind::Internal, "make a request")?;
-        post.headers_mut().extend(self.headers.clone());
+        let body = Full::new(before.chain(content).chain(after));
+        let request = Request::builder().method(method).uri(url).body(body);
+        let mut request = request.or_etl(ErrorKind::Internal, "make a request")?;
+        request.headers_mut().extend(self.headers.clone());
+        request.headers_mut().extend(headers(&own)?);
         if let Some(content_type) = content_type {
             let content_type = HeaderValue::try_from(content_type).or_etl(ErrorKind::Internal, "make a request")?;
-            post.headers_mut().insert(CONTENT_TYPE, content_type);
+            request.headers_mut().insert(CONTENT_TYPE, content_type);
         }
-        Ok(post)
+        Ok(request)
     }
 }
 
+fn authority(url: &Uri) -> String {
+    url.authority().map(ToString::to_string).unwrap_or_default()
+}
+
+/// An address that a request goes to.
+fn addressed(text: &str) -> EtlResult<Uri> {
+    let url = text.parse::<Uri>().ok().filter(|url| is_http(url) && !authority(url).contains('@'));
+    url.ok_or_else(|| {
+        EtlError::new(ErrorKind::Config, "a request cannot be sent there: it is no address of HTTP")
+            .hint("An address begins with https:// and a host, and holds no password")
+    })
+}
+
+fn is_http(url: &Uri) -> bool {
+    let is_http = [Scheme::HTTP, Scheme::HTTPS].iter().any(|scheme| url.scheme() == Some(scheme));
+    is_http && url.authority().is_some_and(|authority| !authority.host().is_empty())
+}
+
 /// The pairs as the query of an address.
-fn encoded(pairs: &[(String, String)]) -> String {
+pub(crate) fn encoded(pairs: &[(String, String)]) -> String {
     let mut text = String::new();
     let add = |part: &str, text: &mut String| {
         for byte in part.bytes() {
@@ -188,8 +259,7 @@ fn parsed(text: &str) -> EtlResult<Uri> {
             .hint("It looks like https://host:port; `user` and `password` are given beside it")
     };
     let url: Uri = text.parse().map_err(|_| bad("it is no address"))?;
-    let is_http = [Scheme::HTTP, Scheme::HTTPS].iter().any(|scheme| url.scheme() == Some(scheme));
-    let Some(authority) = url.authority().filter(|authority| is_http && !authority.host().is_empty()) else {
+    let Some(authority) = url.authority().filter(|_| is_http(&url)) else {
         return Err(bad("it is no address of HTTP"));
     };
     if authority.as_str().contains('@') {
@@ -201,7 +271,7 @@ fn parsed(text: &str) -> EtlResult<Uri> {
     Ok(url)
 }
 
-fn headers(pairs: &[(&'static str, Secret)]) -> EtlResult<HeaderMap> {
+fn headers(pairs: &[(String, Secret)]) -> EtlResult<HeaderMap> {
     let mut headers = HeaderMap::new();
     for (name, value) in pairs {
         let unusable = || {
@@ -210,7 +280,7 @@ fn headers(pairs: &[(&'static str, Secret)]) -> EtlResult<HeaderMap> {
         };
         let mut value = HeaderValue::from_bytes(value.expose().as_bytes()).map_err(|_| unusable())?;
         value.set_sensitive(true);
-        headers.insert(HeaderName::from_static(name), value);
+        headers.insert(HeaderName::try_from(name.as_str()).map_err(|_| unusable())?, value);
     }
     Ok(headers)
 }
@@ -227,6 +297,17 @@ fn failed(error: impl std::error::Error + Send + Sync + 'static) -> EtlError {
         .hint("Check that the server runs, and the destination's `url`")
 }
 
+/// Why an answer that had begun could not be read.
+fn unread(error: Box<dyn std::error::Error + Send + Sync>, most: usize) -> EtlError {
+    if error.is::<LengthLimitError>() {
+        return EtlError::new(ErrorKind::DestinationUnavailable, "the server's answer is longer than it may be")
+            .with("limit", most);
+    }
+    EtlError::new(ErrorKind::DestinationUnavailable, "the server went away within its answer")
+        .with("why", error)
+        .hint("Check that the server runs, and the destination's `url`")
+}
+
 /// Whether it is an error of TLS, however it is wrapped.
 fn is_distrust(error: &(dyn std::error::Error + 'static)) -> bool {
     let within = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
@@ -240,7 +321,7 @@ mod tests {
 
     fn options(url: &str) -> HttpOptions<'_> {
         let timeout = Duration::from_secs(1);
-        HttpOptions { url, ca: None, timeout, connections: 1, headers: Vec::new() }
+        HttpOptions { url: Some(url), ca: None, timeout, connections: 1, headers: Vec::new() }
     }
 
     #[test]

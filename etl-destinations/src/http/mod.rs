@@ -3,4 +3,6 @@
 mod client;
 mod tls;
 
+#[cfg(feature = "profile")]
+pub(crate) use client::encoded;
 pub(crate) use client::{HttpAnswer, HttpClient, HttpOptions, HttpRequest};

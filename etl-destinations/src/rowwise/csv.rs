@@ -51,13 +51,7 @@ impl CsvFormat {
     /// # Errors
     /// `Value`, when a value cannot be decoded, and when one was not sent: a record has no place for that.
     pub fn write(&self, out: &mut Vec<u8>, table: &TargetTable, row: &TableRow, stamp: &Stamp) -> EtlResult<()> {
-        for place in 0..table.columns.len() {
-            self.separate(out, place);
-            match row.text(place)? {
-                Some(text) => self.field(out, &text),
-                None => out.extend_from_slice(self.null.as_bytes()),
-            }
-        }
+        self.values(out, table, row)?;
         if table.metadata.is_some() {
             let (lsn, ordinal) = (stamp.position.commit.0.to_string(), stamp.position.ordinal.to_string());
             let fields = [stamp.change_type.as_str(), &lsn, &ordinal, &stamp.time()];
@@ -68,6 +62,32 @@ impl CsvFormat {
         }
         out.push(b'\n');
         Ok(())
+    }
+
+    /// Appends the row's own values, and no line break.
+    ///
+    /// # Errors
+    /// As of [`write`](Self::write).
+    pub(crate) fn values(&self, out: &mut Vec<u8>, table: &TargetTable, row: &TableRow) -> EtlResult<()> {
+        for place in 0..table.columns.len() {
+            self.separate(out, place);
+            match row.text(place)? {
+                Some(text) => self.field(out, &text),
+                None => out.extend_from_slice(self.null.as_bytes()),
+            }
+        }
+        Ok(())
+    }
+
+    /// The names of a table's own columns, as a header has them.
+    #[cfg(feature = "profile")]
+    pub(crate) fn names(&self, table: &TargetTable) -> Vec<u8> {
+        let mut out = Vec::new();
+        for (place, name) in table.columns.iter().enumerate() {
+            self.separate(&mut out, place);
+            self.field(&mut out, name);
+        }
+        out
     }
 
     fn separate(&self, out: &mut Vec<u8>, place: usize) {

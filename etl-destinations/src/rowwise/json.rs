@@ -59,7 +59,7 @@ fn key(out: &mut Vec<u8>, start: usize, name: &str) -> EtlResult<()> {
 }
 
 /// Whole numbers and finite floats are numbers of JSON as Postgres writes them.
-fn value(out: &mut Vec<u8>, row: &TableRow, place: usize) -> EtlResult<()> {
+pub(crate) fn value(out: &mut Vec<u8>, row: &TableRow, place: usize) -> EtlResult<()> {
     let Some(text) = row.text(place)? else { return json(out, &()) };
     match (&row.schema().columns[place].kind, &*text) {
         (Kind::Bool, "t") => json(out, &true),

@@ -7,5 +7,7 @@ mod stamp;
 
 pub use csv::CsvFormat;
 pub use json::JsonLines;
+#[cfg(feature = "profile")]
+pub(crate) use json::value as json_value;
 pub use sql::SqlInserts;
 pub use stamp::{Stamp, stamped_rows};

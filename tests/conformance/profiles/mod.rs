@@ -1,0 +1,7 @@
+//! Do profiles conform to what vendors document? Each against a server that was written from the vendor's documents.
+
+mod broken;
+mod eloqua;
+mod klaviyo;
+mod own;
+mod scene;
