@@ -3,5 +3,6 @@
 mod broken;
 mod eloqua;
 mod klaviyo;
+mod lytics;
 mod own;
 mod scene;
