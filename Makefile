@@ -38,6 +38,7 @@ setup:
 # What only tests write to.
 engines:
 	@tests/setup/clickhouse
+	@tests/setup/sshd
 
 demo: setup
 	cargo run --quiet --release -p etl-cli --bin etl -- demo

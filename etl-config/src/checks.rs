@@ -201,6 +201,9 @@ impl<'t> Checks<'t> {
             let hint = format!("Build it with `cargo build -p etl-cli --features {feature}`, or choose another");
             self.found(&path, format!("this etl was built without the feature `{feature}`"), hint);
         }
+        for fault in destination.faults() {
+            self.found(&format!("destination.{}.{}", destination.name(), fault.key), fault.what, fault.hint);
+        }
     }
 
     /// Looks at write modes that the destination does not have.

@@ -10,8 +10,7 @@ use etl::store::{MemoryStore, PostgresStore, SharedStore, SqliteStore};
 use etl::{ErrorKind, EtlError, EtlResult};
 use etl_destinations::compacted::Compacted;
 
-use crate::app::{AppConfig, PostgresConfig, PostgresStoreConfig, StoreConfig};
-use crate::desk::Desk;
+use crate::app::{AppConfig, PipelineConfig, PostgresConfig, PostgresStoreConfig, StoreConfig};
 use crate::libpq::Libpq;
 use crate::table_entry;
 
@@ -136,9 +135,8 @@ impl AppConfig {
 
     async fn destination(&self, store: SharedStore) -> EtlResult<AnyDestination> {
         let rules = table_entry::rules(&self.defaults, &self.tables);
-        let mut destination = self.destination.clone();
-        destination.keep_in(&self.pipeline.data_dir);
-        destination.to_destination(store, rules).await
+        let PipelineConfig { id, data_dir, .. } = &self.pipeline;
+        self.destination.clone().of_pipeline(id, data_dir).to_destination(store, rules).await
     }
 }
 

@@ -10,6 +10,7 @@ pub mod columnar;
 pub mod compacted;
 pub mod dead_rows;
 pub mod duckdb;
+pub mod fault;
 pub mod file;
 #[cfg(feature = "http")]
 mod http;
@@ -25,6 +26,7 @@ pub mod registry;
 mod row_image;
 #[cfg(feature = "rowwise")]
 pub mod rowwise;
+pub mod sftp;
 #[cfg(feature = "object-storage")]
 pub mod storage;
 pub mod table_destination;

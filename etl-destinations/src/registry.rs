@@ -12,12 +12,14 @@ use crate::bulk::{Bulk, BulkDestination, BulkSettings};
 use crate::clickhouse::ClickHouseConfig;
 use crate::compacted::Compacted;
 use crate::duckdb::DuckDbConfig;
+use crate::fault::Fault;
 use crate::file::FileConfig;
 use crate::log::LogConfig;
 use crate::null::NullConfig;
 use crate::parquet::ParquetConfig;
 use crate::postgres::PostgresTargetConfig;
 use crate::profile::ProfileConfig;
+use crate::sftp::SftpConfig;
 use crate::table_rules::TableRules;
 
 /// Makes the enum of all configs. A config is compiled even when its feature is off, so that the error can name
@@ -85,9 +87,14 @@ destinations! {
     Profile(ProfileConfig), "profile" if cfg!(feature = "profile") => open_profile;
     /// A log of all changes in JSON lines or CSV.
     File(FileConfig), "file" if cfg!(feature = "file") => open_file;
+    /// Files on a server, over SFTP.
+    Sftp(SftpConfig), "sftp" if cfg!(feature = "sftp") => open_sftp;
     /// A line of the process's log a change.
     Log(LogConfig), "log" if cfg!(feature = "log") => open_log;
 }
+
+/// The directory below `data_dir` in which batches stand until a system has settled them.
+const SPOOL: &str = "bulk";
 
 impl DestinationConfig {
     /// Whether it holds logs of changes and nothing else, so that `append` is the only write mode.
@@ -95,10 +102,21 @@ impl DestinationConfig {
         matches!(self, Self::File(_) | Self::Log(_))
     }
 
-    /// Says where the pipeline keeps its files; a destination that has some of its own keeps them below.
-    pub fn keep_in(&mut self, data_dir: &Path) {
-        if let Self::Profile(config) = self {
-            config.spool.get_or_insert_with(|| data_dir.join("bulk"));
+    /// Says which pipeline writes, and in which directory it keeps what outlives its process.
+    #[must_use]
+    pub fn of_pipeline(self, id: &str, data_dir: &Path) -> Self {
+        match self {
+            Self::Profile(config) => Self::Profile(config.of_pipeline(&data_dir.join(SPOOL))),
+            Self::Sftp(config) => Self::Sftp(config.of_pipeline(id, &data_dir.join(SPOOL))),
+            other => other,
+        }
+    }
+
+    /// What is wrong with the settings, as far as they show it by themselves.
+    pub fn faults(&self) -> Vec<Fault> {
+        match self {
+            Self::Sftp(config) => config.faults(),
+            _ => Vec::new(),
         }
     }
 
@@ -187,6 +205,11 @@ async fn open_file(config: FileConfig, store: SharedStore, rules: TableRules) ->
     Ok(AnyDestination::new(crate::file::Files::with_config(config, store, rules)?))
 }
 
+#[cfg(feature = "sftp")]
+async fn open_sftp(config: SftpConfig, store: SharedStore, rules: TableRules) -> EtlResult<AnyDestination> {
+    Ok(AnyDestination::new(crate::sftp::Sftp::with_config(config, store, rules)?))
+}
+
 #[cfg(feature = "log")]
 async fn open_log(config: LogConfig, store: SharedStore, rules: TableRules) -> EtlResult<AnyDestination> {
     Ok(AnyDestination::new(crate::log::Log::open(config, store, rules)?))
@@ -210,5 +233,6 @@ not_compiled! {
     "clickhouse" open_clickhouse(ClickHouseConfig);
     "profile" open_profile(ProfileConfig);
     "file" open_file(FileConfig);
+    "sftp" open_sftp(SftpConfig);
     "log" open_log(LogConfig);
 }

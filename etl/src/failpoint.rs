@@ -34,6 +34,9 @@ pub const NAMES: &[&str] = &[
     "run.staged",
     "run.sealed",
     "run.published",
+    "sftp.write",
+    "sftp.before_rename",
+    "sftp.after_rename",
 ];
 
 /// Visits a named place.

@@ -8,6 +8,7 @@ mod failover;
 mod faults;
 mod into_clickhouse;
 mod into_postgres;
+mod into_sftp;
 mod large;
 mod later;
 mod leader;

@@ -22,6 +22,7 @@ const PLACES: &[(&str, &str)] = &[
     ("bulk", "answers later"),
     ("file", "`file`, JSON lines"),
     ("file_csv", "`file`, CSV"),
+    ("sftp", "`sftp`"),
     ("log", "`log`"),
     ("null", "`null`"),
 ];

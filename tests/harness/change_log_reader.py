@@ -1,4 +1,5 @@
-"""Reads the complete files of a table with Python's json and DuckDB's CSV reader: one JSON object a row."""
+"""Reads the complete files of a table with Python's json (lines, or one array) and DuckDB's CSV reader: one JSON object a
+row."""
 
 import json
 import os
@@ -20,6 +21,12 @@ def json_lines(path):
             yield {name: text(value) for name, value in row.items()}
 
 
+def json_array(path):
+    with open(path, encoding="utf-8", newline="\n") as array:
+        for row in json.load(array, parse_float=str, parse_int=str):
+            yield {name: text(value) for name, value in row.items()}
+
+
 def csv(path):
     import duckdb
 
@@ -32,6 +39,7 @@ def csv(path):
 for name in sorted(os.listdir(directory)):
     if not name.startswith("."):
         path = os.path.join(directory, name)
-        for row in json_lines(path) if name.endswith(".jsonl") else csv(path):
+        rows = {"jsonl": json_lines, "json": json_array}.get(name.rsplit(".")[-1], csv)
+        for row in rows(path):
             json.dump(row, sys.stdout, ensure_ascii=False)
             sys.stdout.write("\n")

@@ -16,4 +16,6 @@ pub mod proxy;
 pub mod s3;
 pub mod seed;
 pub mod skip;
+pub mod ssh_password;
+pub mod sshd;
 pub mod workload;

@@ -170,8 +170,9 @@ impl<B: BulkDestination> Driver<'_, B> {
     async fn batch(&self, operation: &Operation) -> EtlResult<SealedBatch> {
         let (spool, name) = (self.spool.clone(), operation.id.clone());
         let manifest = off_thread(move || spool.manifest(&name)).await?;
-        let (id, table) = (operation.id.clone(), operation.table);
-        Ok(SealedBatch { body: self.spool.body(&id), id, table, attempt: operation.attempts, manifest })
+        let (id, table, body) = (operation.id.clone(), operation.table, self.spool.body(&operation.id));
+        let (sequence, sealed_at, attempt) = (operation.sequence, operation.sealed_at, operation.attempts);
+        Ok(SealedBatch { id, table, sequence, sealed_at, attempt, body, manifest })
     }
 
     pub(super) async fn hold(&self, operation: Operation, reason: String) -> EtlResult<Next> {

@@ -35,6 +35,7 @@ pub use self::sealed::{Frame, Manifest, ManifestRow, SealedBatch};
 pub use self::simple::{Simple, SimpleBulk};
 pub use self::writer::{Bulk, BulkSettings, OnUnsupported};
 use crate::rowwise::Stamp;
+use crate::table_name::NameRules;
 use crate::writer::TargetTable;
 
 /// A row that is to be handed over.
@@ -72,6 +73,16 @@ pub trait BulkDestination: Send + Sync + 'static {
     /// Whether it can be reached and written to; changes nothing.
     fn check_connection(&self) -> impl Future<Output = EtlResult<()>> + Send;
 
+    /// Which names it can hold.
+    fn name_rules(&self) -> NameRules {
+        NameRules::default()
+    }
+
+    /// Whether a row of a change log has to have all its values, so that one that was not sent is an error.
+    fn needs_all_values(&self) -> bool {
+        false
+    }
+
     /// Whether a row that is gone is handed over like any other, with the change type `DELETE`. Where not, the settings say
     /// what becomes of it.
     fn takes_deletes(&self) -> bool {
@@ -81,6 +92,11 @@ pub trait BulkDestination: Send + Sync + 'static {
     /// Removes all rows of a table, before it is copied anew or because the source did; `false` where the system cannot.
     fn truncate(&self, _table: &TargetTable) -> impl Future<Output = EtlResult<bool>> + Send {
         async { Ok(false) }
+    }
+
+    /// Removes what is left of a table before it is copied anew, where that is more than a truncate at the source does.
+    fn reset(&self, table: &TargetTable) -> impl Future<Output = EtlResult<bool>> + Send {
+        self.truncate(table)
     }
 
     /// What stands around the rows of a table.

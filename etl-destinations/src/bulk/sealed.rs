@@ -6,9 +6,9 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
 use etl::Position;
+use etl::clock::Timestamp;
 use etl::error::{ErrorKind, EtlError, EtlResult, ResultExt};
-use etl::failpoint;
-use etl::schema::TableId;
+use etl::schema::{TableId, TableName};
 use etl::store::OperationId;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -50,8 +50,10 @@ pub struct Frame {
 }
 
 /// The rows of a batch, in the order of the body: a row's ordinal is its place.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manifest {
+    /// What their table is called at the system.
+    pub table: TableName,
     /// What stands around them.
     pub frame: Frame,
     /// The rows.
@@ -67,7 +69,7 @@ impl Manifest {
             starts.push(at);
             at += row.bytes as usize + self.frame.separator.len();
         }
-        let mut part = Draft::new(self.frame.clone());
+        let mut part = Draft::new(self.table.clone(), self.frame.clone());
         for ordinal in ordinals {
             let place = *ordinal as usize;
             if let (Some(row), Some(start)) = (self.rows.get(place), starts.get(place))
@@ -88,9 +90,9 @@ pub(super) struct Draft {
 }
 
 impl Draft {
-    pub(super) fn new(frame: Frame) -> Self {
+    pub(super) fn new(table: TableName, frame: Frame) -> Self {
         let body = frame.head.clone().into_bytes();
-        Self { manifest: Manifest { frame, rows: Vec::new() }, body }
+        Self { manifest: Manifest { table, frame, rows: Vec::new() }, body }
     }
 
     pub(super) fn rows(&self) -> &[ManifestRow] {
@@ -125,6 +127,10 @@ pub struct SealedBatch {
     pub id: OperationId,
     /// The table.
     pub table: TableId,
+    /// Its number: later ones of the same store have larger ones, until all of its operations are forgotten.
+    pub sequence: u64,
+    /// When it was sealed.
+    pub sealed_at: Timestamp,
     /// How often it is submitted with this, from 1.
     pub attempt: u32,
     /// The file with its body.
@@ -222,7 +228,7 @@ impl Spool {
     /// Writes it under names that nobody reads.
     fn write(&self, id: &OperationId, body: &[u8], manifest: &Manifest) -> EtlResult<()> {
         let mut rows = Vec::new();
-        line(&mut rows, &manifest.frame)?;
+        line(&mut rows, &(&manifest.table, &manifest.frame))?;
         manifest.rows.iter().try_for_each(|row| line(&mut rows, row))?;
         for (path, bytes) in [(self.rows(id), &rows[..]), (self.body(id), body)] {
             let written = File::create(part(&path)).and_then(|mut file| {
@@ -255,10 +261,10 @@ impl Spool {
                 .because(error)
                 .hint("Somebody changed the file: bring it back, or abandon the operation")
         };
-        let frame = lines.next().transpose()?.unwrap_or_default();
-        let frame = serde_json::from_str(&frame).map_err(read)?;
+        let head = lines.next().transpose()?.unwrap_or_default();
+        let (table, frame) = serde_json::from_str(&head).map_err(read)?;
         let rows = lines.map(|line| serde_json::from_str(&line?).map_err(read)).collect::<EtlResult<_>>()?;
-        Ok(Manifest { frame, rows })
+        Ok(Manifest { table, frame, rows })
     }
 
     /// Whether the batch is there.
@@ -341,12 +347,12 @@ mod tests {
         };
         let known = BTreeMap::from([("table".to_owned(), "public.t".to_owned())]);
         let frame = Frame { head: "[\n".to_owned(), separator: ",".to_owned(), tail: "]".to_owned(), known };
-        Manifest { frame, rows: (1..=rows).map(row).collect() }
+        Manifest { table: TableName::new("public", "t"), frame, rows: (1..=rows).map(row).collect() }
     }
 
     #[test]
     fn a_part_of_a_batch_is_framed_as_the_whole_was() {
-        let mut draft = Draft::new(manifest(0).frame);
+        let mut draft = Draft::new(manifest(0).table, manifest(0).frame);
         for (row, bytes) in manifest(4).rows.into_iter().zip(["a", "", "ccc", "d"]) {
             let expected = draft.bytes_with(bytes.len());
             draft.push(row, bytes.as_bytes());

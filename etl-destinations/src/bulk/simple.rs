@@ -9,6 +9,7 @@ use super::{
     BulkDestination, BulkRow, CallError, ErrorClass, Frame, Limits, Policy, PollState, Said, SealedBatch, Submitted,
     UploadStats,
 };
+use crate::table_name::NameRules;
 use crate::writer::TargetTable;
 
 /// A system that takes a batch and says in its answer what became of it.
@@ -26,6 +27,26 @@ pub trait SimpleBulk: Send + Sync + 'static {
 
     /// As of [`BulkDestination::check_connection`].
     fn check_connection(&self) -> impl Future<Output = EtlResult<()>> + Send;
+
+    /// As of [`BulkDestination::name_rules`].
+    fn name_rules(&self) -> NameRules {
+        NameRules::default()
+    }
+
+    /// As of [`BulkDestination::needs_all_values`].
+    fn needs_all_values(&self) -> bool {
+        false
+    }
+
+    /// As of [`BulkDestination::takes_deletes`].
+    fn takes_deletes(&self) -> bool {
+        false
+    }
+
+    /// As of [`BulkDestination::reset`].
+    fn reset(&self, _table: &TargetTable) -> impl Future<Output = EtlResult<bool>> + Send {
+        async { Ok(false) }
+    }
 
     /// As of [`BulkDestination::frame`].
     fn frame(&self, _table: &TargetTable) -> Frame {
@@ -65,6 +86,22 @@ impl<T: SimpleBulk> BulkDestination for Simple<T> {
 
     async fn check_connection(&self) -> EtlResult<()> {
         self.0.check_connection().await
+    }
+
+    fn name_rules(&self) -> NameRules {
+        self.0.name_rules()
+    }
+
+    fn needs_all_values(&self) -> bool {
+        self.0.needs_all_values()
+    }
+
+    fn takes_deletes(&self) -> bool {
+        self.0.takes_deletes()
+    }
+
+    async fn reset(&self, table: &TargetTable) -> EtlResult<bool> {
+        self.0.reset(table).await
     }
 
     fn frame(&self, table: &TargetTable) -> Frame {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use etl::clock::{self, Timestamp};
 use etl::error::{ErrorKind, EtlError, EtlResult};
-use etl::schema::TableId;
+use etl::schema::{TableId, TableName};
 use etl::store::{
     Accounting, MemoryStore, Operation, OperationContext, OperationId, OperationState, OperationStore, SharedStore,
 };
@@ -145,7 +145,8 @@ impl Scene {
     /// Seals rows `a`, `b`, ...
     async fn sealed(&self, rows: &str) -> Operation {
         let spool = Spool::open(self.dir.path()).unwrap();
-        let mut draft = Draft::new(Frame { separator: ",".to_owned(), ..Frame::default() });
+        let frame = Frame { separator: ",".to_owned(), ..Frame::default() };
+        let mut draft = Draft::new(TableName::new("public", "t"), frame);
         for (place, row) in (1..).zip(rows.chars()) {
             let known = ManifestRow {
                 position: Position::new(Lsn(9), place),

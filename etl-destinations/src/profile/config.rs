@@ -1,7 +1,7 @@
 //! What can be set for `profile`? Which one, what it asks for, and what becomes of what the system cannot do.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use etl::Secret;
@@ -91,6 +91,13 @@ impl ProfileConfig {
             connections: default_connections(),
             timeout: default_timeout(),
         }
+    }
+
+    /// The directory in which the batches of a pipeline stand, where none is configured.
+    #[must_use]
+    pub fn of_pipeline(mut self, spool: &Path) -> Self {
+        self.spool.get_or_insert_with(|| spool.to_owned());
+        self
     }
 }
 

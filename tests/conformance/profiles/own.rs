@@ -405,8 +405,8 @@ fn batches_are_kept_in_the_data_directory_unless_the_config_says_otherwise() {
     assert_eq!(System::settings(&config).unwrap_err().kind(), ErrorKind::Config);
     config.spool = Some("/elsewhere".into());
     assert_eq!(System::settings(&config).unwrap().spool.to_str(), Some("/elsewhere"));
-    let mut destination = DestinationConfig::Profile(ProfileConfig::named("klaviyo"));
-    destination.keep_in(std::path::Path::new("/data"));
+    let destination = DestinationConfig::Profile(ProfileConfig::named("klaviyo"));
+    let destination = destination.of_pipeline("shop", std::path::Path::new("/data"));
     let DestinationConfig::Profile(config) = destination else { panic!() };
     assert_eq!(System::settings(&config).unwrap().spool.to_str(), Some("/data/bulk"));
 }

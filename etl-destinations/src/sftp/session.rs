@@ -1,0 +1,218 @@
+//! How is the server asked for something? Over one connection: its key checked, logged in, the file protocol begun.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fmt;
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use etl::error::{ErrorKind, EtlError, EtlResult};
+use russh::client::{self, Handle, Handler};
+use russh::keys::PublicKeyOrCertificate;
+use russh::{ChannelStream, Preferred};
+use russh_sftp::client::error::Error as SftpError;
+use russh_sftp::client::rawsession::Limits;
+use russh_sftp::client::{Config as ProtocolConfig, RawSftpSession};
+use russh_sftp::extensions;
+use tokio::net::TcpStream;
+
+use super::config::SftpConfig;
+use super::error::{Fault, lost};
+use super::host_key::HostKeys;
+use super::login::log_in;
+
+/// What OpenSSH calls a rename that replaces what is there.
+const POSIX_RENAME: &str = "posix-rename@openssh.com";
+
+/// What every server takes in one write.
+const SAFE_WRITE: u64 = 32 * 1024;
+
+/// More in one write makes nothing faster.
+const LONGEST_WRITE: u64 = 128 * 1024;
+
+/// How often a server may be silent when it is asked whether it is there.
+const SILENCES: usize = 3;
+
+/// A connection that is logged in.
+pub(super) struct Session {
+    pub(super) sftp: RawSftpSession,
+    /// What the server can do beside the protocol.
+    offers: HashMap<String, String>,
+    /// How much one write may hold.
+    pub(super) write_bytes: usize,
+    handle: Handle<Verifier>,
+    is_lost: AtomicBool,
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("is_open", &self.is_open()).finish_non_exhaustive()
+    }
+}
+
+/// Looks at the server's key before anything is said to it.
+pub(super) struct Verifier {
+    known: HostKeys,
+    refused: Arc<Mutex<Option<EtlError>>>,
+}
+
+impl Handler for Verifier {
+    type Error = russh::Error;
+
+    async fn check_server_key(&mut self, offered: &PublicKeyOrCertificate) -> Result<bool, russh::Error> {
+        match self.known.check(&offered.public_key()) {
+            Ok(()) => Ok(true),
+            Err(error) => {
+                *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                Ok(false)
+            }
+        }
+    }
+}
+
+impl Session {
+    /// Connects, looks at the server's key, logs in, and begins the file protocol.
+    ///
+    /// # Errors
+    /// `DestinationUnavailable` where the server cannot be reached; `Config` where its key or the user is not accepted, or it
+    /// does not take files. Each names the step that failed.
+    pub(super) async fn open(config: &SftpConfig) -> EtlResult<Self> {
+        let mut handle = in_time(config.connect_timeout, "connect", Box::pin(connect(config))).await?;
+        in_time(config.connect_timeout, "log in", Box::pin(log_in(&mut handle, config))).await?;
+        let begun = in_time(config.connect_timeout, "begin the file protocol", Box::pin(begin(&handle, config))).await;
+        let (mut sftp, offers) = begun?;
+        let mut write_bytes = SAFE_WRITE;
+        if offers.contains_key(extensions::LIMITS)
+            && let Ok(limits) = sftp.limits().await
+        {
+            let limits = Limits::from(limits);
+            write_bytes = limits.write_len.unwrap_or(SAFE_WRITE).clamp(1, LONGEST_WRITE);
+            sftp.set_limits(limits);
+        }
+        let write_bytes = usize::try_from(write_bytes).unwrap_or(SAFE_WRITE as usize);
+        Ok(Self { sftp, offers, write_bytes, handle, is_lost: AtomicBool::new(false) })
+    }
+
+    /// Whether something can be asked for.
+    pub(super) fn is_open(&self) -> bool {
+        !self.is_lost.load(Ordering::Relaxed) && !self.handle.is_closed()
+    }
+
+    /// Waits for what the server was asked; whoever does not answer is not asked again.
+    pub(super) async fn ask<T>(&self, asked: impl Future<Output = Result<T, SftpError>>) -> Result<T, Fault> {
+        if self.is_lost.load(Ordering::Relaxed) {
+            return Err(Fault::Lost("it was given up before".to_owned()));
+        }
+        let answer = asked.await.map_err(Fault::from);
+        if answer.as_ref().is_err_and(Fault::is_lost) {
+            self.is_lost.store(true, Ordering::Relaxed);
+        }
+        answer
+    }
+
+    /// Whether the server makes files durable when it is asked to.
+    pub(super) fn can_sync(&self) -> bool {
+        self.offers.contains_key(extensions::FSYNC)
+    }
+
+    /// Whether a rename can replace what is there, in one step.
+    pub(super) fn can_replace(&self) -> bool {
+        self.offers.contains_key(POSIX_RENAME)
+    }
+
+    /// Whether the server says how full its disk is.
+    pub(super) fn tells_space(&self) -> bool {
+        self.offers.contains_key(extensions::STATVFS)
+    }
+
+    /// Gives a file another name, in the place of what has it.
+    pub(super) async fn replace(&self, from: &str, to: &str) -> Result<(), Fault> {
+        let mut data = Vec::with_capacity(from.len() + to.len() + 8);
+        for path in [from, to] {
+            data.extend_from_slice(&u32::try_from(path.len()).unwrap_or(u32::MAX).to_be_bytes());
+            data.extend_from_slice(path.as_bytes());
+        }
+        let renamed = async {
+            match self.sftp.extended(POSIX_RENAME, data).await? {
+                russh_sftp::protocol::Packet::Status(status)
+                    if status.status_code == russh_sftp::protocol::StatusCode::Ok =>
+                {
+                    Ok(())
+                }
+                russh_sftp::protocol::Packet::Status(status) => Err(SftpError::Status(status)),
+                _ => Err(SftpError::UnexpectedPacket),
+            }
+        };
+        self.ask(renamed).await
+    }
+}
+
+async fn in_time<T>(longest: Duration, doing: &str, work: impl Future<Output = EtlResult<T>>) -> EtlResult<T> {
+    tokio::time::timeout(longest, work).await.unwrap_or_else(|_| {
+        Err(EtlError::new(ErrorKind::DestinationUnavailable, format!("the SFTP server took too long to {doing}"))
+            .with("step", if doing == "log in" { "login" } else { "address" })
+            .with("connect_timeout", format!("{longest:?}"))
+            .hint("Check that the server runs and can be reached; raise `connect_timeout` if it is slow"))
+    })
+}
+
+async fn connect(config: &SftpConfig) -> EtlResult<Handle<Verifier>> {
+    let known = HostKeys::read(config)?;
+    let unreachable = |error: String| {
+        EtlError::new(ErrorKind::DestinationUnavailable, "the SFTP server cannot be reached")
+            .with("server", format!("{}:{}", config.host, config.port))
+            .with("step", "address")
+            .because(error)
+            .hint("Check `host` and `port`, and that a server for SSH listens there")
+    };
+    let stream = TcpStream::connect((config.host.as_str(), config.port)).await;
+    let stream = stream.map_err(|error| unreachable(error.to_string()))?;
+    stream.set_nodelay(true).map_err(|error| unreachable(error.to_string()))?;
+    let preferred = Preferred::default();
+    let key = Cow::Owned(known.preferred(&preferred.key));
+    let settings = client::Config {
+        preferred: Preferred { key, ..preferred },
+        keepalive_interval: Some(config.keepalive),
+        keepalive_max: SILENCES,
+        nodelay: true,
+        ..client::Config::default()
+    };
+    let refused = Arc::new(Mutex::new(None));
+    let verifier = Verifier { known, refused: Arc::clone(&refused) };
+    let connected = client::connect_stream(Arc::new(settings), stream, verifier).await;
+    let refused = refused.lock().unwrap_or_else(PoisonError::into_inner).take();
+    match (refused, connected) {
+        (Some(error), _) => Err(error),
+        (None, Ok(handle)) => Ok(handle),
+        (None, Err(error)) => Err(unreachable(error.to_string())),
+    }
+}
+
+type Begun = (RawSftpSession, HashMap<String, String>);
+
+async fn begin(handle: &Handle<Verifier>, config: &SftpConfig) -> EtlResult<Begun> {
+    let refused = |error: String| {
+        EtlError::new(ErrorKind::Config, "the server lets the user in, but takes no files over SFTP")
+            .with("server", format!("{}:{}", config.host, config.port))
+            .with("step", "login")
+            .because(error)
+            .hint("Let its owner turn on the subsystem `sftp` for the user")
+    };
+    let failed = |error: russh::Error| match handle.is_closed() {
+        true => lost(&error.to_string()),
+        false => refused(error.to_string()),
+    };
+    let channel = handle.channel_open_session().await.map_err(failed)?;
+    channel.request_subsystem(true, "sftp").await.map_err(failed)?;
+    let stream: ChannelStream<client::Msg> = channel.into_stream();
+    let protocol =
+        ProtocolConfig { request_timeout_secs: config.timeout.as_secs().max(1), ..ProtocolConfig::default() };
+    let sftp = RawSftpSession::new_with_config(stream, protocol);
+    let version = sftp.init().await.map_err(|error| match handle.is_closed() {
+        true => lost(&error.to_string()),
+        false => refused(error.to_string()),
+    })?;
+    Ok((sftp, version.extensions))
+}

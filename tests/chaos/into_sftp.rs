@@ -1,0 +1,157 @@
+//! Does a server get each row once over SFTP, in files that are whole, whichever side is killed in the middle of one?
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use harness::change_log::read;
+use harness::duckdb::Reader;
+use harness::kill::Program;
+use harness::postgres::{Database, client, database};
+use harness::seed::{numbers, seed};
+use harness::sshd::Sshd;
+use rand::RngExt;
+
+const TABLE: &str = "CREATE TABLE lines (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, words text NOT NULL);
+INSERT INTO lines (words) SELECT repeat('copied ', 100) FROM generate_series(1, 2000);
+CREATE PUBLICATION p FOR TABLE lines";
+
+const MORE: &str = "INSERT INTO lines (words) SELECT repeat('streamed ', 80) FROM generate_series(1, 1000)";
+
+struct Scene {
+    sshd: Sshd,
+    source: Database,
+    reader: Reader,
+    program: Program,
+    _dir: tempfile::TempDir,
+}
+
+impl Scene {
+    async fn new() -> Option<Self> {
+        let (reader, sshd) = (Reader::find_or_skip().await?, Sshd::start_or_skip().await?);
+        let (source, dir) = (database().await?, tempfile::tempdir().unwrap());
+        client(&source.url()).await.batch_execute(TABLE).await.unwrap();
+        let id = format!("chaos_{:08x}", rand::random::<u32>());
+        let text = format!(
+            "pipeline: {{ id: {id}, data_dir: {data:?}, batch: {{ max_age: 50ms }} }}
+source: {{ postgres: {{ url: {url:?}, tls: {{ mode: disable }}, publication: p }} }}
+destination:
+  sftp:
+    host: 127.0.0.1
+    port: {port}
+    user: {user}
+    private_key: {key:?}
+    known_hosts: {known_hosts:?}
+    path: {path:?}
+    template: \"{{schema}}/{{table}}/{{part}}.jsonl\"
+    timeout: 5s
+",
+            data = dir.path().join("data"),
+            url = source.url(),
+            port = sshd.port(),
+            user = sshd.user(),
+            key = sshd.key(),
+            known_hosts = sshd.known_hosts(),
+            path = sshd.files(),
+        );
+        let config = dir.path().join("etl.yaml");
+        fs::write(&config, text).unwrap();
+        let program = Program::etl(["-c", &config.display().to_string(), "run"]).await;
+        Some(Self { sshd, source, reader, program, _dir: dir })
+    }
+
+    fn directory(&self) -> PathBuf {
+        self.sshd.files().join("public/lines")
+    }
+
+    /// The complete files; each has to be whole.
+    fn assert_whole(&self) {
+        for path in names(&self.directory()) {
+            let text = fs::read_to_string(&path).unwrap();
+            assert!(text.ends_with("}\n"), "{} is cut off", path.display());
+            for line in text.lines() {
+                serde_json::from_str::<serde_json::Value>(line).unwrap_or_else(|error| panic!("{path:?}: {error}"));
+            }
+        }
+    }
+
+    async fn catch_up(&self) {
+        let mut running = self.program.clone().argument("--until-caught-up").start().unwrap();
+        let ended = running.end(Duration::from_secs(180)).await.unwrap();
+        assert!(ended.success(), "{ended}\n{}", running.output());
+    }
+
+    /// Each row of the source is there, once, and nothing else.
+    async fn assert_each_once(&self) {
+        self.assert_whole();
+        let client = client(&self.source.url()).await;
+        let ids = client.query("SELECT id::text FROM lines ORDER BY id", &[]).await.unwrap();
+        let expected: Vec<String> = ids.iter().map(|row| row.get(0)).collect();
+        let log = read(&self.reader, &self.directory(), "\\N").await.unwrap().unwrap();
+        let mut found: Vec<u64> = log.iter().map(|row| row.values["id"].clone().unwrap().parse().unwrap()).collect();
+        found.sort_unstable();
+        assert_eq!(found.iter().map(u64::to_string).collect::<Vec<_>>(), expected);
+        let left: Vec<PathBuf> = fs::read_dir(self.directory()).unwrap().map(|entry| entry.unwrap().path()).collect();
+        assert!(!left.iter().any(|path| path.extension().is_some_and(|part| part == "part")), "{left:?}");
+    }
+}
+
+/// The files that are not hidden.
+fn names(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.filter(|entry| !entry.file_name().to_string_lossy().starts_with('.')).map(|entry| entry.path()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn etl_that_is_killed_at_each_step_of_a_file_hands_each_row_over_once() {
+    let Some(scene) = Scene::new().await else { return };
+    let client = client(&scene.source.url()).await;
+    for steps in [
+        "sftp.write=kill@1",
+        "sftp.write=kill@4",
+        "sftp.before_rename=kill@1",
+        "sftp.after_rename=kill@1",
+        "sftp.before_rename=kill@2",
+        "sftp.after_rename=kill@2",
+    ] {
+        let mut running = scene.program.clone().failpoints(steps).start().unwrap();
+        let mut writing = true;
+        while writing {
+            client.batch_execute(MORE).await.unwrap();
+            writing = running.end(Duration::from_millis(200)).await.is_err();
+        }
+        let ended = running.end(Duration::from_secs(10)).await.unwrap();
+        assert_eq!(ended.code(), None, "{steps}: it was not killed\n{}", running.output());
+        scene.assert_whole();
+    }
+    scene.catch_up().await;
+    scene.assert_each_once().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_row_arrives_once_while_both_sides_are_killed_at_any_time() {
+    let Some(scene) = Scene::new().await else { return };
+    let client = client(&scene.source.url()).await;
+    let seed = seed(37);
+    println!("kills from seed {seed}");
+    let mut rng = numbers(seed, 7);
+    let mut running = scene.program.start().unwrap();
+    for _ in 0..12 {
+        client.batch_execute(MORE).await.unwrap();
+        if let Ok(ended) = running.end(Duration::from_millis(rng.random_range(20..600))).await {
+            panic!("etl gave up: {ended}\n{}", running.output());
+        }
+        if rng.random_range(0..2) == 0 {
+            running.kill().await;
+            running = scene.program.start().unwrap();
+        } else {
+            scene.sshd.kill();
+            scene.assert_whole();
+            scene.sshd.up();
+        }
+        scene.assert_whole();
+    }
+    running.kill().await;
+    scene.catch_up().await;
+    scene.assert_each_once().await;
+}
