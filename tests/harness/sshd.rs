@@ -204,7 +204,10 @@ impl Connections {
     /// Each has children of its own, which do the work.
     fn kill(&self) {
         let parents = parents();
-        for child in self.children().iter_mut().filter(|child| matches!(child.try_wait(), Ok(None))) {
+        for child in self.children().iter_mut() {
+            if !matches!(child.try_wait(), Ok(None)) {
+                continue;
+            }
             for pid in parents.iter().filter(|(pid, _)| descends(**pid, child.id(), &parents)).map(|(pid, _)| *pid) {
                 if let Some(pid) = Pid::from_raw(pid.cast_signed()) {
                     let _ = kill_process(pid, Signal::KILL); // one that has ended needs none

@@ -302,7 +302,8 @@ impl<B: BulkDestination> Bulk<B> {
                 tracing::warn!(table = %table.name, "the source emptied the table, and the system keeps its rows");
                 Ok(())
             }
-            OnUnsupported::Error | OnUnsupported::Deliver => Err(unsupported(table, "a truncate")),
+            OnUnsupported::Error | OnUnsupported::Deliver => Err(unsupported(table, "a truncate")
+                .hint("Set `on_truncate: ignore` where its rows may stay there, or `write_mode: append`")),
         }
     }
 

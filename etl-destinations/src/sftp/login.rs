@@ -46,7 +46,7 @@ pub(super) async fn log_in(handle: &mut Handle<Verifier>, config: &SftpConfig) -
     {
         return Ok(());
     }
-    Err(login.refused(config))
+    Err(refused(config).with("tried", login.tried.join(", ")).with("server_takes", login.takes))
 }
 
 impl Login<'_> {
@@ -127,16 +127,15 @@ impl Login<'_> {
             Err(error) => Err(lost(&error.to_string())),
         }
     }
+}
 
-    fn refused(&self, config: &SftpConfig) -> EtlError {
-        EtlError::new(ErrorKind::Config, "the SFTP server does not let the user in")
-            .with("server", format!("{}:{}", config.host, config.port))
-            .with("step", "login")
-            .with("user", self.user)
-            .with("tried", self.tried.join(", "))
-            .with("server_takes", &self.takes)
-            .hint("Check `user` and the password or key; a key has to be in the user's `authorized_keys` at the server")
-    }
+/// The user is not let in.
+pub(super) fn refused(config: &SftpConfig) -> EtlError {
+    EtlError::new(ErrorKind::Config, "the SFTP server does not let the user in")
+        .with("server", format!("{}:{}", config.host, config.port))
+        .with("step", "login")
+        .with("user", &config.user)
+        .hint("Check `user` and the password or key; a key has to be in the user's `authorized_keys` at the server")
 }
 
 /// No server asks more often.

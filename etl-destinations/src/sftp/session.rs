@@ -5,13 +5,13 @@ use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use etl::error::{ErrorKind, EtlError, EtlResult};
-use russh::client::{self, Handle, Handler};
+use russh::client::{self, DisconnectReason, Handle, Handler};
 use russh::keys::PublicKeyOrCertificate;
-use russh::{ChannelStream, Preferred};
+use russh::{ChannelStream, Disconnect, Preferred};
 use russh_sftp::client::error::Error as SftpError;
 use russh_sftp::client::rawsession::Limits;
 use russh_sftp::client::{Config as ProtocolConfig, RawSftpSession};
@@ -21,7 +21,7 @@ use tokio::net::TcpStream;
 use super::config::SftpConfig;
 use super::error::{Fault, lost};
 use super::host_key::HostKeys;
-use super::login::log_in;
+use super::login::{log_in, refused};
 
 /// What OpenSSH calls a rename that replaces what is there.
 const POSIX_RENAME: &str = "posix-rename@openssh.com";
@@ -56,6 +56,8 @@ impl fmt::Debug for Session {
 pub(super) struct Verifier {
     known: HostKeys,
     refused: Arc<Mutex<Option<EtlError>>>,
+    /// Why the server ended the connection, where it said so.
+    farewell: Arc<OnceLock<String>>,
 }
 
 impl Handler for Verifier {
@@ -70,6 +72,30 @@ impl Handler for Verifier {
             }
         }
     }
+
+    async fn disconnected(&mut self, reason: DisconnectReason<russh::Error>) -> Result<(), russh::Error> {
+        match reason {
+            DisconnectReason::ReceivedDisconnect(said) => {
+                if is_refusal(&said.reason_code) {
+                    let _ = self.farewell.set(said.message); // the first one counts
+                }
+                Ok(())
+            }
+            DisconnectReason::Error(error) => Err(error),
+        }
+    }
+}
+
+/// Whether a server that ends a connection like this, while somebody logs in, does not let him in.
+fn is_refusal(code: &Disconnect) -> bool {
+    use Disconnect::{
+        AuthCancelledByUser, HostNotAllowedToConnect, IllegalUserName, NoMoreAuthMethodsAvailable, ProtocolError,
+    };
+    matches!(
+        code,
+        // OpenSSH says that it is an error of the protocol to try too often.
+        HostNotAllowedToConnect | ProtocolError | AuthCancelledByUser | NoMoreAuthMethodsAvailable | IllegalUserName
+    )
 }
 
 impl Session {
@@ -79,8 +105,14 @@ impl Session {
     /// `DestinationUnavailable` where the server cannot be reached; `Config` where its key or the user is not accepted, or it
     /// does not take files. Each names the step that failed.
     pub(super) async fn open(config: &SftpConfig) -> EtlResult<Self> {
-        let mut handle = in_time(config.connect_timeout, "connect", Box::pin(connect(config))).await?;
-        in_time(config.connect_timeout, "log in", Box::pin(log_in(&mut handle, config))).await?;
+        let farewell = Arc::new(OnceLock::new());
+        let connecting = Box::pin(connect(config, Arc::clone(&farewell)));
+        let mut handle = in_time(config.connect_timeout, "connect", connecting).await?;
+        let login = in_time(config.connect_timeout, "log in", Box::pin(log_in(&mut handle, config))).await;
+        login.map_err(|error| match farewell.get() {
+            Some(said) => refused(config).because(said.clone()),
+            None => error,
+        })?;
         let begun = in_time(config.connect_timeout, "begin the file protocol", Box::pin(begin(&handle, config))).await;
         let (mut sftp, offers) = begun?;
         let mut write_bytes = SAFE_WRITE;
@@ -158,7 +190,7 @@ async fn in_time<T>(longest: Duration, doing: &str, work: impl Future<Output = E
     })
 }
 
-async fn connect(config: &SftpConfig) -> EtlResult<Handle<Verifier>> {
+async fn connect(config: &SftpConfig, farewell: Arc<OnceLock<String>>) -> EtlResult<Handle<Verifier>> {
     let known = HostKeys::read(config)?;
     let unreachable = |error: String| {
         EtlError::new(ErrorKind::DestinationUnavailable, "the SFTP server cannot be reached")
@@ -180,7 +212,7 @@ async fn connect(config: &SftpConfig) -> EtlResult<Handle<Verifier>> {
         ..client::Config::default()
     };
     let refused = Arc::new(Mutex::new(None));
-    let verifier = Verifier { known, refused: Arc::clone(&refused) };
+    let verifier = Verifier { known, refused: Arc::clone(&refused), farewell };
     let connected = client::connect_stream(Arc::new(settings), stream, verifier).await;
     let refused = refused.lock().unwrap_or_else(PoisonError::into_inner).take();
     match (refused, connected) {
