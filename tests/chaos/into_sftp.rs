@@ -85,12 +85,12 @@ destination:
     async fn assert_each_once(&self) {
         self.assert_whole();
         let client = client(&self.source.url()).await;
-        let ids = client.query("SELECT id::text FROM lines ORDER BY id", &[]).await.unwrap();
-        let expected: Vec<String> = ids.iter().map(|row| row.get(0)).collect();
+        let ids = client.query("SELECT id FROM lines ORDER BY id", &[]).await.unwrap();
+        let expected: Vec<i64> = ids.iter().map(|row| row.get(0)).collect();
         let log = read(&self.reader, &self.directory(), "\\N").await.unwrap().unwrap();
-        let mut found: Vec<u64> = log.iter().map(|row| row.values["id"].clone().unwrap().parse().unwrap()).collect();
+        let mut found: Vec<i64> = log.iter().map(|row| row.values["id"].clone().unwrap().parse().unwrap()).collect();
         found.sort_unstable();
-        assert_eq!(found.iter().map(u64::to_string).collect::<Vec<_>>(), expected);
+        assert_eq!(found, expected);
         let left: Vec<PathBuf> = fs::read_dir(self.directory()).unwrap().map(|entry| entry.unwrap().path()).collect();
         assert!(!left.iter().any(|path| path.extension().is_some_and(|part| part == "part")), "{left:?}");
     }

@@ -58,7 +58,8 @@ impl PasswordServer {
         let key = PrivateKey::read_openssh_file(key).expect("a key");
         let fingerprint = key.public_key().fingerprint(HashAlg::Sha256).to_string();
         let method = if asks == Asks::Password { MethodKind::Password } else { MethodKind::KeyboardInteractive };
-        let methods = MethodSet::from([method].as_slice());
+        // It ends the connection once there is nothing left to try.
+        let methods = MethodSet::from([method, MethodKind::PublicKey].as_slice());
         let config = Arc::new(Config {
             keys: vec![key],
             methods,
