@@ -59,7 +59,10 @@ impl PasswordServer {
         let fingerprint = key.public_key().fingerprint(HashAlg::Sha256).to_string();
         let method = if asks == Asks::Password { MethodKind::Password } else { MethodKind::KeyboardInteractive };
         // It ends the connection once there is nothing left to try.
-        let methods = MethodSet::from([method, MethodKind::PublicKey].as_slice());
+        let methods = match asks {
+            Asks::Password => MethodSet::from([method].as_slice()),
+            Asks::Question => MethodSet::from([method, MethodKind::PublicKey].as_slice()),
+        };
         let config = Arc::new(Config {
             keys: vec![key],
             methods,

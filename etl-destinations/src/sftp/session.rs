@@ -109,10 +109,16 @@ impl Session {
         let connecting = Box::pin(connect(config, Arc::clone(&farewell)));
         let mut handle = in_time(config.connect_timeout, "connect", connecting).await?;
         let login = in_time(config.connect_timeout, "log in", Box::pin(log_in(&mut handle, config))).await;
-        login.map_err(|error| match farewell.get() {
-            Some(said) => refused(config).because(said.clone()),
-            None => error,
-        })?;
+        if let Err(error) = login {
+            if handle.is_closed() {
+                // What it said last is known once it has ended.
+                let _ = tokio::time::timeout(config.connect_timeout, &mut handle).await;
+            }
+            return Err(match farewell.get() {
+                Some(said) => refused(config).because(said.clone()),
+                None => error,
+            });
+        }
         let begun = in_time(config.connect_timeout, "begin the file protocol", Box::pin(begin(&handle, config))).await;
         let (mut sftp, offers) = begun?;
         let mut write_bytes = SAFE_WRITE;
