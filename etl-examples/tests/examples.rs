@@ -117,6 +117,23 @@ async fn postgres_to_log_says_a_line_a_change() {
 }
 
 #[tokio::test]
+async fn example_async_delivers_what_changes_though_an_answer_is_lost() {
+    let (dir, server) = (tempfile::tempdir().unwrap(), server().await);
+    server.psql("INSERT INTO t SELECT generate_series(3, 30)").await.unwrap();
+    let mut child = example("example_async", dir.path(), &[&server.url(), "p", "answer-lost"]);
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut said = async |word: &str| {
+        while !lines.next_line().await.unwrap().unwrap_or_else(|| panic!("it ended without {word}")).contains(word) {}
+    };
+    let patience = Duration::from_secs(60);
+    // The copy is in deliveries of twelve, each with three tickets.
+    tokio::time::timeout(patience, said("ticket T3:")).await.unwrap();
+    server.psql("DELETE FROM t WHERE id = 1").await.unwrap();
+    tokio::time::timeout(patience, said("Done([Shelved])")).await.unwrap();
+    end(child).await;
+}
+
+#[tokio::test]
 async fn postgres_to_parquet_leaves_a_log_and_a_current_state() {
     let (dir, server) = (tempfile::tempdir().unwrap(), server().await);
     let child = example("postgres_to_parquet", dir.path(), &[&server.url(), "p", "lake"]);
