@@ -15,6 +15,8 @@ Examples:
   etl tables resync public.orders            copy a table anew
   etl compact                                fold the logs of a Parquet lake into current states
   etl profiles show klaviyo                  what a system that answers later asks for
+  etl operations list                        what is under way to a system that answers later
+  etl dlq list                               the rows that were refused for good
   etl gc                                     what dead pipelines have left at the source
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or config, 3 stopped with tables in quarantine.";

@@ -11,6 +11,7 @@ mod failure;
 mod gc;
 mod http;
 mod init;
+mod operations;
 #[cfg(feature = "profile")]
 mod profiles;
 mod progress;

@@ -11,6 +11,7 @@ use etl::{ErrorKind, EtlError, EtlResult};
 use etl_destinations::compacted::Compacted;
 
 use crate::app::{AppConfig, PipelineConfig, PostgresConfig, PostgresStoreConfig, StoreConfig};
+use crate::desk::Desk;
 use crate::libpq::Libpq;
 use crate::table_entry;
 
@@ -133,9 +134,10 @@ impl AppConfig {
         Ok(self.source()?.toward(&destination, &self.pipeline.id))
     }
 
-    async fn destination(&self, store: SharedStore) -> EtlResult<AnyDestination> {
-        let rules = table_entry::rules(&self.defaults, &self.tables);
-        let PipelineConfig { id, data_dir, .. } = &self.pipeline;
+    pub(crate) async fn destination(&self, store: SharedStore) -> EtlResult<AnyDestination> {
+        let PipelineConfig { id, data_dir, dead_letters, .. } = &self.pipeline;
+        let mut rules = table_entry::rules(&self.defaults, &self.tables);
+        rules.defaults.dead_letters = *dead_letters;
         self.destination.clone().of_pipeline(id, data_dir).to_destination(store, rules).await
     }
 }

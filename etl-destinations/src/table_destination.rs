@@ -6,9 +6,9 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use etl::clock::Timestamp;
+use etl::clock::{self, Timestamp};
 use etl::data::{Event, TableRow};
-use etl::destination::{Batch, Capabilities, CopyChunk, Destination, StagedRun, TableChange, ValueLimits};
+use etl::destination::{Batch, Capabilities, CopyChunk, Destination, Replayed, StagedRun, TableChange, ValueLimits};
 use etl::error::{ErrorKind, EtlError, EtlResult};
 use etl::retry::{RetryPolicy, retry};
 use etl::schema::{TableExtras, TableId, TableName, TableSchema};
@@ -17,17 +17,17 @@ use etl::{CursorId, Lsn, Position};
 use tokio::sync::{Mutex as AsyncMutex, OnceCell};
 
 use self::staged::Staging;
-use crate::blame::Touched;
-use crate::kept_shape::Fit;
+use crate::dead_rows::DeadLetterRules;
 use crate::metadata_columns::ChangeType;
 use crate::plan::{Planned, plan};
 use crate::table_rules::TableRules;
 use crate::target_tables::{Current, KnownTable, TargetTables};
 use crate::write_mode::{OnSchemaChange, WriteMode};
-use crate::writer::{BatchRows, KeyedChanges, StampedRow, Step, TableWriter, TargetTable, WriteUnit};
+use crate::writer::{BatchRows, KeyedChanges, StampedRow, Step, TableBatch, TableWriter, TargetTable, WriteUnit};
 
 mod apart;
 mod kept;
+mod replayed;
 mod staged;
 
 /// How often a unit is made anew because another position was stored meanwhile.
@@ -51,6 +51,11 @@ pub struct TableDestination<W> {
     keeping: AsyncMutex<()>,
     /// The run whose rows are staged.
     staging: Mutex<Option<Staging>>,
+    /// Whether rows that are refused are kept apart.
+    dead_letters: Option<DeadLetterRules>,
+    may_have_letters: OnceCell<bool>,
+    /// Held by whoever writes a table of which there may be dead letters.
+    replays: Mutex<HashMap<TableId, Arc<AsyncMutex<()>>>>,
     retry: RetryPolicy,
 }
 
@@ -61,7 +66,8 @@ impl<W: TableWriter> TableDestination<W> {
         let tables = TargetTables::new(rules, writer.name_rules()).keeping_every_change(writer.keeps_every_change());
         let tables = Mutex::new(tables);
         let (stored, keeping, staging) = (Mutex::default(), AsyncMutex::default(), Mutex::default());
-        Self { writer, store, tables, stored, keeping, staging, retry: RETRY }
+        let (may_have_letters, replays) = (OnceCell::new(), Mutex::default());
+        Self { writer, store, tables, stored, keeping, staging, dead_letters, may_have_letters, replays, retry: RETRY }
     }
 
     /// Says how long failures that may pass are tried again.
@@ -266,14 +272,11 @@ impl<W: TableWriter> TableDestination<W> {
             None => self.schema(table, END).await?,
         };
         let known = self.tables().get(table).cloned();
-        let mut steps = Vec::with_capacity(2);
-        let current = known.filter(|known| known.seen == schema).unwrap_or_else(|| {
-            let current = self.tables().make(&schema);
-            steps.push(Step::Ensure(Arc::clone(&current.table)));
-            current
-        });
-        steps.extend(copied(&current.table, current.fit.as_deref(), chunk, rows)?);
-        self.writer.apply(WriteUnit { steps, batch: None, stored: None, chunk: chunk.map(|c| (table, c)) }).await?;
+        let known = known.filter(|known| known.seen == schema);
+        let is_new = known.is_none();
+        let current = known.unwrap_or_else(|| self.tables().make(&schema));
+        let rows = fitted(&current, rows)?;
+        self.apply_copied(table, chunk, &current, is_new, rows).await?;
         self.tables().settle([current]);
         Ok(())
     }
@@ -324,19 +327,18 @@ fn named(event: &Event) -> impl Iterator<Item = (TableId, Option<&TableName>)> {
     event.table_ids().iter().map(move |id| (*id, name))
 }
 
-/// Writes copied rows into the table, as it fits; nothing where there are none.
-fn copied(
-    table: &Arc<TargetTable>,
-    fit: Option<&Fit>,
-    chunk: Option<CopyChunk>,
-    rows: Vec<TableRow>,
-) -> EtlResult<Option<Step>> {
-    let rows = match fit {
-        Some(fit) => fit.rows(rows.iter())?,
-        None => rows,
-    };
+/// The rows as the table takes them.
+fn fitted(current: &Current, rows: Vec<TableRow>) -> EtlResult<Vec<TableRow>> {
+    match &current.fit {
+        Some(fit) => fit.rows(rows.iter()),
+        None => Ok(rows),
+    }
+}
+
+/// Writes copied rows into the table; nothing where there are none.
+fn copied(table: &Arc<TargetTable>, chunk: Option<CopyChunk>, rows: Vec<TableRow>) -> Option<Step> {
     if rows.is_empty() {
-        return Ok(None);
+        return None;
     }
     let (position, at) = chunk.map_or((Position::ZERO, clock::now()), |chunk| (chunk.position, chunk.read_at));
     let position = Position::new(position.commit, 0);
@@ -344,7 +346,7 @@ fn copied(
         Some(chunk) if chunk.replaces => replacing(rows, position, at),
         _ => BatchRows::Copied { rows, position, at },
     };
-    Ok(Some(Step::Write(TableBatch { table: Arc::clone(table), rows })))
+    Some(Step::Write(TableBatch { table: Arc::clone(table), rows }))
 }
 
 /// Copied rows that take the place of older ones.

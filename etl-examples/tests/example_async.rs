@@ -188,7 +188,6 @@ async fn of_several_tickets_only_the_one_that_failed_is_delivered_again() {
     scene.inserted(12).await.unwrap();
     assert_eq!((scene.told().0, scene.told().1), (12, 2));
     assert_eq!(scene.accounting(12).await, Accounting { succeeded: 7, retried: 5, ..Accounting::default() });
-    assert_eq!(scene.accounting(5).await, Accounting { succeeded: 5, ..Accounting::default() });
 }
 
 #[tokio::test(start_paused = true)]
@@ -198,8 +197,8 @@ async fn each_parcel_ends_as_the_depot_says() {
     scene.write((1..).zip(what).map(|(n, what)| insert(&n.to_string(), what)).collect()).await.unwrap();
     let accounting = scene.accounting(5).await;
     assert_eq!(accounting, Accounting { succeeded: 2, warned: 1, retried: 1, dead: 1, unattributed: 0 });
-    assert_eq!(scene.accounting(1).await.succeeded, 1, "the wet one was dry when it came again");
-    assert_eq!(scene.told().0, 4);
+    let ids: Vec<_> = scene.depot.shelves().into_values().map(|content| content["id"].clone()).collect();
+    assert_eq!(ids, ["1", "2", "3", "5"], "the wet one was dry when it came again");
     let letters = scene.store.dead_letters(None, None, 10).await.unwrap();
     assert_eq!(
         letters.iter().map(|letter| (&letter.row["id"], &*letter.reason)).collect::<Vec<_>>(),

@@ -37,6 +37,18 @@ pub const NAMES: &[&str] = &[
     "sftp.write",
     "sftp.before_rename",
     "sftp.after_rename",
+    "bulk.building",
+    "bulk.on_disk",
+    "bulk.sealed",
+    "bulk.submitting",
+    "bulk.step_saved",
+    "bulk.answered",
+    "bulk.submitted",
+    "bulk.polled",
+    "bulk.outcomes_read",
+    "bulk.settling",
+    "bulk.settled",
+    "bulk.cleaned_up",
 ];
 
 /// Visits a named place.

@@ -25,6 +25,7 @@ async fn a_refresh_that_is_killed_anywhere_is_shown_whole_by_the_next_run_and_do
         .batch_execute(
             "CREATE TABLE t (id int PRIMARY KEY, round int); CREATE TABLE bare (id int, round int); CREATE TABLE empty (id int);
              INSERT INTO t SELECT g, 0 FROM generate_series(1, 20000) g; INSERT INTO bare SELECT id, 0 FROM t;
+             ALTER TABLE bare REPLICA IDENTITY FULL;
              CREATE PUBLICATION p FOR TABLE t, bare, empty",
         )
         .await
@@ -33,9 +34,9 @@ async fn a_refresh_that_is_killed_anywhere_is_shown_whole_by_the_next_run_and_do
     assert!(run(&site, "full_refresh", "").await);
     let count = async || {
         let query =
-            "SELECT concat_ws(' ', (SELECT count(*) FROM t), (SELECT min(round) FROM t), (SELECT max(round) FROM t),
-                     (SELECT count(*) FROM bare), (SELECT min(round) FROM bare), (SELECT max(round) FROM bare),
-                     (SELECT count(*) FROM empty))";
+            "SELECT concat_ws(' ', (SELECT count(*) FROM public.t), (SELECT min(round) FROM public.t), (SELECT max(round) FROM public.t),
+                     (SELECT count(*) FROM public.bare), (SELECT min(round) FROM public.bare), (SELECT max(round) FROM public.bare),
+                     (SELECT count(*) FROM public.empty))";
         let staged = "SELECT count(*)::VARCHAR FROM duckdb_tables() WHERE contains(table_name, '_stg_')";
         let one = async |sql| site.reader.query(&site.file(), sql).await.unwrap()[0][0].clone().unwrap();
         (one(query).await, one(staged).await)

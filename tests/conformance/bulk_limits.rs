@@ -64,7 +64,8 @@ impl SimpleBulk for Counting {
     }
 
     fn frame(&self, _table: &TargetTable) -> Frame {
-        Frame { head: "[[".to_owned(), separator: ",".to_owned(), tail: "]".to_owned() }
+        let (head, separator, tail) = ("[[".to_owned(), ",".to_owned(), "]".to_owned());
+        Frame { head, separator, tail, ..Frame::default() }
     }
 
     fn transform(&self, row: &BulkRow<'_>, out: &mut Vec<u8>) -> EtlResult<()> {
@@ -245,7 +246,7 @@ async fn a_replay_that_was_cut_short_loses_nothing_and_hands_over_again_only_wha
         let before = scene.system.bodies.lock().unwrap().len();
         // From here on the system takes them.
         scene.system.is_kind.store(true, Ordering::SeqCst);
-        let is_whole = cut_after(cuts, scene.destination.replay(letters)).await.is_some();
+        let is_whole = Box::pin(Box::pin(cut_after(cuts, scene.destination.replay(letters)))).await.is_some();
         let again = Scene { destination: scene.opened(), ..scene };
         let letters = again.store.dead_letters(None, None, 99).await.unwrap();
         assert!(letters.is_empty() || letters.len() == 2, "{letters:?}");

@@ -12,9 +12,10 @@ use etl::retry::RetryPolicy;
 use etl::store::{MemoryStore, SharedStore};
 use etl::{ByteSize, ErrorKind, EtlResult, Lsn, Position};
 use etl_destinations::bulk::{Bulk, Simple};
+use etl_destinations::dead_rows::DeadLetterRules;
 use etl_destinations::sftp::{OnTruncate, Sftp, SftpConfig, SftpFormat};
 use etl_destinations::table_destination::TableDestination;
-use etl_destinations::table_rules::TableRules;
+use etl_destinations::table_rules::{RuleSettings, TableRules};
 use harness::change_log::read;
 use harness::disk::SmallDisk;
 use harness::duckdb::Reader;
@@ -235,7 +236,7 @@ async fn a_name_that_somebody_else_has_is_not_taken_from_him() {
     let again = Scene { store: forgetful, ..scene };
     let destination = again.open(again.config());
     write(&destination, 100, keys(1)).await.unwrap();
-    assert_eq!(files(&directory), [theirs.clone()], "the same batch is the same file, once");
+    assert_eq!(files(&directory), std::slice::from_ref(&theirs), "the same batch is the same file, once");
     fs::write(&theirs, "somebody else's").unwrap();
     let forgetful: SharedStore = Arc::new(MemoryStore::new());
     forgetful.put_schema(schema()).await.unwrap();
@@ -276,14 +277,16 @@ async fn a_full_disk_at_the_server_is_told_and_nothing_is_lost_once_there_is_roo
 #[tokio::test]
 async fn limits_cut_files_and_a_row_that_is_too_long_waits_or_is_a_dead_letter() {
     let Some(scene) = Scene::new().await else { return };
-    let config = |dead_letters| SftpConfig { max_bytes: ByteSize(1000), dead_letters, ..scene.config() };
-    let destination = scene.open(config(false));
+    let config = || SftpConfig { max_bytes: ByteSize(1000), ..scene.config() };
+    let destination = scene.open(config());
     write_long(&destination, 100, keys(9), &"y".repeat(300)).await.unwrap();
     let found = files(&scene.sshd.files());
     assert!(found.iter().all(|path| fs::metadata(path).unwrap().len() <= 1000) && found.len() >= 4, "{found:?}");
     let error = write_long(&destination, 200, ["long".to_owned()], &"y".repeat(2000)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Value, "{error}");
-    let destination = scene.open(config(true));
+    let dead_letters = Some(DeadLetterRules { max_percent: 50 });
+    let defaults = RuleSettings { dead_letters, ..RuleSettings::default() };
+    let destination = scene.open_with(config(), TableRules { defaults, rules: Vec::new() });
     let (batch, events) = transaction(200, vec![insert(["long", &"y".repeat(2000)]), insert(["short", "y"])]);
     destination.write_batch(batch, events).await.unwrap();
     let letters = scene.store.dead_letters(None, None, 100).await.unwrap();

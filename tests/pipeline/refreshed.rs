@@ -16,7 +16,7 @@ use harness::postgres::{Database, database};
 use tokio_postgres::Client;
 
 use crate::full_refresh::ended;
-use crate::running::World;
+use crate::running::{World, started};
 
 const ROWS: i64 = 2000;
 const READS: usize = 1000;
@@ -28,6 +28,7 @@ async fn source() -> Option<(World, Client, Database)> {
         .batch_execute(&format!(
             "CREATE TABLE t (id int PRIMARY KEY, round int); CREATE TABLE bare (round int); CREATE TABLE empty (id int);
              INSERT INTO t SELECT g, 0 FROM generate_series(1, {ROWS}) g; INSERT INTO bare SELECT 0 FROM t;
+             ALTER TABLE bare REPLICA IDENTITY FULL;
              CREATE PUBLICATION p FOR TABLE t, bare, empty"
         ))
         .await
@@ -50,7 +51,8 @@ async fn rounds(world: &World, source: &Client, reads: &AtomicUsize, open: impl 
 }
 
 async fn refresh(world: &World, destination: AnyDestination) {
-    assert_eq!(ended(world.pipeline_into(destination).start().await.unwrap()).await, Finished::default());
+    let running = started(|| world.pipeline_into(destination.clone())).await.unwrap();
+    assert_eq!(ended(running).await, Finished::default());
 }
 
 /// That what was read is one whole round.
@@ -60,7 +62,7 @@ fn expect_whole(found: (i64, Option<i32>, Option<i32>), rounds: &mut Vec<i32>) {
     rounds.extend(most.filter(|most| rounds.last() != Some(most)));
 }
 
-const READ: &str = "SELECT count(*), min(round), max(round) FROM t";
+const READ: &str = "SELECT count(*), min(round), max(round) FROM public.t";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_of_postgres_sees_the_old_rows_or_the_new_ones_a_thousand_times() {

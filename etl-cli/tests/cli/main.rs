@@ -6,6 +6,7 @@ mod demo;
 mod gc;
 mod in_use;
 mod modes;
+mod operations;
 mod profiles;
 mod quarantine;
 mod refusals;

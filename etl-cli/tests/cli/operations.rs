@@ -48,7 +48,8 @@ async fn leave(data: &Path, table: TableId) -> SqliteStore {
         let position = json!(Position::new(Lsn(5), ordinal));
         json!({ "position": position, "change_type": "INSERT", "key": [id], "row": { "id": id }, "bytes": 1 })
     };
-    let rows = format!("{}\n{}\n{}\n", json!({ "head": "", "separator": "", "tail": "" }), row(1, "a"), row(2, "b"));
+    let head = json!([{ "schema": "public", "name": "t" }, { "head": "", "separator": "", "tail": "" }]);
+    let rows = format!("{head}\n{}\n{}\n", row(1, "a"), row(2, "b"));
     for id in [HELD, ASKED] {
         std::fs::write(spool.join(format!("{id}.rows")), &rows).unwrap();
         std::fs::write(spool.join(format!("{id}.body")), "ab").unwrap();

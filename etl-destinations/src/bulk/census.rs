@@ -45,10 +45,7 @@ impl Census {
 
     /// What the table is called at the source.
     pub(super) fn met(&self, table: &TargetTable) {
-        let mut counted = self.counted();
-        if !counted.names.contains_key(&table.id) {
-            counted.names.insert(table.id, table.source.source_name().to_string());
-        }
+        self.counted().names.entry(table.id).or_insert_with(|| table.source.source_name().to_string());
     }
 
     /// An operation is stored as this.

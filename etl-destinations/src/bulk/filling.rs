@@ -73,7 +73,7 @@ impl<B: BulkDestination> Filling<'_, B> {
     /// Whether a row of so many bytes is no larger than a batch may be.
     pub(super) fn fits_alone(&self, bytes: usize) -> bool {
         let frame = self.writer.bulk.frame(self.table);
-        Draft::new(frame).bytes_with(bytes) <= self.writer.bulk.limits().max_bytes
+        Draft::new(self.table.name.clone(), frame).bytes_with(bytes) <= self.writer.bulk.limits().max_bytes
     }
 
     /// Leaves a row out that cannot be handed over, unless there are too many.
@@ -99,7 +99,7 @@ impl<B: BulkDestination> Filling<'_, B> {
     /// last row, not all of that position is settled with this batch.
     pub(super) async fn seal(&mut self, next: Option<Position>) -> EtlResult<()> {
         let frame = self.writer.bulk.frame(self.table);
-        let draft = std::mem::replace(&mut self.draft, Draft::new(frame));
+        let draft = std::mem::replace(&mut self.draft, Draft::new(self.table.name.clone(), frame));
         let (Some(first), Some(last)) = (draft.rows().first(), draft.rows().last()) else { return Ok(()) };
         let (first, mut last) = (first.position, last.position);
         if next == Some(last) {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use etl::Position;
 use etl::clock::Timestamp;
 use etl::error::{ErrorKind, EtlError, EtlResult, ResultExt};
+use etl::failpoint;
 use etl::schema::{TableId, TableName};
 use etl::store::OperationId;
 use serde::{Deserialize, Serialize};

@@ -26,7 +26,7 @@ use crate::metadata_columns::ChangeType;
 use crate::rowwise::Stamp;
 use crate::table_destination::TableDestination;
 use crate::table_name::NameRules;
-use crate::table_rules::TableRules;
+use crate::table_rules::{RuleSettings, TableRules};
 use crate::writer::{BatchRows, StampedRow, Step, TableBatch, TableWriter, TargetTable, Truncated, WriteUnit};
 
 /// What becomes of what a system cannot do.
@@ -246,7 +246,18 @@ impl<B: BulkDestination> Bulk<B> {
             }
         }
         let draft = Draft::new(table.name.clone(), self.bulk.frame(table));
-        let mut filled = Filling { writer: self, spool, table, lane: &mut lane, draft };
+        let (of, unsendable) = (rows.len(), Vec::new());
+        let mut filled = Filling {
+            writer: self,
+            spool,
+            table,
+            lane: &mut lane,
+            draft,
+            of,
+            so_far: 0,
+            unsendable,
+            replayed: Vec::new(),
+        };
         let mut bytes = Vec::new();
         for row in rows {
             bytes.clear();
@@ -412,73 +423,6 @@ enum Work<'u> {
     Write(&'u TableBatch),
 }
 
-/// A batch of a table that is being filled.
-struct Filling<'f, B> {
-    writer: &'f Bulk<B>,
-    spool: &'f Spool,
-    table: &'f TargetTable,
-    lane: &'f mut Lane,
-    draft: Draft,
-}
-
-impl<B: BulkDestination> Filling<'_, B> {
-    async fn push(&mut self, row: ManifestRow, bytes: &[u8]) -> EtlResult<()> {
-        let limits = self.writer.bulk.limits();
-        let is_full = self.draft.rows().len() as u64 >= u64::from(limits.max_rows)
-            || self.draft.bytes_with(bytes.len()) > limits.max_bytes;
-        if is_full && !self.draft.rows().is_empty() {
-            self.seal(Some(row.position)).await?;
-        }
-        if self.draft.bytes_with(bytes.len()) > limits.max_bytes {
-            let error = EtlError::new(ErrorKind::Value, "a row is larger than a batch may be")
-                .with("bytes", bytes.len())
-                .with("limit", limits.max_bytes);
-            return self.writer.unsendable(self.table, row, error).await;
-        }
-        self.draft.push(row, bytes);
-        Ok(())
-    }
-
-    /// Seals what there is, and settles it. `next` is the position of the row that comes after: where it is that of the
-    /// last row, not all of that position is settled with this batch.
-    async fn seal(&mut self, next: Option<Position>) -> EtlResult<()> {
-        let frame = self.writer.bulk.frame(self.table);
-        let draft = std::mem::replace(&mut self.draft, Draft::new(self.table.name.clone(), frame));
-        let (Some(first), Some(last)) = (draft.rows().first(), draft.rows().last()) else { return Ok(()) };
-        let (first, mut last) = (first.position, last.position);
-        if next == Some(last) {
-            last.ordinal = last.ordinal.saturating_sub(1);
-        }
-        let rows = draft.rows().len();
-        let (manifest, body) = draft.finish();
-        let bytes = body.len() as u64;
-        let id = named(self.table.id, self.lane.generation, &manifest, &body);
-        let operation = Operation {
-            id: id.clone(),
-            revision: 0,
-            sequence: self.writer.sequence.fetch_add(1, Ordering::SeqCst) + 1,
-            table: self.table.id,
-            generation: self.lane.generation,
-            first,
-            last,
-            rows: u32::try_from(rows).or_etl(ErrorKind::Internal, "count the rows of a batch")?,
-            bytes,
-            sealed_at: clock::now(),
-            attempts: 0,
-            state: OperationState::Sealed { not_before: None, reason: None },
-        };
-        let (spool, name) = (self.spool.clone(), id.clone());
-        off_thread(move || spool.seal(&name, &body, &manifest)).await?;
-        match self.writer.store.put_operation(None, operation.clone(), Vec::new()).await {
-            Ok(revision) => self.lane.live.push(Operation { revision, ..operation }),
-            // The very same rows were handed over before.
-            Err(error) if error.kind() == ErrorKind::StoreConflict => return self.spool.remove(&id),
-            Err(error) => return Err(error),
-        }
-        self.writer.finish(self.spool, self.lane).await
-    }
-}
-
 impl<B: BulkDestination> TableWriter for Bulk<B> {
     fn name(&self) -> &str {
         self.bulk.name()
@@ -542,7 +486,7 @@ impl<B: BulkDestination> TableWriter for Bulk<B> {
         let (handed_over, mut left): (Vec<_>, Vec<_>) =
             letters.into_iter().partition(|letter| letter.replayed_in.is_some());
         let mut done: Vec<DeadLetterId> = handed_over.into_iter().map(|letter| letter.id).collect();
-        let draft = Draft::new(self.bulk.frame(table));
+        let draft = Draft::new(table.name.clone(), self.bulk.frame(table));
         let (unsendable, replayed) = (Vec::new(), Vec::new());
         let of = left.len();
         let mut filled =

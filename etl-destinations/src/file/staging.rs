@@ -1,5 +1,6 @@
 //! How do the files of a run take the place of a table's? They are in a directory that changes places with the table's.
 
+use std::collections::hash_map;
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::Path;
@@ -94,18 +95,23 @@ impl Directory {
     }
 
     fn staged_table<'s>(&self, staged: &'s mut Staged, table: &TargetTable) -> EtlResult<&'s mut StagedTable> {
-        let directory = staged_directory(&staged.run, &table.name);
-        if !staged.tables.contains_key(&table.id) {
-            let path = self.root.join(&directory);
-            fs::create_dir_all(&path).or_file("make the directory of a run", &path)?;
-            path.ancestors().take_while(|above| **above != self.root).try_for_each(sync_directory)?;
-            let generation = self.generation(table.id) + 1;
-            let extension = self.encoding.extension().to_owned();
-            let name = PartName { directory, table: table.id, generation, sequence: 1, extension };
-            let part = Part { name, columns: columns(table), bytes: 0, opened_at: clock::now().0 };
-            staged.tables.insert(table.id, StagedTable { part, file: None, chunks: HashSet::new() });
+        let Staged { run, tables } = staged;
+        match tables.entry(table.id) {
+            hash_map::Entry::Occupied(known) => Ok(known.into_mut()),
+            hash_map::Entry::Vacant(place) => Ok(place.insert(self.new_staged(run, table)?)),
         }
-        staged.tables.get_mut(&table.id).ok_or_else(|| gone(&staged.run))
+    }
+
+    fn new_staged(&self, run: &str, table: &TargetTable) -> EtlResult<StagedTable> {
+        let directory = staged_directory(run, &table.name);
+        let path = self.root.join(&directory);
+        fs::create_dir_all(&path).or_file("make the directory of a run", &path)?;
+        path.ancestors().take_while(|above| **above != self.root).try_for_each(sync_directory)?;
+        let generation = self.generation(table.id) + 1;
+        let extension = self.encoding.extension().to_owned();
+        let name = PartName { directory, table: table.id, generation, sequence: 1, extension };
+        let part = Part { name, columns: columns(table), bytes: 0, opened_at: clock::now().0 };
+        Ok(StagedTable { part, file: None, chunks: HashSet::new() })
     }
 
     /// Appends, and makes it durable: what is acknowledged is there when the run is shown, whatever crashes.

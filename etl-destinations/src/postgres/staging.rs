@@ -10,6 +10,12 @@ use super::link::Link;
 use super::unit;
 use crate::writer::{Replacement, Step, WriteUnit};
 
+/// The server cuts names after so many bytes.
+const LONGEST_NAME: usize = 63;
+
+/// What it adds to a table's name for its primary key.
+const PRIMARY_KEY: &str = "_pkey";
+
 /// Under what the run's own chunk tokens are kept.
 fn owner_of(owner: &str, run: &str) -> String {
     format!("{owner}#{run}")
@@ -128,10 +134,10 @@ async fn replace(link: &Link, owner: &str, Replacement { from, to }: &Replacemen
         link.run(&sql, "replace a table's rows").await?;
         return ledger::disown_table(link, &from.name).await;
     }
-    let (mut grants, mut key) = (Vec::new(), None);
+    let (mut grants, mut key) = (Vec::new(), usual_key(link, &to.name).await?);
     if is_there {
         grants = grants_of(link, &to.name, &own).await?;
-        key = key_name(link, &to.name).await?;
+        key = key_name(link, &to.name).await?.or(key);
         link.run(&format!("DROP TABLE {own}"), "drop the table of before").await?;
         ledger::disown_table(link, &to.name).await?;
     }
@@ -171,6 +177,14 @@ async fn grants_of(link: &Link, name: &TableName, quoted: &str) -> EtlResult<Vec
     );
     let rows = link.rows(&sql, "read who may read a table").await?;
     Ok(rows.iter().filter_map(|row| row.get(0).map(str::to_owned)).collect())
+}
+
+/// What the server calls the primary key of a new table, unless something has that name.
+async fn usual_key(link: &Link, name: &TableName) -> EtlResult<Option<String>> {
+    let longest = name.name.floor_char_boundary(LONGEST_NAME - PRIMARY_KEY.len());
+    let key = format!("{}{PRIMARY_KEY}", &name.name[..longest]);
+    let is_taken = ddl::exists(link, &TableName::new(&*name.schema, key.as_str())).await?;
+    Ok((!is_taken).then(|| quote_ident(&key)))
 }
 
 /// The name of the primary key, as SQL takes it.

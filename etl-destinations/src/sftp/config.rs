@@ -64,9 +64,6 @@ pub struct SftpConfig {
     /// What becomes of a truncate in `upsert`, which no row tells of: `error`, or `ignore`. Default `error`.
     #[serde(default)]
     pub on_truncate: OnTruncate,
-    /// Whether a row that cannot be written is kept as a dead letter; else its table waits. Default false.
-    #[serde(default)]
-    pub dead_letters: bool,
     /// How long connecting and logging in may take, each. Default 15s.
     #[serde(default = "default_connect_timeout", with = "etl::duration")]
     pub connect_timeout: Duration,
@@ -153,7 +150,6 @@ impl SftpConfig {
             max_bytes: default_max_bytes(),
             max_rows: default_max_rows(),
             on_truncate: OnTruncate::default(),
-            dead_letters: false,
             connect_timeout: default_connect_timeout(),
             timeout: default_timeout(),
             keepalive: default_keepalive(),

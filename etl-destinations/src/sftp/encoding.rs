@@ -36,7 +36,12 @@ impl Encoding {
     pub(super) fn frame(&self, table: &TargetTable) -> Frame {
         match self {
             Self::Jsonl => Frame::default(),
-            Self::Json => Frame { head: "[\n".to_owned(), separator: ",\n".to_owned(), tail: "\n]\n".to_owned() },
+            Self::Json => Frame {
+                head: "[\n".to_owned(),
+                separator: ",\n".to_owned(),
+                tail: "\n]\n".to_owned(),
+                ..Frame::default()
+            },
             Self::Csv(csv) => {
                 Frame { head: String::from_utf8_lossy(&csv.header(table)).into_owned(), ..Frame::default() }
             }

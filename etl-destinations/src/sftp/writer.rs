@@ -69,7 +69,6 @@ impl Sftp {
         let rules = logging(rules)?;
         let template = PathTemplate::parse(&config.template).map_err(|what| EtlError::new(ErrorKind::Config, what))?;
         let settings = BulkSettings {
-            dead_letters: config.dead_letters,
             on_truncate: match config.on_truncate {
                 OnTruncate::Error => OnUnsupported::Error,
                 OnTruncate::Ignore => OnUnsupported::Ignore,

@@ -3,21 +3,21 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use etl::clock::{self, Timestamp};
+use etl::Position;
+use etl::clock;
 use etl::data::{Event, TableRow};
 use etl::destination::{Batch, CopyChunk};
 use etl::error::{ErrorKind, EtlError, EtlResult};
 use etl::metrics;
 use etl::schema::{TableId, TableSchema};
 use etl::store::{DeadLetter, PIPELINE_FACT};
-use etl::{Lsn, Position};
 
-use super::{TableDestination, replacing};
+use super::{TableDestination, copied};
 use crate::blame::Touched;
 use crate::dead_rows::{DeadLetterRules, letters, refusal, take_out, written};
 use crate::plan::{Planned, plan};
 use crate::target_tables::Current;
-use crate::writer::{BatchRows, Step, TableBatch, TableWriter, TargetTable, WriteUnit};
+use crate::writer::{BatchRows, Step, TableWriter, WriteUnit};
 
 /// Whether rows may be the reason.
 fn may_be_of_rows(error: &EtlError) -> bool {
@@ -104,7 +104,11 @@ impl<W: TableWriter> TableDestination<W> {
         is_new: bool,
         mut rows: Vec<TableRow>,
     ) -> EtlResult<()> {
-        let unit = |rows| copied(&current.table, is_new, chunk, rows).into_unit(table);
+        let unit = |rows| {
+            let made = is_new.then(|| Step::Ensure(Arc::clone(&current.table)));
+            let steps = made.into_iter().chain(copied(&current.table, chunk, rows)).collect();
+            WriteUnit { steps, batch: None, stored: None, chunk: chunk.map(|chunk| (table, chunk)) }
+        };
         let (Some(rules), Some(chunk)) = (self.dead_letters, chunk) else {
             return self.writer.apply(unit(rows)).await;
         };
@@ -127,34 +131,4 @@ impl<W: TableWriter> TableDestination<W> {
         };
         self.writer.apply(unit(rows)).await
     }
-}
-
-/// What is done with the rows of a copy.
-struct Copied {
-    steps: Vec<Step>,
-    chunk: Option<CopyChunk>,
-}
-
-impl Copied {
-    fn into_unit(self, table: TableId) -> WriteUnit {
-        WriteUnit { steps: self.steps, batch: None, stored: None, chunk: self.chunk.map(|chunk| (table, chunk)) }
-    }
-}
-
-fn copied(table: &Arc<TargetTable>, is_new: bool, chunk: Option<CopyChunk>, rows: Vec<TableRow>) -> Copied {
-    let mut steps = Vec::with_capacity(2);
-    if is_new {
-        steps.push(Step::Ensure(Arc::clone(table)));
-    }
-    let (position, at): (Position, Timestamp) =
-        chunk.map_or((Position::new(Lsn::ZERO, 0), clock::now()), |chunk| (chunk.position, chunk.read_at));
-    if !rows.is_empty() {
-        let position = Position::new(position.commit, 0);
-        let rows = match chunk {
-            Some(chunk) if chunk.replaces => replacing(rows, position, at),
-            _ => BatchRows::Copied { rows, position, at },
-        };
-        steps.push(Step::Write(TableBatch { table: Arc::clone(table), rows }));
-    }
-    Copied { steps, chunk }
 }

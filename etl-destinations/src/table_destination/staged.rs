@@ -9,7 +9,7 @@ use etl::destination::{CopyChunk, StagedRun};
 use etl::error::{ErrorKind, EtlError, EtlResult};
 use etl::schema::{TableId, TableName};
 
-use super::{END, TableDestination, copied};
+use super::{END, TableDestination, copied, fitted};
 use crate::table_name::NameRules;
 use crate::writer::{Replacement, Step, TableWriter, TargetTable, WriteUnit};
 
@@ -102,7 +102,7 @@ impl<W: TableWriter> TableDestination<W> {
         if !is_made {
             steps.push(Step::Ensure(Arc::clone(&staged)));
         }
-        steps.extend(copied(&staged, current.fit.as_deref(), chunk, rows)?);
+        steps.extend(copied(&staged, chunk, fitted(&current, rows)?));
         let unit = WriteUnit { steps, batch: None, stored: None, chunk: chunk.map(|chunk| (table, chunk)) };
         self.writer.stage(run, unit).await?;
         if let Some(staging) = self.staging().as_mut() {

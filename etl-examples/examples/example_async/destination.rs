@@ -56,7 +56,7 @@ impl BulkDestination for ToDepot {
 
     /// A body is an array of JSON.
     fn frame(&self, _table: &TargetTable) -> Frame {
-        Frame { head: "[".to_owned(), separator: ",".to_owned(), tail: "]".to_owned() }
+        Frame { head: "[".to_owned(), separator: ",".to_owned(), tail: "]".to_owned(), ..Frame::default() }
     }
 
     fn transform(&self, row: &BulkRow<'_>, out: &mut Vec<u8>) -> EtlResult<()> {

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use tracing::{Instrument, debug_span};
 
-use super::{AnyDestination, Batch, Capabilities, CopyChunk, Destination, StagedRun, TableChange, ValueLimits};
+use super::{
+    AnyDestination, Batch, Capabilities, CopyChunk, Destination, Replayed, StagedRun, TableChange, ValueLimits,
+};
 use crate::clock;
 use crate::data::{Event, TableRow};
 use crate::error::EtlResult;

@@ -82,11 +82,7 @@ pub(super) async fn start(mut pipeline: Pipeline) -> EtlResult<RunningPipeline> 
     let touched = Touched::read(&store, main.commit).await?;
     let notes = backlog::Notes::open(&store, pipeline.settings.ack).await?;
     let board = Arc::new(Board::new(&pipeline.id, &slot, &pipeline.settings));
-    board.update(|status| {
-        status.tables = table_statuses(&published, &successors, &states);
-        status.durable = Some(main).filter(|main| *main > Position::ZERO);
-        status.confirmed = confirmed;
-    });
+    show(&board, table_statuses(&published, &successors, &states), main, confirmed);
     board.owes(is_owing);
     if let Some(until) = source.until {
         board.ends_at(until);
@@ -134,6 +130,15 @@ pub(super) async fn start(mut pipeline: Pipeline) -> EtlResult<RunningPipeline> 
     let work = Work { plan, holds, wishes, left_changed, left_failed, seen, until };
     let task = tokio::spawn(supervise(run, applier, writer, work));
     Ok(RunningPipeline { handle, task })
+}
+
+/// Shows what was found.
+fn show(board: &Board, tables: Vec<TableStatus>, main: Position, confirmed: Lsn) {
+    board.update(|status| {
+        status.tables = tables;
+        status.durable = Some(main).filter(|main| *main > Position::ZERO);
+        status.confirmed = confirmed;
+    });
 }
 
 /// What was found at the source.

@@ -84,9 +84,9 @@ impl Wire {
         account: &Account,
         discover: &Discover,
     ) -> Result<Values, CallError> {
-        let mut discovered = self.discovered.lock().await;
-        if let Some(values) = &*discovered {
-            return Ok(values.clone());
+        // Not held while it is asked for: what is refused is forgotten.
+        if let Some(values) = self.discovered.lock().await.clone() {
+            return Ok(values);
         }
         let found = self.call(profile, account, &discover.request, account.settings(), None).await;
         let found = extracted(&discover.extract, &found.map_err(|bad| bad.call)?, false)?;
@@ -96,7 +96,7 @@ impl Wire {
             let error = EtlError::new(ErrorKind::Config, "the system names an address without encryption");
             return Err(CallError { class: ErrorClass::Config, in_doubt: false, error });
         }
-        *discovered = Some(found.clone());
+        *self.discovered.lock().await = Some(found.clone());
         Ok(found)
     }
 

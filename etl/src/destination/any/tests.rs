@@ -131,6 +131,8 @@ async fn call_all(destination: &impl Destination) {
     destination.startup().await.unwrap();
     destination.complete_table(TableId(4), TableExtras::default()).await.unwrap();
     destination.go_back(POSITION).await.unwrap();
+    let replayed = Replayed { delivered: 1, overtaken: 2, left: 3 };
+    assert_eq!(destination.replay(Vec::new()).await.unwrap(), replayed);
     let run = |id: &str| StagedRun { id: id.into(), tables: vec![TableId(5)] };
     destination.begin_run(run("r1")).await.unwrap();
     destination.truncate_table(TableId(1)).await.unwrap();

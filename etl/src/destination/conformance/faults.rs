@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 
 use crate::data::{Event, TableRow};
-use crate::destination::{AnyDestination, Batch, Capabilities, CopyChunk, Destination, StagedRun, TableChange};
+use crate::destination::{
+    AnyDestination, Batch, Capabilities, CopyChunk, Destination, Replayed, StagedRun, TableChange,
+};
 use crate::error::{ErrorKind, EtlError, EtlResult};
 use crate::lsn::Position;
 use crate::schema::{TableExtras, TableId, TableSchema};
