@@ -32,16 +32,16 @@ pub use self::import::{Import, Records};
 use self::import::{Refused, posted};
 use super::{Answer, Asked, Fate, Tokens, Vendor};
 
-/// [limits] "a hard limit of 32 MB per request": what is larger is answered with 404.
+/// \[limits\] "a hard limit of 32 MB per request": what is larger is answered with 404.
 const LARGEST_POST: usize = 32_000_000;
-/// [define] `dataRetentionDuration` is seven days where it is not given.
+/// \[define\] `dataRetentionDuration` is seven days where it is not given.
 const RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
-/// [oauth] An access token is good for eight hours.
+/// \[oauth\] An access token is good for eight hours.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(8 * 3600);
 /// A sync is done at the latest after this, whether or not anybody asks for it.
 const LONGEST_SYNC: Duration = Duration::from_secs(600);
 
-/// Refuses a record by its fields, with a code of [codes] and a message.
+/// Refuses a record by its fields, with a code of \[codes\] and a message.
 type Refuse = dyn Fn(&BTreeMap<String, String>) -> Option<(&'static str, String)> + Send + Sync;
 
 /// The vendor.
@@ -189,7 +189,7 @@ impl Eloqua {
         }
     }
 
-    /// [basic] `COMPANY\user:password`; [oauth] or a bearer token.
+    /// \[basic\] `COMPANY\user:password`; \[oauth\] or a bearer token.
     fn authorised(&self, asked: &Asked) -> Result<(), Answer> {
         let (company, user, password) = &self.login;
         let is_good = match asked.header("authorization").and_then(|said| said.strip_prefix("Bearer ")) {
@@ -199,7 +199,7 @@ impl Eloqua {
         if is_good { Ok(()) } else { Err(self.failure(401)) }
     }
 
-    /// [base] Where the APIs of this site are.
+    /// \[base\] Where the APIs of this site are.
     fn id(&self, asked: &Asked) -> Answer {
         let base = self.pod.clone().unwrap_or_else(|| asked.origin());
         let (company, user, _) = &self.login;
@@ -222,7 +222,7 @@ impl Eloqua {
         )
     }
 
-    /// [oauth] The client by basic authentication, the grant as JSON. A refresh token is good once: another comes with the
+    /// \[oauth\] The client by basic authentication, the grant as JSON. A refresh token is good once: another comes with the
     /// access token.
     fn token(&mut self, asked: &Asked) -> Result<Answer, Answer> {
         let refused = |status: u16, why: &str| Err(Answer::json(status, &json!({ "error": why })));
@@ -255,7 +255,7 @@ impl Eloqua {
         ))
     }
 
-    /// [define] A definition: a name, and fields with what they are at Eloqua.
+    /// \[define\] A definition: a name, and fields with what they are at Eloqua.
     fn define(&mut self, asked: &Asked, of: String) -> Result<Answer, Answer> {
         if asked.content_type() != "application/json" {
             return Err(self.failure(415));
@@ -268,7 +268,7 @@ impl Eloqua {
         Ok(answer)
     }
 
-    /// [define] A list, by `q=name=*text*` where it is given.
+    /// \[define\] A list, by `q=name=*text*` where it is given.
     fn definitions(&self, asked: &Asked, of: &str) -> Result<Answer, Answer> {
         let wanted = asked.parameter("q").map(|q| q.trim_matches('"').trim_start_matches("name=").trim_matches('*'));
         let is_meant = |import: &&Import| import.of == of && wanted.is_none_or(|text| import.name().contains(text));
@@ -281,7 +281,7 @@ impl Eloqua {
         self.imports.iter().position(is_it).ok_or_else(|| self.failure(404))
     }
 
-    /// [data] What depends on it keeps it: 412.
+    /// \[data\] What depends on it keeps it: 412.
     fn delete(&mut self, of: &str, id: &str) -> Result<Answer, Answer> {
         let place = self.import(of, id)?;
         if self.is_under_way(self.imports[place].id) {
@@ -295,7 +295,7 @@ impl Eloqua {
         self.syncs.iter().any(|sync| sync.import == import && matches!(sync.status, "pending" | "active"))
     }
 
-    /// [data] JSON or CSV in UTF-8 into the staging area: 204, or 201 with a sync where the definition asks for it.
+    /// \[data\] JSON or CSV in UTF-8 into the staging area: 204, or 201 with a sync where the definition asks for it.
     fn post(&mut self, asked: &Asked, of: &str, id: &str) -> Result<Answer, Answer> {
         if asked.body.len() > LARGEST_POST {
             return Err(self.failure(404));
@@ -314,7 +314,7 @@ impl Eloqua {
         Ok(Answer::empty(204))
     }
 
-    /// [sync] `syncedInstanceUri` is the `uri` of a definition.
+    /// \[sync\] `syncedInstanceUri` is the `uri` of a definition.
     fn sync(&mut self, asked: &Asked) -> Result<Answer, Answer> {
         if asked.content_type() != "application/json" {
             return Err(self.failure(415));
@@ -389,7 +389,7 @@ impl Eloqua {
         sync.status = if is_clean { "success" } else { "warning" };
     }
 
-    /// [sync] A sync as it is; the times only where it has come so far.
+    /// \[sync\] A sync as it is; the times only where it has come so far.
     fn shown(&self, place: usize) -> Value {
         let sync = &self.syncs[place];
         let import = self.imports.iter().find(|import| import.id == sync.import);
@@ -413,13 +413,13 @@ impl Eloqua {
         shown
     }
 
-    /// [rejects] From 1 to 1000 at a time.
+    /// \[rejects\] From 1 to 1000 at a time.
     fn rejects(&self, asked: &Asked, id: &str) -> Result<Answer, Answer> {
         let refused = &self.syncs[self.find(id)?].refused;
         page(asked, &refused.iter().map(Refused::shown).collect::<Vec<_>>()).ok_or_else(|| self.failure(400))
     }
 
-    /// [logs] What became of all, by code.
+    /// \[logs\] What became of all, by code.
     fn logs(&self, asked: &Asked, id: &str) -> Result<Answer, Answer> {
         let sync = &self.syncs[self.find(id)?];
         let line = |code: &str, message: &str, severity: &str, count: usize| {
@@ -489,7 +489,7 @@ fn failures((field, constraint): &(String, String)) -> Answer {
     Answer::json(400, &json!({ "failures": [{ "field": field, "value": null, "constraint": constraint }] }))
 }
 
-/// [rejects] `limit` is 1 to 1000, and 1000 where it is not given.
+/// \[rejects\] `limit` is 1 to 1000, and 1000 where it is not given.
 fn page(asked: &Asked, all: &[Value]) -> Option<Answer> {
     let number = |name: &str, default: usize| asked.parameter(name).map_or(Some(default), |text| text.parse().ok());
     let limit = number("limit", 1000).filter(|limit| (1..=1000).contains(limit))?;

@@ -28,15 +28,15 @@ use serde_json::{Map, Value, json};
 use self::profile::{Problem, Profiles, problems};
 use super::{Answer, Asked, Fate, Rate, Rates, Tokens, Vendor};
 
-/// [spec] The only type of a body.
+/// \[spec\] The only type of a body.
 const JSON_API: &str = "application/vnd.api+json";
-/// [import] "up to 10,000 profiles per request".
+/// \[import\] "up to 10,000 profiles per request".
 const MOST_PROFILES: usize = 10_000;
-/// [import] "maximum allowed payload size is 5MB".
+/// \[import\] "maximum allowed payload size is 5MB".
 const LARGEST_BODY: usize = 5_000_000;
-/// [import] "maximum allowed payload size per-profile is 100KB".
+/// \[import\] "maximum allowed payload size per-profile is 100KB".
 const LARGEST_PROFILE: usize = 100_000;
-/// [oauth] How long an access token is good.
+/// \[oauth\] How long an access token is good.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(3600);
 /// A job is done at the latest after this, whether or not anybody asks for it.
 const LONGEST_JOB: Duration = Duration::from_secs(600);
@@ -177,7 +177,7 @@ impl Klaviyo {
         answer.map(told).map_err(told)
     }
 
-    /// [overview] `Klaviyo-API-Key` and a private key; [oauth] or `Bearer` and an access token. [limits] Else 401.
+    /// \[overview\] `Klaviyo-API-Key` and a private key; \[oauth\] or `Bearer` and an access token. \[limits\] Else 401.
     fn account(&self, asked: &Asked) -> Result<String, Answer> {
         let said = asked.header("authorization").unwrap_or_default();
         let is_good = match said.split_once(' ') {
@@ -189,7 +189,7 @@ impl Klaviyo {
         if is_good { Ok(said.to_owned()) } else { Err(error(401, "authentication_failed", wrong, None)) }
     }
 
-    /// [oauth] The client by basic authentication, the grant in a form.
+    /// \[oauth\] The client by basic authentication, the grant in a form.
     fn token(&mut self, asked: &Asked) -> Result<Answer, Answer> {
         let (id, secret, refresh) = &self.app;
         let refused = |why: &str| Err(Answer::json(400, &json!({ "error": why })));
@@ -254,7 +254,7 @@ impl Klaviyo {
         }
     }
 
-    /// [guide] The profiles are updated where they are known, and made where they are not.
+    /// \[guide\] The profiles are updated where they are known, and made where they are not.
     fn finish(&mut self, place: usize) {
         let job = &mut self.jobs[place];
         match &job.fate {
@@ -295,7 +295,7 @@ impl Klaviyo {
         Ok(document(asked, 200, &self.shown(asked, &self.jobs[place])))
     }
 
-    /// [jobs] A page of the jobs, by when they were made.
+    /// \[jobs\] A page of the jobs, by when they were made.
     fn list(&self, asked: &Asked) -> Result<Answer, Answer> {
         let known = self.jobs.iter().filter(|job| job.fate != Some(Fate::Lost));
         let mut jobs: Vec<Value> = known.map(|job| self.shown(asked, job)).collect();
@@ -307,7 +307,7 @@ impl Klaviyo {
         page(asked, &jobs)
     }
 
-    /// [errors] A page of what was refused, each with the payload that it was.
+    /// \[errors\] A page of what was refused, each with the payload that it was.
     fn errors(&self, asked: &Asked, id: &str) -> Result<Answer, Answer> {
         let job = &self.jobs[self.find(id)?];
         let shown = |(place, (code, detail)): &(usize, Refusal)| {
@@ -324,7 +324,7 @@ impl Klaviyo {
         page(asked, &job.refused.iter().map(shown).collect::<Vec<_>>())
     }
 
-    /// [job] A job as a resource.
+    /// \[job\] A job as a resource.
     fn shown(&self, asked: &Asked, job: &Job) -> Value {
         let (total, failed) = (job.profiles.len(), job.refused.len());
         let is_done = job.status == "complete";
@@ -419,7 +419,7 @@ fn batch(asked: &Asked) -> Result<(Vec<Value>, Vec<String>), Answer> {
     Err(api(400, &json!({ "errors": all })))
 }
 
-/// [overview] Every request names the revision that it is written for; [spec] `YYYY-MM-DD[.suffix]`.
+/// \[overview\] Every request names the revision that it is written for; \[spec\] `YYYY-MM-DD[.suffix]`.
 fn revision(asked: &Asked) -> Result<(), Answer> {
     let is_date = |text: &str| {
         let date = text.split('.').next().unwrap_or_default();
@@ -436,7 +436,7 @@ fn revision(asked: &Asked) -> Result<(), Answer> {
     }
 }
 
-/// [errors] `page[size]` is 1 to 100 and 20 where it is not given; [overview] `page[cursor]` is as a link had it.
+/// \[errors\] `page[size]` is 1 to 100 and 20 where it is not given; \[overview\] `page[cursor]` is as a link had it.
 fn page(asked: &Asked, all: &[Value]) -> Result<Answer, Answer> {
     let size = match asked.parameter("page[size]").map(str::parse::<usize>) {
         None => 20,
@@ -483,14 +483,14 @@ fn error(status: u16, code: &str, detail: &str, pointer: Option<&str>) -> Answer
     api(status, &json!({ "errors": [shown_error(status, code, detail, pointer)] }))
 }
 
-/// [spec] `id`, `code`, `title` and `detail` are always there.
+/// \[spec\] `id`, `code`, `title` and `detail` are always there.
 fn shown_error(status: u16, code: &str, detail: &str, pointer: Option<&str>) -> Value {
     let source: Map<String, Value> = pointer.map(|at| ("pointer".to_owned(), at.into())).into_iter().collect();
     let id = "5b6a2f0e-0000-4000-8000-000000000000";
     json!({ "id": id, "status": status, "code": code, "title": "Invalid input.", "detail": detail, "source": source, "links": {}, "meta": {} })
 }
 
-/// [job] ISO 8601.
+/// \[job\] ISO 8601.
 fn time(at: Timestamp) -> String {
     super::time(at, "+00:00")
 }

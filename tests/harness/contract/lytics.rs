@@ -98,7 +98,7 @@ struct File {
 }
 
 impl File {
-    /// [upload] "They MUST contain headers: either in first row (by default) OR in headers querystring field".
+    /// \[upload\] "They MUST contain headers: either in first row (by default) OR in headers querystring field".
     fn read(asked: &Asked, text: &str) -> Result<Self, Answer> {
         let delimiter = asked.parameter("delimiter").and_then(|text| text.chars().next()).unwrap_or(',');
         let (mut records, is_whole) = csv::records(text, delimiter);
@@ -118,7 +118,7 @@ impl File {
     }
 }
 
-/// [upload] "append fields to each row": an object of JSON.
+/// \[upload\] "append fields to each row": an object of JSON.
 fn appended(asked: &Asked) -> Result<Row, Answer> {
     let Some(text) = asked.parameter("append") else { return Ok(Row::new()) };
     let Ok(Value::Object(fields)) = serde_json::from_str(text) else { return Err(wrong("append is no object", 0)) };
@@ -126,7 +126,7 @@ fn appended(asked: &Asked) -> Result<Row, Answer> {
     Ok(fields.iter().map(|(name, value)| (name.clone(), text(value))).collect())
 }
 
-/// [upload] "CSV files (may be gzipped)", by what they begin with.
+/// \[upload\] "CSV files (may be gzipped)", by what they begin with.
 fn text(body: &[u8]) -> Option<String> {
     if !body.starts_with(&[0x1f, 0x8b]) {
         return String::from_utf8(body.to_vec()).ok();

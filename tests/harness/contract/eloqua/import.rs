@@ -15,7 +15,7 @@ type Failure = (String, String);
 /// Records by their identifier: each field by its statement at Eloqua.
 pub type Records = BTreeMap<String, BTreeMap<String, String>>;
 
-/// [limits] "a maximum of 100 fields".
+/// \[limits\] "a maximum of 100 fields".
 const MOST_FIELDS: usize = 100;
 /// A sync has at most so many posts (notice of 24D, November 2024).
 const MOST_POSTS: usize = 500;
@@ -50,7 +50,7 @@ pub(super) struct Refused {
 }
 
 impl Refused {
-    /// [rejects] `SyncReject`.
+    /// \[rejects\] `SyncReject`.
     pub(super) fn shown(&self) -> Value {
         json!({
             "fieldValues": self.fields, "invalidFields": self.invalid, "message": self.message,
@@ -107,7 +107,7 @@ impl Import {
         self.definition["name"].as_str().unwrap_or_default()
     }
 
-    /// [define] What was sent, with what was not, and its `uri`.
+    /// \[define\] What was sent, with what was not, and its `uri`.
     pub(super) fn shown(&self) -> Value {
         let mut shown = json!({
             "isSyncTriggeredOnImport": false, "dataRetentionDuration": "P7D", "isUpdatingMultipleMatchedRecords": false,
@@ -167,7 +167,7 @@ impl Import {
         self.definition["fields"][name].as_str().unwrap_or_default()
     }
 
-    /// [codes] What is wrong with a record, whoever sends it.
+    /// \[codes\] What is wrong with a record, whoever sends it.
     fn wrong(
         &self,
         fields: &BTreeMap<String, String>,
@@ -186,7 +186,7 @@ impl Import {
         (!is_new).then(|| ("ELQ-00026", "Duplicate identifier.".to_owned(), vec![identifier]))
     }
 
-    /// [define] `updateRule`.
+    /// \[define\] `updateRule`.
     fn upsert(&self, into: &mut Records, fields: &BTreeMap<String, String>) {
         let Some(key) = fields.get(self.identifier()) else { return };
         let there = into.entry(key.clone()).or_default();

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 /// Where something is wrong, from the profile on, and what.
 pub(super) type Problem = (String, String);
 
-/// [spec] `ProfileUpsertQueryResourceObject`: its attributes that are text or null.
+/// \[spec\] `ProfileUpsertQueryResourceObject`: its attributes that are text or null.
 const TEXTS: &[&str] = &[
     "email",
     "phone_number",
@@ -21,7 +21,7 @@ const TEXTS: &[&str] = &[
     "image",
 ];
 
-/// [spec] `ProfileLocation`.
+/// \[spec\] `ProfileLocation`.
 const LOCATION: &[&str] =
     &["address1", "address2", "city", "country", "latitude", "longitude", "region", "zip", "timezone", "ip"];
 
@@ -98,7 +98,7 @@ impl Profiles {
         self.all.iter().cloned().map(Value::Object).collect()
     }
 
-    /// [guide] An upsert: what is there is updated, what is not given stays.
+    /// \[guide\] An upsert: what is there is updated, what is not given stays.
     pub(super) fn upsert(&mut self, attributes: &Value) {
         let Some(attributes) = attributes.as_object() else { return };
         let identifiers: Vec<(&'static str, String)> =
