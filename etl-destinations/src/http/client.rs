@@ -138,6 +138,10 @@ impl HttpClient {
     /// # Errors
     /// `DestinationUnavailable` when the server cannot be reached, or does not answer in time; it may have done what
     /// was asked all the same. `Tls` when it is not trusted.
+    #[cfg_attr(
+        not(feature = "clickhouse"),
+        allow(dead_code, reason = "profiles ask to know whether a request was sent")
+    )]
     pub(crate) async fn send(&self, request: HttpRequest) -> EtlResult<HttpAnswer> {
         self.ask(request).await.map_err(|unanswered| unanswered.error)
     }
