@@ -23,7 +23,7 @@ use super::batch::{Sealed, committed_at};
 use super::board::CursorMeter;
 use super::control::Stop;
 use super::memory_budget::batch_limits;
-use super::repair::keys_of;
+use super::repair::Owed;
 use super::run::Run;
 use crate::clock::{self, Timestamp};
 use crate::data::{Change, Event, Op};
@@ -36,7 +36,7 @@ use crate::relay::{Read, Reader, StartAt};
 use crate::retry::{RetryPolicy, Waits};
 use crate::schema::TableId;
 use crate::source::{Assembler, Assembly, Boundary, Follow, Reading};
-use crate::store::{CursorId, Mixed, SharedStore};
+use crate::store::{CursorId, SharedStore};
 
 /// What happened while a cursor waited.
 enum Input {
@@ -92,7 +92,7 @@ pub(super) struct Applier {
     /// The end of what is durable, as the source counts.
     reached: Lsn,
     /// Of a table whose rows are from more than one snapshot.
-    mixed: Option<Mixed>,
+    owed: Option<Owed>,
     /// Wakes it, so that its table is looked at.
     wake: Option<watch::Receiver<bool>>,
     requests: mpsc::Receiver<MainRequest>,
@@ -146,7 +146,7 @@ impl Applier {
             durable,
             sent: if cursor == CursorId::Main { kept.max(begun) } else { begun },
             reached: Lsn::ZERO,
-            mixed: None,
+            owed: None,
             wake: None,
             requests,
             leaves: Vec::new(),
@@ -172,8 +172,8 @@ impl Applier {
     }
 
     /// Notes which rows are to be read again because the table's copy had several snapshots.
-    pub(super) fn set_mixed(&mut self, mixed: Option<Mixed>) {
-        self.mixed = mixed;
+    pub(super) fn owes(&mut self, owed: Option<Owed>) {
+        self.owed = owed;
     }
 
     /// Does not wait once this is said.
@@ -388,8 +388,8 @@ impl Applier {
         let left = left.map(|table| (table, CursorId::Table(table)));
         let batch = Batch { cursor: self.cursor, from, upto, moves: joined.chain(left).collect() };
         let (destination, store) = (self.run.destination.clone(), SharedStore::clone(&self.run.store));
-        let owed = match (self.cursor, self.mixed) {
-            (CursorId::Table(table), Some(mixed)) => Some((table, keys_of(&events, mixed)?)),
+        let owed = match (self.cursor, &mut self.owed) {
+            (CursorId::Table(table), Some(owed)) => Some((table, owed.of(&events)?)),
             _ => None,
         };
         self.run.touched.writes(&events);

@@ -1,6 +1,6 @@
 //! Which rows may have been missed between two snapshots of a copy? They are read again by their keys (`SOURCE.md` R5).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use super::run::Run;
@@ -18,27 +18,46 @@ use crate::store::{Mixed, RepairKey};
 /// How many keys one query names.
 const KEYS: usize = 500;
 
-/// The keys of rows that an event may not have found whole.
-///
-/// An update without some of the values needs the row before it. Where that is missing, or is newer than the change of
-/// its key, only the source has the values.
-pub(super) fn keys_of(events: &[Event], mixed: Mixed) -> EtlResult<Vec<RepairKey>> {
-    let mut keys = BTreeSet::new();
-    for event in events {
-        let Event::Change(Change { position, op: Op::Update { old, new }, .. }) = event else { continue };
-        let is_whole = !new.has_unchanged() || matches!(old, Some(OldRow::Full(_)));
-        if is_whole || position.commit > mixed.until || !new.schema().has_key() {
-            continue;
-        }
-        let old = old.as_ref().map(OldRow::row);
-        let key = key_of(new, old)?;
-        let old_key = old.map(|old| key_of(old, None)).transpose()?.filter(|old| *old != key);
-        if mixed.has_gaps || old_key.is_some() {
-            keys.extend(old_key);
-            keys.insert(key);
-        }
+/// The rows of a table that are to be read again before it is whole.
+#[derive(Debug)]
+pub(super) struct Owed {
+    mixed: Mixed,
+    keys: HashSet<RepairKey>,
+}
+
+impl Owed {
+    /// What was noted before, of a table whose copy had several snapshots.
+    pub(super) fn new(mixed: Mixed, keys: Vec<RepairKey>) -> Self {
+        Self { mixed, keys: keys.into_iter().collect() }
     }
-    Ok(keys.into_iter().collect())
+
+    /// The keys of rows that these events may not find whole; they are owed from now on.
+    ///
+    /// An update without some of the values needs the row before it. Where that is missing, or is newer than the change
+    /// of its key, only the source has the values. Rows that are owed may go to other keys after all snapshots, too:
+    /// they are found under those then.
+    pub(super) fn of(&mut self, events: &[Event]) -> EtlResult<Vec<RepairKey>> {
+        let mut found = BTreeSet::new();
+        for event in events {
+            let Event::Change(Change { position, op: Op::Update { old, new }, .. }) = event else { continue };
+            let is_whole = !new.has_unchanged() || matches!(old, Some(OldRow::Full(_)));
+            if is_whole || !new.schema().has_key() {
+                continue;
+            }
+            let old = old.as_ref().map(OldRow::row);
+            let key = key_of(new, old)?;
+            let old_key = old.map(|old| key_of(old, None)).transpose()?.filter(|old| *old != key);
+            let is_lacking = match &old_key {
+                Some(old_key) => position.commit <= self.mixed.until || self.keys.contains(old_key),
+                None => position.commit <= self.mixed.until && self.mixed.has_gaps,
+            };
+            for key in old_key.into_iter().chain([key]).filter(|_| is_lacking) {
+                self.keys.insert(key.clone());
+                found.insert(key);
+            }
+        }
+        Ok(found.into_iter().collect())
+    }
 }
 
 /// Of the row before where it was not sent: then it is the same.

@@ -9,7 +9,7 @@ use super::apply::{Applier, Changed, JoinRequest, Left, MainRequest};
 use super::describe::Fate;
 use super::memory_budget::CopyBudget;
 use super::quarantine::is_of_one_table;
-use super::repair::read_again;
+use super::repair::{Owed, read_again};
 use super::run::Run;
 use super::table_copy::{Copied, CopyOrder};
 use super::table_state::Begin;
@@ -336,7 +336,7 @@ impl Table {
         follow: &Follow,
         mixed: &mut Option<Mixed>,
     ) -> EtlResult<CatchUpEnd> {
-        applier.set_mixed(*mixed);
+        applier.owes(self.owed(*mixed).await?);
         applier.wake_when(Some(self.leave.clone()));
         let mut is_complete = !self.run.destination.capabilities().table_extras;
         loop {
@@ -359,7 +359,7 @@ impl Table {
                         }
                         repaired => repaired?,
                     };
-                    applier.set_mixed(*mixed);
+                    applier.owes(self.owed(*mixed).await?);
                 }
                 None if is_settled && is_complete => return Ok(CatchUpEnd::Joins),
                 None if is_settled => {
@@ -397,6 +397,12 @@ impl Table {
             let _ = arrive.send(reading);
         }
         Ok(CatchUpEnd::Joins)
+    }
+
+    /// Which rows are to be read again.
+    async fn owed(&self, mixed: Option<Mixed>) -> EtlResult<Option<Owed>> {
+        let Some(mixed) = mixed else { return Ok(None) };
+        Ok(Some(Owed::new(mixed, self.run.store.repairs(self.id).await?)))
     }
 
     /// Reads again what is owed, if anything, and stores what is known then.

@@ -8,7 +8,7 @@ use etl::store::Phase;
 use harness::postgres::{Database, database};
 use tokio_postgres::Client;
 
-use crate::running::{World, caught_up, slot_is_free, stop};
+use crate::running::{World, caught_up, received, slot_is_free, stop};
 use crate::watched::Call;
 
 const ROWS: usize = 2000;
@@ -101,6 +101,33 @@ async fn r5_rows_that_went_to_pages_that_were_read_before_are_read_again_by_thei
     caught_up(&running).await;
     world.assert_equal(&client, &["t"]).await;
     assert_eq!(stored(&world).await, (1, Phase::Ready));
+    assert!(world.store.repairs(running_table(&world).await).await.unwrap().is_empty(), "nothing is owed");
+    stop(running).await;
+}
+
+/// A row that is owed under one key goes to another one before it is read again, and after the last snapshot.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r5_rows_that_are_owed_are_found_under_the_keys_that_they_went_to() {
+    let Some(database) = database().await else { return };
+    let client = database.client().await;
+    let mut world = half_copied(&database, &client).await;
+    client.batch_execute("DELETE FROM t WHERE id <= 300").await.unwrap();
+    no_snapshot_is_held(&client).await;
+    client.batch_execute("VACUUM t").await.unwrap();
+    client.batch_execute("UPDATE t SET n = n + 1 WHERE id > 1800").await.unwrap();
+
+    // What is owed and where it goes comes in one batch.
+    world.settings.batch.max_rows = 10_000;
+    world.destination.hold(Call::CopyRows);
+    let running = world.start().await;
+    world.destination.is_held(Call::CopyRows).await;
+    client.batch_execute("UPDATE t SET id = id + 20000 WHERE id > 1800").await.unwrap();
+    client.batch_execute("UPDATE t SET id = id + 20000, n = n + 1 WHERE id > 21900").await.unwrap();
+    // All of it is there when the table catches up.
+    received(&running, &client).await;
+    world.destination.release();
+    caught_up(&running).await;
+    world.assert_equal(&client, &["t"]).await;
     assert!(world.store.repairs(running_table(&world).await).await.unwrap().is_empty(), "nothing is owed");
     stop(running).await;
 }
