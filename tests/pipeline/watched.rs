@@ -24,6 +24,8 @@ pub(crate) enum Call {
     CopyRows,
     /// Copied rows, after so many as are [enough](Watched::hold_copy_after).
     CopyGoesOn,
+    /// Copied rows that [lag](Watched::let_copies_lag).
+    CopyLags,
     /// A batch, be it of joining tables alone.
     Batch,
     /// A batch with changes.
@@ -72,6 +74,8 @@ pub(crate) struct Watched {
     shutdowns: Arc<AtomicUsize>,
     runs: Arc<Mutex<Vec<String>>>,
     atomic: bool,
+    /// How many writes of copied rows go on although nobody waits for them any more, and wait.
+    lagging: Arc<AtomicUsize>,
 }
 
 impl Watched {
@@ -81,7 +85,26 @@ impl Watched {
         let all_waiting = watch::Sender::new(Vec::new());
         let (told, copied, faults, shutdowns) = (Arc::default(), Arc::default(), Arc::default(), Arc::default());
         let runs = Arc::default();
-        Self { memory, hold, waiting, all_waiting, told, copied, enough, faults, shutdowns, runs, atomic }
+        Self {
+            memory,
+            hold,
+            waiting,
+            all_waiting,
+            told,
+            copied,
+            enough,
+            faults,
+            shutdowns,
+            runs,
+            atomic,
+            lagging: Arc::default(),
+        }
+    }
+
+    /// The next writes of copied rows wait, so many of them, and come to their end although nobody may wait for them by then.
+    pub(crate) fn let_copies_lag(&self, count: usize) {
+        self.lagging.store(count, Ordering::SeqCst);
+        self.hold(Call::CopyLags);
     }
 
     /// From now on, calls for this wait.
@@ -186,6 +209,16 @@ impl Watched {
         }
     }
 
+    async fn copy(&self, table_id: TableId, chunk: CopyChunk, table_rows: Vec<TableRow>) -> EtlResult<()> {
+        let before = self.copied.fetch_add(table_rows.len(), Ordering::SeqCst);
+        let call = if table_rows.is_empty() { Call::CopyBegins } else { Call::CopyRows };
+        self.pass(call).await;
+        if before >= self.enough.load(Ordering::SeqCst) {
+            self.pass(Call::CopyGoesOn).await;
+        }
+        self.go_wrong(call, self.memory.write_copy_chunk(table_id, chunk, table_rows)).await
+    }
+
     fn note(&self, cursor: CursorId, events: &[Event]) {
         let changes = events.iter().filter_map(|event| match event {
             Event::Change(change) => Some(told(cursor, change)),
@@ -232,13 +265,16 @@ impl Destination for Watched {
     }
 
     async fn write_copy_chunk(&self, table_id: TableId, chunk: CopyChunk, table_rows: Vec<TableRow>) -> EtlResult<()> {
-        let before = self.copied.fetch_add(table_rows.len(), Ordering::SeqCst);
-        let call = if table_rows.is_empty() { Call::CopyBegins } else { Call::CopyRows };
-        self.pass(call).await;
-        if before >= self.enough.load(Ordering::SeqCst) {
-            self.pass(Call::CopyGoesOn).await;
+        let one_less = |left: usize| if table_rows.is_empty() { None } else { left.checked_sub(1) };
+        if self.lagging.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_err() {
+            return self.copy(table_id, chunk, table_rows).await;
         }
-        self.go_wrong(call, self.memory.write_copy_chunk(table_id, chunk, table_rows)).await
+        let watched = self.clone();
+        let lagging = tokio::spawn(async move {
+            watched.pass(Call::CopyLags).await;
+            watched.copy(table_id, chunk, table_rows).await
+        });
+        lagging.await.unwrap()
     }
 
     async fn write_batch(&self, batch: Batch, events: Vec<Event>) -> EtlResult<()> {
@@ -249,7 +285,6 @@ impl Destination for Watched {
         }
         self.go_wrong(Call::Batch, self.memory.write_batch(batch, events)).await
     }
-
     async fn shutdown(&self) -> EtlResult<()> {
         self.shutdowns.fetch_add(1, Ordering::SeqCst);
         self.go_wrong(Call::Shutdown, self.memory.shutdown()).await

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tracing::Instrument;
 
 use super::board::Board;
@@ -158,23 +158,34 @@ pub(super) async fn read_all(
     }
     let mut exporters = Vec::new();
     let mut old = std::pin::pin!(old);
-    let mut is_old = false;
+    let (mut is_old, mut failed) = (false, None);
     loop {
-        tokio::select! {
-            ended = tasks.join_next() => {
-                let Some(ended) = ended else { break };
-                let ended = ended.map_err(|e| EtlError::new(ErrorKind::Internal, "a copy was cut short").because(e))?;
-                exporters.push(ended?);
-            }
+        let ended = tokio::select! {
+            ended = tasks.join_next() => match ended {
+                Some(ended) => flatten(ended).map(|exporter| exporters.push(exporter)),
+                None => break,
+            },
             renew = &mut old, if !is_old => {
-                renew?;
                 is_old = true;
                 job.is_given_out.send_replace(true);
+                renew
             }
+        };
+        // The others end what they have begun: nothing of this copy is written once it has failed.
+        if let Err(error) = ended {
+            job.is_given_out.send_replace(true);
+            failed.get_or_insert(error);
         }
+    }
+    if let Some(error) = failed {
+        return Err(error);
     }
     let is_all = job.left().is_empty() && !*job.leave.borrow();
     Ok(if is_all { Read::All } else { Read::Stopped })
+}
+
+fn flatten<T>(ended: Result<EtlResult<T>, JoinError>) -> EtlResult<T> {
+    ended.map_err(|e| EtlError::new(ErrorKind::Internal, "a copy was cut short").because(e))?
 }
 
 /// How many times longer than reading it the writing of a chunk may count. What is read and not written is lost when the
@@ -208,11 +219,13 @@ async fn work(job: Arc<Job>, exporter: Option<Connection>) -> EtlResult<Option<C
     connection.within(&job.budget.memory, Part::Copies);
     let is_transactional = job.site.destination().capabilities().atomic;
     let mut worker = Worker { job, is_transactional, writes: JoinSet::new(), sent: Vec::new() };
-    while let Some(chunk) = worker.job.next() {
-        worker.read(&mut connection, chunk).await?;
+    let read = worker.read_all(&mut connection).await;
+    if read.is_err() {
+        // A destination may go on with a write that nobody waits for, and would meet the next copy with it. Whether it
+        // succeeds, nobody asks: it is not noted, and comes again.
+        while worker.writes.join_next().await.is_some() {}
     }
-    worker.settle().await?;
-    Ok(Some(connection))
+    read.map(|()| Some(connection))
 }
 
 async fn joined(job: &Job) -> EtlResult<(Connection, OwnedSemaphorePermit)> {
@@ -223,6 +236,13 @@ async fn joined(job: &Job) -> EtlResult<(Connection, OwnedSemaphorePermit)> {
 }
 
 impl Worker {
+    async fn read_all(&mut self, connection: &mut Connection) -> EtlResult<()> {
+        while let Some(chunk) = self.job.next() {
+            self.read(connection, chunk).await?;
+        }
+        self.settle().await
+    }
+
     async fn read(&mut self, connection: &mut Connection, chunk: Chunk) -> EtlResult<()> {
         let job = Arc::clone(&self.job);
         let selection = job.site.selection(job.table.schema.id)?;

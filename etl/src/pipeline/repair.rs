@@ -3,7 +3,10 @@
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
+use tokio::sync::watch;
+
 use super::run::Run;
+use super::table::told;
 use super::table_copy::{copy_options, first_index};
 use crate::data::{Change, Event, OldRow, Op, RawValue, TableRow};
 use crate::destination::{CopyChunk, Destination};
@@ -75,22 +78,36 @@ fn key_of(row: &TableRow, before: Option<&TableRow>) -> EtlResult<RepairKey> {
 }
 
 /// Reads these rows again, under R1 to R3, and puts them in the place of what is there. Returns up to where events may
-/// meet them newer. `snapshots` counts this one, for the tokens.
+/// meet them newer; nothing where the table is to rest. `snapshots` counts this one, for the tokens.
 ///
 /// A row that the source does not have any more is deleted by an event that is yet to come.
 ///
 /// # Errors
 /// [`SchemaChanged`](ErrorKind::SchemaChanged) for a table that looks different now.
-pub(super) async fn read_again(run: &Arc<Run>, id: TableId, snapshots: u32, keys: &[RepairKey]) -> EtlResult<Lsn> {
+pub(super) async fn read_again(
+    run: &Arc<Run>,
+    id: TableId,
+    snapshots: u32,
+    keys: &[RepairKey],
+    leave: &watch::Receiver<bool>,
+) -> EtlResult<Option<Lsn>> {
     let table = run.table(id)?;
     let selection = run.selection(id)?;
     let options = copy_options(run, &table);
     let session = Session::connect(&options).await?;
     let position = Position::new(run.relay.head().end, 0);
     let shows = |who| run.board.table(id, |status| status.waits_for = who);
-    wait_for_writers(session.client(), &table, shows).await?;
-    let Snapshot { mut connection, filter, read_at, leaves, .. } =
-        Snapshot::take(&options, &table, session.client(), shows).await?;
+    let snapshot = async {
+        wait_for_writers(session.client(), &table, shows).await?;
+        Snapshot::take(&options, &table, session.client(), shows).await
+    };
+    let Snapshot { mut connection, filter, read_at, leaves, .. } = tokio::select! {
+        snapshot = Box::pin(snapshot) => snapshot?,
+        () = told(leave.clone()) => {
+            shows(None);
+            return Ok(None);
+        }
+    };
     connection.within(&run.board.memory, Part::Copies);
     if let Some(what) = run.change_of(&session, &table).await? {
         return Err(EtlError::new(ErrorKind::SchemaChanged, "the table looks different now").with("change", what));
@@ -108,6 +125,10 @@ pub(super) async fn read_again(run: &Arc<Run>, id: TableId, snapshots: u32, keys
         for keys in keys.chunks(KEYS) {
             let mut reader = RowReader::open(&mut connection, &table, &selection, Rows::With(&leaf.leaf, keys)).await?;
             while let Some(more) = reader.next().await? {
+                // Not in the middle of a write, with which a destination may go on.
+                if *leave.borrow() {
+                    return Ok(None);
+                }
                 found += more.rows.len();
                 let token = CopyChunk { index: token.index | piece, ..token };
                 run.destination.write_copy_chunk(id, token, more.rows).await?;
@@ -116,5 +137,5 @@ pub(super) async fn read_again(run: &Arc<Run>, id: TableId, snapshots: u32, keys
         }
     }
     tracing::info!(table = %run.name(id), keys = keys.len(), found, "rows were read again");
-    Ok(filter.until)
+    Ok(Some(filter.until))
 }

@@ -416,12 +416,9 @@ impl Table {
         // Counted before anything is written: no other attempt has the same tokens.
         let begun = Mixed { snapshots: before.snapshots + 1, ..before };
         run.set_phase(self.id, phase(Some(begun))).await?;
-        let read = tokio::select! {
-            read = read_again(run, self.id, begun.snapshots, &keys) => read,
-            () = told(self.leave.clone()) => return Ok(Some(begun)),
-        };
-        match read {
-            Ok(until) => {
+        match read_again(run, self.id, begun.snapshots, &keys, &self.leave).await {
+            Ok(None) => Ok(Some(begun)),
+            Ok(Some(until)) => {
                 let mixed = Some(Mixed { until, has_gaps: false, ..begun });
                 run.set_phase(self.id, phase(mixed)).await?;
                 run.store.remove_repairs(self.id, keys).await?;

@@ -132,6 +132,29 @@ async fn r5_rows_that_are_owed_are_found_under_the_keys_that_they_went_to() {
     stop(running).await;
 }
 
+/// A destination goes on with a write that nobody waits for; it may not come after those of the next snapshot.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r5_no_copy_goes_on_before_all_that_was_begun_to_be_written_has_ended() {
+    let Some(database) = database().await else { return };
+    let client = database.client().await;
+    client.batch_execute(TABLE).await.unwrap();
+    let mut world = world(&database);
+    world.settings.copy.connections_per_table = 2;
+    world.destination.let_copies_lag(2);
+    let running = world.start().await;
+    world.destination.are_held(Call::CopyLags, 2).await;
+    // Both connections are lost while what they have read is being written.
+    let lost = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name LIKE '% copy %'";
+    assert!(client.query_one(lost, &[]).await.unwrap().get::<_, i64>(0) >= 2);
+    client.batch_execute("DELETE FROM t WHERE id % 2 = 0; UPDATE t SET n = 7 WHERE id % 3 = 0").await.unwrap();
+    // The next copy would have begun by now, and have written all of it.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    world.destination.release();
+    caught_up(&running).await;
+    world.assert_equal(&client, &["t"]).await;
+    stop(running).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r5_keys_that_changed_between_two_snapshots_lose_and_double_nothing() {
     let Some(database) = database().await else { return };
