@@ -30,6 +30,8 @@ pub(crate) enum Call {
     Batch,
     /// A batch with changes.
     Changes,
+    /// A batch with changes of a table that has a cursor of its own.
+    OwnChanges,
     /// A run is shown.
     Finalize,
     /// Nothing more comes.
@@ -282,6 +284,9 @@ impl Destination for Watched {
         self.pass(Call::Batch).await;
         if events.iter().any(|event| matches!(event, Event::Change(_))) {
             self.pass(Call::Changes).await;
+            if matches!(batch.cursor, CursorId::Table(_)) {
+                self.pass(Call::OwnChanges).await;
+            }
         }
         self.go_wrong(Call::Batch, self.memory.write_batch(batch, events)).await
     }

@@ -35,7 +35,7 @@ use super::streams::Streams;
 use super::table_state::{Begin, Known, begin, reads_on_from};
 use super::tables::{Order, Tables};
 use super::watch::{CopiedFiles, Stale, Told, stale_since_last_run, watch as watch_tables};
-use crate::destination::{AnyDestination, Destination, Metered};
+use crate::destination::{AnyDestination, Batch, Destination, Metered};
 use crate::error::{ErrorKind, EtlError, EtlResult};
 use crate::lsn::{Lsn, Position};
 use crate::postgres::{Connection, Session, query_error};
@@ -121,6 +121,7 @@ pub(super) async fn start(mut pipeline: Pipeline) -> EtlResult<RunningPipeline> 
         slot,
         _data_dir: data_dir,
     });
+    pin(&run, &plan).await?;
     let handle = PipelineHandle { stop, board, orders };
     // What was confirmed may come again, but is durable, unless the relay has it alone.
     let durable = main.max(Position::new(behind.unwrap_or(confirmed), 0));
@@ -221,6 +222,23 @@ async fn main_position(
         .hint("Bring the old destination back, or remove the data_dir and the slot to copy everything again")),
         (durable, _) => Ok(durable.unwrap_or_default()),
     }
+}
+
+/// A table that had joined the main cursor, durably, may go on with one of its own: nobody heard of it, or it joined before
+/// its copy's position. From here on the destination knows its place by itself, and does not take what the main cursor
+/// writes for written of this table, too (`SOURCE.md` R17). Before anything is written.
+async fn pin(run: &Run, plan: &Plan) -> EtlResult<()> {
+    if !run.destination.capabilities().atomic {
+        return Ok(());
+    }
+    for (table, begin) in plan {
+        if let Begin::CatchUp { from, .. } = begin {
+            let batch = Batch { cursor: CursorId::Table(*table), from: *from, upto: *from, moves: Vec::new() };
+            let place = async || run.destination.write_batch(batch.clone(), Vec::new()).await;
+            retry(RetryPolicy::default(), place).await?;
+        }
+    }
+    Ok(())
 }
 
 type Plan = HashMap<TableId, Begin>;

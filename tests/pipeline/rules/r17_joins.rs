@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use etl::data::{Event, TableRow};
 use etl::destination::{Batch, Capabilities, CopyChunk, Destination, MemoryDestination};
+use etl::pipeline::Ack;
 use etl::schema::{TableId, TableSchema};
 use etl::store::{
     BoxFuture, CopiedLeaf, CopyStore, DeadLetterStore, MemoryStore, OperationStore, Progress, RepairKey, SchemaStore,
@@ -15,8 +16,8 @@ use harness::postgres::database;
 use tokio::sync::watch;
 
 use crate::publication::{find, until};
-use crate::running::{World, caught_up, stop};
-use crate::watched::{Call, Fault};
+use crate::running::{World, caught_up, received, slot_is_free, stop};
+use crate::watched::{Call, Fault, Watched};
 
 /// How many times destination or store are changed until a table shares the main cursor, and some more.
 const MOMENTS: u64 = 26;
@@ -256,6 +257,54 @@ async fn r17_a_table_joins_after_all_that_the_main_cursor_has_written_heard_or_u
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     world.destination.release();
+    caught_up(&running).await;
+    world.assert_equal(&client, &["t", "u"]).await;
+    stop(running).await;
+}
+
+/// A table that joined, and nobody heard of it, goes on with a cursor of its own: what the main cursor writes from then on is
+/// not written of this table, too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r17_a_table_that_joined_unheard_lacks_nothing_of_what_the_main_cursor_passes_first_after_a_restart() {
+    let Some(database) = database().await else { return };
+    let client = database.client().await;
+    let tables = "CREATE TABLE t (v text); CREATE TABLE u (v text); INSERT INTO u VALUES ('old');
+        CREATE PUBLICATION p FOR TABLE t";
+    client.batch_execute(tables).await.unwrap();
+    let mut world = World::new(database.name(), &database.url());
+    // The relay reaches back to where the main cursor is, beyond where the table's copy began.
+    world.settings.ack = Ack::Relay;
+    let running = world.start().await;
+    until("ready", &running, async || find(&running, "t").is_some_and(|t| t.phase == "ready")).await;
+    while world.destination.told().iter().all(|told| told.cursor != CursorId::Main) {
+        client.batch_execute("INSERT INTO t VALUES ('old')").await.unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    // Its copy begins after all that the main cursor has written.
+    received(&running, &client).await;
+    world.destination.hold(Call::CopyRows);
+    client.batch_execute("ALTER PUBLICATION p ADD TABLE u").await.unwrap();
+    world.destination.is_held(Call::CopyRows).await;
+    let u = find(&running, "u").unwrap().id;
+    world.destination.fail(Call::Batch, Fault::Unheard);
+    world.destination.fail_batches(1000);
+    world.destination.release();
+    let place = async |cursor| world.memory.durable_position(cursor).await.unwrap();
+    until("joined", &running, async || place(CursorId::Table(u)).await == place(CursorId::Main).await).await;
+    client.batch_execute("INSERT INTO u SELECT 'new' FROM generate_series(1, 10)").await.unwrap();
+    client.batch_execute("INSERT INTO t VALUES ('new')").await.unwrap();
+    received(&running, &client).await;
+    running.handle().abort();
+    running.wait().await.unwrap();
+    slot_is_free(&client).await;
+
+    let again = Watched::new(world.memory.clone(), true);
+    again.hold(Call::OwnChanges);
+    let running = world.start_into(again.clone()).await;
+    let has_new = async || again.told().iter().any(|told| told.cursor == CursorId::Main && told.table != u);
+    until("the main cursor has passed it", &running, has_new).await;
+    again.is_held(Call::OwnChanges).await;
+    again.release();
     caught_up(&running).await;
     world.assert_equal(&client, &["t", "u"]).await;
     stop(running).await;
