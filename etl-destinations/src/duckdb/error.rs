@@ -43,6 +43,15 @@ fn class(text: &str) -> (ErrorKind, Option<&'static str>) {
     if says(&["not a valid DuckDB database", "different version of DuckDB", "storage version"]) {
         return (ErrorKind::Config, Some("Give the path of a file made by this version of DuckDB, or of a new one"));
     }
+    if says(&["Failure while replaying WAL"]) {
+        return (
+            ErrorKind::Disk,
+            Some(
+                "DuckDB cannot read its own log after a crash. Keep the file for its makers; with a new file, and without \
+                  `data_dir` and slot, everything is copied again",
+            ),
+        );
+    }
     if says(&["Out of Memory", "failed to allocate", "could not allocate"]) {
         return (ErrorKind::DestinationUnavailable, Some("Raise `memory_limit` of the destination"));
     }
@@ -66,6 +75,10 @@ mod tests {
             ("IO Error: Could not write all bytes to file \"x\": No space left on device", ErrorKind::DiskFull),
             ("TransactionContext Error: Conflict on tuple deletion!", ErrorKind::StoreConflict),
             ("Out of Memory Error: could not allocate block", ErrorKind::DestinationUnavailable),
+            (
+                "TransactionContext Error: Failure while replaying WAL file \"x\": Conflict on tuple deletion!",
+                ErrorKind::Disk,
+            ),
             ("Binder Error: no such column", ErrorKind::DestinationRejected),
         ] {
             assert_eq!(class(text).0, kind, "{text}");

@@ -134,7 +134,13 @@ impl DuckDb {
                 false => (None, Some(file.shapes.read().unwrap_or_else(PoisonError::into_inner))),
             };
             let connection = file.connection()?;
+            if shapes {
+                file.checkpoint(&connection);
+            }
             let done = unit::in_transaction(&connection, |connection| work(connection, &file.owner));
+            if shapes && done.is_ok() {
+                file.checkpoint(&connection);
+            }
             match &done {
                 Ok(_) => lock(&file.idle).push(connection),
                 Err(error) if is_given_up(error) => file.is_given_up.store(true, Ordering::Relaxed),
@@ -192,6 +198,15 @@ impl File {
             return Ok(connection);
         }
         self.clone_first()
+    }
+
+    /// Nothing of before or after a change of shapes is in one log with it: after a crash DuckDB cannot always read such a
+    /// log again (duckdb/duckdb#25395). Where there is no room, the next write says so.
+    fn checkpoint(&self, connection: &Connection) {
+        if let Err(error) = connection.execute_batch("CHECKPOINT").or_duckdb("write a checkpoint") {
+            tracing::debug!(%error, "DuckDB keeps its log");
+            self.is_given_up.fetch_or(is_given_up(&error), Ordering::Relaxed);
+        }
     }
 
     pub(super) fn clone_first(&self) -> EtlResult<Connection> {
