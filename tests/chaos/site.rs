@@ -99,6 +99,14 @@ destination:
         self.beside("etl.yaml").display().to_string()
     }
 
+    /// Keeps a copy of the directory beside the program's output, where somebody wants to look into it (`ETL_KEEP`).
+    fn keep(&self) {
+        if let Some(to) = std::env::var_os("ETL_KEEP") {
+            let copied = std::process::Command::new("cp").arg("-r").arg(self.dir.path()).arg(to).status();
+            println!("kept: {copied:?}");
+        }
+    }
+
     /// A file for whatever is said to the program.
     pub(crate) fn beside(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
@@ -126,7 +134,10 @@ destination:
         for table in tables {
             let pair = Pair::new(format!("public.{table}"), format!("public.{table}"));
             let compared = pair.compare(client, &self.reader, &self.file()).await;
-            let rows = compared.unwrap_or_else(|different| panic!("{table}: {different}"));
+            let rows = compared.unwrap_or_else(|different| {
+                self.keep();
+                panic!("{table}: {different}")
+            });
             println!("{table}: {rows} rows on both sides");
             all += rows;
         }

@@ -99,7 +99,12 @@ impl Program {
 async fn collect(output: impl AsyncRead + Unpin, lines: Arc<Mutex<VecDeque<String>>>, told: Arc<watch::Sender<u64>>) {
     let mut output = BufReader::new(output);
     let mut bytes = Vec::new();
+    let mut file = kept_output();
     while output.read_until(b'\n', &mut bytes).await.is_ok_and(|read| read > 0) {
+        if let Some(file) = &mut file {
+            // What is lost of it, nobody looks into.
+            let _ = std::io::Write::write_all(file, &bytes);
+        }
         let mut kept = lines.lock().unwrap_or_else(PoisonError::into_inner);
         kept.push_back(String::from_utf8_lossy(&bytes).trim_end().to_owned());
         if kept.len() > KEPT_LINES {
@@ -109,6 +114,12 @@ async fn collect(output: impl AsyncRead + Unpin, lines: Arc<Mutex<VecDeque<Strin
         bytes.clear();
         told.send_modify(|count| *count += 1);
     }
+}
+
+/// The file of all output of all runs, where somebody wants to look into what is left (`ETL_KEEP`, a directory).
+fn kept_output() -> Option<std::fs::File> {
+    let path = PathBuf::from(env::var_os("ETL_KEEP")?).join("output.log");
+    std::fs::OpenOptions::new().create(true).append(true).open(path).ok()
 }
 
 impl Running {
