@@ -58,8 +58,8 @@ impl PasswordServer {
         let key = PrivateKey::read_openssh_file(key).expect("a key");
         let fingerprint = key.public_key().fingerprint(HashAlg::Sha256).to_string();
         let method = if asks == Asks::Password { MethodKind::Password } else { MethodKind::KeyboardInteractive };
-        // Where nothing was left to try it would end the connection.
-        let methods = MethodSet::from([method, MethodKind::PublicKey].as_slice());
+        // Whoever is refused has nothing left to try, and the connection ends.
+        let methods = MethodSet::from([method].as_slice());
         let config = Arc::new(Config {
             keys: vec![key],
             methods,

@@ -81,7 +81,12 @@ impl Handler for Verifier {
                 }
                 Ok(())
             }
-            DisconnectReason::Error(error) => Err(error),
+            DisconnectReason::Error(error) => {
+                if matches!(error, russh::Error::NoAuthMethod) {
+                    let _ = self.farewell.set("no other way to log in is left".to_owned()); // as above
+                }
+                Err(error)
+            }
         }
     }
 }
