@@ -99,7 +99,8 @@ impl StreamReader {
 
     /// Reads once; while the stream is behind, bytes pile up first.
     async fn fill(&mut self) -> EtlResult<()> {
-        if self.short_reads >= SHORT_READS {
+        let piles_up = self.short_reads >= SHORT_READS;
+        if piles_up {
             retry::pause(PILE_UP).await;
         }
         // The server is not silent while there is no memory to hear it.
@@ -110,7 +111,12 @@ impl StreamReader {
         })?;
         let now = clock::monotonic();
         let is_quick = now.saturating_duration_since(self.last_read) < 2 * PILE_UP;
-        self.short_reads = if count < SHORT && is_quick { self.short_reads.saturating_add(1) } else { 0 };
+        // What has piled up says that the stream is still behind, although the read was not short.
+        self.short_reads = match count < SHORT {
+            true if is_quick => self.short_reads.saturating_add(1),
+            false if piles_up => self.short_reads,
+            _ => 0,
+        };
         self.last_read = now;
         Ok(())
     }
