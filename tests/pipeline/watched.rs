@@ -157,6 +157,11 @@ impl Watched {
         self.faults.lock().unwrap_or_else(PoisonError::into_inner).push((call, fault));
     }
 
+    /// From now on every call for this goes wrong, and nothing else does.
+    pub(crate) fn fail_each(&self, call: Call, fault: Fault) {
+        *self.faults.lock().unwrap_or_else(PoisonError::into_inner) = vec![(call, fault); 1000];
+    }
+
     /// Whether everything that was to go wrong has.
     pub(crate) fn has_failed(&self) -> bool {
         self.faults.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
