@@ -1,6 +1,6 @@
 //! Where does the engine stand now? A destination in memory that can be held, and remembers what it was told.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ pub(crate) enum Call {
     CopyRows,
     /// Copied rows, after so many as are [enough](Watched::hold_copy_after).
     CopyGoesOn,
-    /// Copied rows that [lag](Watched::let_copies_lag).
+    /// Copied rows that [lag](Watched::let_a_copy_lag).
     CopyLags,
     /// A batch, be it of joining tables alone.
     Batch,
@@ -76,8 +76,8 @@ pub(crate) struct Watched {
     shutdowns: Arc<AtomicUsize>,
     runs: Arc<Mutex<Vec<String>>>,
     atomic: bool,
-    /// How many writes of copied rows go on although nobody waits for them any more, and wait.
-    lagging: Arc<AtomicUsize>,
+    /// The next write of copied rows waits, and comes to its end although nobody may wait for it by then.
+    lags: Arc<AtomicBool>,
 }
 
 impl Watched {
@@ -99,13 +99,13 @@ impl Watched {
             shutdowns,
             runs,
             atomic,
-            lagging: Arc::default(),
+            lags: Arc::default(),
         }
     }
 
-    /// The next writes of copied rows wait, so many of them, and come to their end although nobody may wait for them by then.
-    pub(crate) fn let_copies_lag(&self, count: usize) {
-        self.lagging.store(count, Ordering::SeqCst);
+    /// The next write of copied rows waits, and comes to its end although nobody may wait for it by then.
+    pub(crate) fn let_a_copy_lag(&self) {
+        self.lags.store(true, Ordering::SeqCst);
         self.hold(Call::CopyLags);
     }
 
@@ -272,8 +272,7 @@ impl Destination for Watched {
     }
 
     async fn write_copy_chunk(&self, table_id: TableId, chunk: CopyChunk, table_rows: Vec<TableRow>) -> EtlResult<()> {
-        let one_less = |left: usize| if table_rows.is_empty() { None } else { left.checked_sub(1) };
-        if self.lagging.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_err() {
+        if table_rows.is_empty() || !self.lags.swap(false, Ordering::SeqCst) {
             return self.copy(table_id, chunk, table_rows).await;
         }
         let watched = self.clone();
