@@ -101,6 +101,8 @@ async fn a_run_that_fails_or_is_stopped_shows_nothing_and_leaves_nothing() {
     world.destination.is_held(Call::CopyRows).await;
     let stopped = running.shutdown(SOON).await.unwrap();
     assert!(stopped.aborted, "{stopped:?}");
+    // Else the write that was held would go on, and meet the fault that is meant for the next run.
+    world.destination.nobody_waits().await;
     world.destination.release();
     assert_eq!(world.memory.rows(a), before);
     let steps = ["begin", "finalize", "begin", "abandon"];
@@ -132,6 +134,7 @@ async fn what_a_dead_run_has_staged_is_never_shown_unless_it_was_whole() {
     let running = world.start().await;
     world.destination.is_held(Call::CopyRows).await;
     drop(running);
+    world.destination.nobody_waits().await;
     world.destination.release();
     assert_eq!(world.memory.rows(a), before);
 
@@ -149,6 +152,7 @@ async fn what_a_dead_run_has_staged_is_never_shown_unless_it_was_whole() {
     let running = world.start().await;
     world.destination.is_held(Call::Finalize).await;
     drop(running);
+    world.destination.nobody_waits().await;
     world.destination.release();
     let begun = told(&world).1;
     refresh(&world).await;

@@ -80,6 +80,27 @@ pub(crate) struct Watched {
     lags: Arc<AtomicBool>,
 }
 
+/// A call that waits, until this is dropped.
+struct Waits<'a> {
+    all: &'a watch::Sender<Vec<Call>>,
+    call: Call,
+}
+
+impl<'a> Waits<'a> {
+    fn new(all: &'a watch::Sender<Vec<Call>>, call: Call) -> Self {
+        all.send_modify(|waiting| waiting.push(call));
+        Self { all, call }
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.all.send_modify(|waiting| {
+            waiting.iter().position(|held| *held == self.call).map(|place| waiting.swap_remove(place));
+        });
+    }
+}
+
 impl Watched {
     pub(crate) fn new(memory: MemoryDestination, atomic: bool) -> Self {
         let (hold, waiting) = (watch::Sender::new(Vec::new()), watch::Sender::new(None));
@@ -152,6 +173,13 @@ impl Watched {
         held.unwrap_or_else(|_| panic!("not {count} calls for {call:?}")).unwrap();
     }
 
+    /// Waits until no call waits any more: those of a run that was aborted are dropped a little later than it ends.
+    pub(crate) async fn nobody_waits(&self) {
+        let mut waiting = self.all_waiting.subscribe();
+        let gone = tokio::time::timeout(LONG, waiting.wait_for(Vec::is_empty)).await;
+        gone.expect("a call waits on although its run has ended").unwrap();
+    }
+
     /// The next call for this goes wrong.
     pub(crate) fn fail(&self, call: Call, fault: Fault) {
         self.faults.lock().unwrap_or_else(PoisonError::into_inner).push((call, fault));
@@ -208,11 +236,8 @@ impl Watched {
         let mut hold = self.hold.subscribe();
         if hold.borrow().contains(&call) {
             self.waiting.send_replace(Some(call));
-            self.all_waiting.send_modify(|waiting| waiting.push(call));
+            let _waits = Waits::new(&self.all_waiting, call);
             let _ = hold.wait_for(|hold| !hold.contains(&call)).await;
-            self.all_waiting.send_modify(|waiting| {
-                waiting.iter().position(|held| *held == call).map(|place| waiting.swap_remove(place));
-            });
         }
     }
 
