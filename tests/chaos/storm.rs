@@ -271,6 +271,13 @@ async fn seed_339122439_copies_a_table_again_that_left_and_came_back_around_kill
     storm_again(339_122_439).await;
 }
 
+/// Two kills, the second soon after the first: the files between two of a transaction that was void were gone, and with
+/// them all that stood before it and was not written yet.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn seed_339122444_loses_nothing_that_stood_before_a_transaction_that_was_cut_off() {
+    storm_again(339_122_444).await;
+}
+
 /// Once, on Postgres 15, a table that caught up after a restart met rows with another number of columns than it knew; it
 /// has not been seen again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

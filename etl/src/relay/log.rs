@@ -1,5 +1,7 @@
 //! Which blocks and transactions does the relay hold, who still needs them, and where does a reader begin?
 
+mod recovered;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -35,6 +37,8 @@ pub(super) struct Log {
     covered: Option<Lsn>,
     /// It came from disk, and nobody has said yet where the stream goes on.
     is_unsure: bool,
+    /// While it comes from disk: bytes of the transaction that is incomplete are missing.
+    has_hole: bool,
     /// Something else than a block has changed what is known since the last one.
     is_moved: bool,
     readers: BTreeMap<u64, Place>,
@@ -211,39 +215,6 @@ impl Log {
         self.memory += block.memory();
         self.blocks.push_back(block);
         Ok(())
-    }
-
-    /// Appends what an earlier log has written. Nothing when that makes no sense.
-    pub(super) fn recover(&mut self, description: Description, content: Content) -> Option<()> {
-        let Description { offset, covered, before, marks, .. } = description;
-        if offset < self.tail.boundary {
-            return None;
-        }
-        let open = self.tail.open;
-        let is_rewound = open.is_some_and(|open| open.begin == offset);
-        let is_other = open.is_some_and(|open| before.begun() != open.commit);
-        if is_rewound {
-            self.cut(offset);
-        } else if offset != self.end || is_other {
-            // Everything before was released, or what lies between would have been written.
-            self.blocks.clear();
-            self.recent.clear();
-        }
-        if self.blocks.is_empty() {
-            let begun = (before.begun() > Lsn::ZERO).then(|| Lsn(before.begun().0.saturating_add(1)));
-            self.covered = self.covered.max(begun);
-        }
-        (self.end, self.tail) = (offset, before);
-        self.covered = self.covered.max(covered);
-        self.is_unsure = true;
-        self.push(content, &marks).ok()
-    }
-
-    /// Drops the incomplete last transaction of a log that nobody reads yet. Frees nothing.
-    pub(super) fn rewind_unread(&mut self) {
-        if let Some(open) = self.tail.open.take() {
-            self.cut(open.begin);
-        }
     }
 
     /// Drops the incomplete last transaction, and sets back whoever began to read it.

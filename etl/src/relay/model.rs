@@ -19,6 +19,8 @@ enum Step {
     Release(usize),
     Replace(usize),
     ToDisk(u64),
+    /// What is written from here on goes to another file.
+    NextFile,
     Sync,
     Crash { loses: bool },
 }
@@ -33,6 +35,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (0..3usize).prop_map(Step::Release),
         2 => (0..3usize).prop_map(Step::Replace),
         4 => (0..20u64).prop_map(Step::ToDisk),
+        3 => Just(Step::NextFile),
         2 => Just(Step::Sync),
         1 => any::<bool>().prop_map(|loses| Step::Crash { loses }),
     ]
@@ -265,6 +268,7 @@ fn run(steps: Vec<Step>) {
                 inner.pen().spill(&inner, keep, false).unwrap();
                 assert!(inner.log().memory_bytes() <= keep);
             }
+            Step::NextFile => inner.pen().next_file(),
             Step::Sync => {
                 let end = inner.log().head().end;
                 inner.pen().record(&inner, end).unwrap();

@@ -15,8 +15,10 @@ use crate::lsn::Lsn;
 /// What writes the segments, one call at a time and never on an async thread.
 #[derive(Debug, Default)]
 pub(super) struct Pen {
-    /// The segment to go on with.
+    /// The segment that was written to last.
     current: Option<Arc<Segment>>,
+    /// The next record begins another one: a write to it has failed.
+    is_spoilt: bool,
     /// What was written to since the last sync.
     unsynced: Vec<Weak<Segment>>,
     /// Files of streamed transactions for which a record was written since.
@@ -58,6 +60,12 @@ impl Pen {
         self.synced_place
     }
 
+    /// As if the disk had been full.
+    #[cfg(test)]
+    pub(super) fn next_file(&mut self) {
+        self.is_spoilt = true;
+    }
+
     #[cfg(test)]
     pub(super) fn unsynced_spools(&self) -> Vec<u64> {
         self.unsynced_spools.iter().filter_map(Weak::upgrade).map(|spooled| spooled.contents().number).collect()
@@ -79,7 +87,7 @@ impl Pen {
 
     /// What may be written. Full segments in which nothing is needed go with the next sync: waiting would not free them.
     fn room(&self, segments: &Segments) -> u64 {
-        let full = self.current.as_ref().filter(|current| current.is_full());
+        let full = self.current.as_ref().filter(|_| self.open().is_none());
         let other = self
             .synced_in
             .as_ref()
@@ -164,9 +172,15 @@ impl Pen {
         Ok(())
     }
 
+    /// The segment to go on with.
+    fn open(&self) -> Option<&Arc<Segment>> {
+        self.current.as_ref().filter(|current| !self.is_spoilt && !current.is_full())
+    }
+
     fn put(&mut self, segments: &Arc<Segments>, description: Description, block: &Bytes) -> EtlResult<Record> {
-        let current = match self.current.take().filter(|current| !current.is_full()) {
-            Some(current) => current,
+        // Until another one is written to, what says how far the log reaches stays.
+        let current = match self.open() {
+            Some(current) => Arc::clone(current),
             None => {
                 let created = segments.create()?;
                 self.has_new_names = true;
@@ -174,8 +188,9 @@ impl Pen {
             }
         };
         let description = Description { synced: self.synced_place, ..description };
-        // After an error the next record begins another file.
+        self.is_spoilt = true;
         let record = current.write(&description, block)?;
+        self.is_spoilt = false;
         let weak = Arc::downgrade(&current);
         if !self.unsynced.iter().any(|segment| segment.ptr_eq(&weak)) {
             self.unsynced.retain(|segment| segment.strong_count() > 0);

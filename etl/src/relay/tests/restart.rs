@@ -273,3 +273,49 @@ async fn a_file_that_only_says_how_far_the_log_reached_takes_no_room() {
     synced.expect("nobody can make room").unwrap();
     assert!(relay.status().disk_bytes < 1000, "{:?}", relay.status());
 }
+
+/// What is left of the files once a transaction of several is void: the first one and the last.
+async fn voided(dir: &Path, first: &'static [u8]) -> (Relay, RelayWriter) {
+    let (relay, mut writer) = open(dir, 1000, ByteSize(1 << 20), AtLimit::Wait).await;
+    writer.begin_at(Lsn(5));
+    relay.require_durable(true);
+    let mut reader = relay.reader(StartAt::Head).unwrap();
+    writer.append(Bytes::from_static(first), &[begin(0, 10), commit(first.len(), 15)]).await.unwrap();
+    relay.sync_upto(Lsn(15)).await.unwrap();
+    writer.append(Bytes::from(vec![b'b'; 70_000]), &[begin(0, 20)]).await.unwrap();
+    for rest in [70_000, 2] {
+        relay.with_pen(|pen, inner| pen.spill(inner, 0, true)).await.unwrap();
+        writer.append(Bytes::from(vec![b'b'; rest]), &[]).await.unwrap();
+    }
+    relay.with_pen(|pen, inner| pen.spill(inner, 0, true)).await.unwrap();
+    writer.rewind();
+    assert!(has_files(dir, 2).await);
+    reader.stay();
+    (relay, writer)
+}
+
+#[tokio::test]
+async fn a_large_transaction_that_was_cut_off_takes_nothing_with_it_that_came_before() {
+    // It begins in the file of what came before, or in one that is deleted.
+    for first in [&[b'a'; 3][..], &[b'a'; 70_000]] {
+        let dir = tempfile::tempdir().unwrap();
+        drop(voided(dir.path(), first).await);
+        for comes_again in [false, true, true] {
+            let (relay, mut writer) = open(dir.path(), 1000, ByteSize(1 << 20), AtLimit::Wait).await;
+            writer.begin_at(Lsn(15));
+            assert!(relay.holds(after(5)), "of {} bytes", first.len());
+            let mut reader = relay.reader(after(5)).unwrap();
+            reader.stay();
+            let Ok(Read::Block { bytes, offset: 0, .. }) = reader.next().await else { panic!("it is gone") };
+            assert_eq!(bytes, first);
+            relay.require_durable(true);
+            if comes_again && relay.head().end == Lsn(15) {
+                whole(&mut writer, "bbb", 20).await;
+                relay.sync_upto(Lsn(25)).await.unwrap();
+            }
+            if comes_again {
+                assert_eq!(reader.next().await.ok(), got("bbb", first.len() as u64));
+            }
+        }
+    }
+}
