@@ -12,7 +12,11 @@ use crate::byte_size::ByteSize;
 
 #[derive(Debug, Clone)]
 enum Step {
-    Append { bytes: u8, begins: bool, commits: bool },
+    Append {
+        bytes: u8,
+        begins: bool,
+        commits: bool,
+    },
     Adopt(u8),
     Rewind,
     Read(usize),
@@ -22,7 +26,9 @@ enum Step {
     /// What is written from here on goes to another file.
     NextFile,
     Sync,
-    Crash { loses: bool },
+    Crash {
+        loses: bool,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
