@@ -271,6 +271,9 @@ impl Destination for MemoryDestination {
     async fn write_batch(&self, batch: Batch, events: Vec<Event>) -> EtlResult<()> {
         let mut content = self.content();
         let stored = content.position(batch.cursor);
+        if stored.is_some_and(|stored| stored >= batch.upto) && batch.moves.is_empty() {
+            return Ok(());
+        }
         let plan = Plan::of_events(&content, &events, stored)?;
         content.apply(plan);
         let upto = batch.upto.max(stored.unwrap_or_default());

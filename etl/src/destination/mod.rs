@@ -288,7 +288,7 @@ pub struct CopyChunk {
     pub replaces: bool,
 }
 
-/// What a batch of events covers.
+/// What a batch of events covers. One whose end is stored already, and that moves no table, may be left out as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch {
     /// The cursor that moves.

@@ -121,7 +121,7 @@ pub(super) async fn start(mut pipeline: Pipeline) -> EtlResult<RunningPipeline> 
         slot,
         _data_dir: data_dir,
     });
-    pin(&run, &plan).await?;
+    leave_main(&run, &plan, main).await?;
     let handle = PipelineHandle { stop, board, orders };
     // What was confirmed may come again, but is durable, unless the relay has it alone.
     let durable = main.max(Position::new(behind.unwrap_or(confirmed), 0));
@@ -225,20 +225,20 @@ async fn main_position(
 }
 
 /// A table that had joined the main cursor, durably, may go on with one of its own: nobody heard of it, or it joined before
-/// its copy's position. From here on the destination knows its place by itself, and does not take what the main cursor
-/// writes for written of this table, too (`SOURCE.md` R17). Before anything is written.
-async fn pin(run: &Run, plan: &Plan) -> EtlResult<()> {
+/// its copy's position. It leaves before anything is written, as any other does: from here on the destination knows its
+/// place by itself, and does not take what the main cursor writes for written of this table, too (`SOURCE.md` R17).
+async fn leave_main(run: &Run, plan: &Plan, main: Position) -> EtlResult<()> {
     if !run.destination.capabilities().atomic {
         return Ok(());
     }
-    for (table, begin) in plan {
-        if let Begin::CatchUp { from, .. } = begin {
-            let batch = Batch { cursor: CursorId::Table(*table), from: *from, upto: *from, moves: Vec::new() };
-            let place = async || run.destination.write_batch(batch.clone(), Vec::new()).await;
-            retry(RetryPolicy::default(), place).await?;
-        }
+    // The place of one that had not joined is another, or the same already.
+    let has_joined = |begin: &Begin| matches!(begin, Begin::CatchUp { from, .. } if *from == main);
+    let joined = plan.iter().filter(|(_, begin)| has_joined(begin)).map(|(table, _)| (*table, CursorId::Table(*table)));
+    let batch = Batch { cursor: CursorId::Main, from: main, upto: main, moves: joined.collect() };
+    if batch.moves.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    retry(RetryPolicy::default(), async || run.destination.write_batch(batch.clone(), Vec::new()).await).await
 }
 
 type Plan = HashMap<TableId, Begin>;

@@ -163,6 +163,16 @@ pub(super) async fn positions_and_moves_are_stored_with_the_data(trial: &mut Tri
     trial.deliver(&[Transaction::at(130).insert(&main, &["5", "5", "e"]).end()]).await?;
     expect_position(trial, CursorId::Table(own.id), Some(trial.at)).await?;
 
+    // It leaves where there is nothing to write, and comes back.
+    let stands = |moves| Batch { cursor: CursorId::Main, from: trial.at, upto: trial.at, moves };
+    trial.destination().write_batch(stands(vec![(own.id, CursorId::Table(own.id))]), Vec::new()).await?;
+    let stayed = trial.at;
+    trial.deliver(&[Transaction::at(133).update(&main, &["5", "5", UNCHANGED]).end()]).await?;
+    expect_position(trial, CursorId::Table(own.id), Some(stayed)).await?;
+    let stands = |moves| Batch { cursor: CursorId::Main, from: trial.at, upto: trial.at, moves };
+    trial.destination().write_batch(stands(vec![(own.id, CursorId::Main)]), Vec::new()).await?;
+    expect_position(trial, CursorId::Table(own.id), Some(trial.at)).await?;
+
     // It leaves again: its own position is the one of the batch that it left with, and no later one.
     let (mut batch, events) = trial.batch(&[Transaction::at(140).update(&main, &["5", "6", UNCHANGED]).end()]);
     batch.moves = vec![(own.id, CursorId::Table(own.id))];
