@@ -278,6 +278,12 @@ async fn seed_339122444_loses_nothing_that_stood_before_a_transaction_that_was_c
     storm_again(339_122_444).await;
 }
 
+/// A table that had joined the main cursor unheard went on with its own after a kill, and DuckDB did not know.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn seed_339122461_writes_what_a_table_reads_that_had_joined_unheard() {
+    storm_again(339_122_461).await;
+}
+
 /// Once, on Postgres 15, a table that caught up after a restart met rows with another number of columns than it knew; it
 /// has not been seen again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
