@@ -53,8 +53,8 @@ pub(crate) fn refusal(limits: &ValueLimits, row: &TableRow) -> Option<String> {
     })
 }
 
-/// Takes the refused rows out of a batch; what removes rows stays.
-pub(crate) fn take_out(rows: &mut BatchRows, refusal: impl Fn(&TableRow) -> Option<String>) -> Vec<DeadRow> {
+/// Takes the refused rows out of a batch; what removes rows stays. They come in the same order each time.
+pub(crate) fn take_out(rows: &mut BatchRows, mut refusal: impl FnMut(&TableRow) -> Option<String>) -> Vec<DeadRow> {
     let mut dead = Vec::new();
     let mut stays = |row: &StampedRow, is_partial: bool| match refusal(&row.row) {
         Some(reason) => {
@@ -87,7 +87,12 @@ fn stamped(row: &TableRow, position: Position, at: Timestamp) -> StampedRow {
 ///
 /// # Errors
 /// `Value` where a row cannot even be written as text.
-pub(crate) fn letters(table: &TargetTable, of: &str, dead: &[DeadRow], at: Timestamp) -> EtlResult<Vec<DeadLetter>> {
+pub(crate) fn letters(
+    table: &TargetTable,
+    (of, code): (&str, &str),
+    dead: &[DeadRow],
+    at: Timestamp,
+) -> EtlResult<Vec<DeadLetter>> {
     let letter = |(place, DeadRow { row: stamped, is_partial, reason }): (usize, &DeadRow)| {
         let StampedRow { row, change_type, position, .. } = stamped;
         let (place_in_history, ordinal) = match of {
@@ -101,7 +106,7 @@ pub(crate) fn letters(table: &TargetTable, of: &str, dead: &[DeadRow], at: Times
             key: key(table, row)?,
             change_type: change_type.as_str().into(),
             row: image(table, row, *is_partial)?,
-            code: "value".to_owned(),
+            code: code.to_owned(),
             reason: reason.clone(),
             at,
             attempts: 1,

@@ -27,6 +27,7 @@ use crate::writer::{BatchRows, KeyedChanges, StampedRow, Step, TableBatch, Table
 
 mod apart;
 mod kept;
+mod rehearsed;
 mod replayed;
 mod staged;
 

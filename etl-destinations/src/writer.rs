@@ -64,6 +64,16 @@ pub trait TableWriter: Send + Sync + 'static {
     /// for: it is made anew then. Nothing is written in that case.
     fn apply(&self, unit: WriteUnit) -> impl Future<Output = EtlResult<()>> + Send;
 
+    /// Applies the unit and takes all of it back: what would refuse it says so. Dead letters of a place whose own rules
+    /// refuse rows are found by it.
+    ///
+    /// # Errors
+    /// As of [`apply`](Self::apply); [`DestinationUnsupported`](ErrorKind::DestinationUnsupported) where nothing can be
+    /// taken back.
+    fn rehearse(&self, _unit: WriteUnit) -> impl Future<Output = EtlResult<()>> + Send {
+        async { Err(EtlError::new(ErrorKind::DestinationUnsupported, "what is applied cannot be taken back")) }
+    }
+
     /// Writes the rows of dead letters once more, which are all of one table; returns those of which nothing is left to be
     /// done. It may be called again with the same ones.
     ///
@@ -155,7 +165,7 @@ pub struct Replacement {
 }
 
 /// What is applied together.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct WriteUnit {
     /// What to do, in this order.
     pub steps: Vec<Step>,
@@ -168,7 +178,7 @@ pub struct WriteUnit {
 }
 
 /// One step of a unit.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Step {
     /// The table must exist; the first step of a table in this process. One that exists stays as it is.
     Ensure(Arc<TargetTable>),
@@ -250,7 +260,7 @@ impl TargetTable {
 }
 
 /// Rows of one table.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct TableBatch {
     /// The table; all rows have its shape.
     pub table: Arc<TargetTable>,
@@ -259,7 +269,7 @@ pub struct TableBatch {
 }
 
 /// What to do with the rows of a batch.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum BatchRows {
     /// Copied rows: insert them as they are. Their change type is `UPSERT`.
     Copied {
@@ -297,7 +307,7 @@ pub struct StampedRow {
 /// Every key is written by one entry at most. Parts are applied in the order of the fields, unless all is read
 /// before anything is written. **Guard**: a row is changed, removed, or read as a base only where its stored
 /// (`_LSN`, `_ORDINAL`) is less than the entry's position.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct KeyedChanges {
     /// Changes of rows that the batch does not hold whole, in the order of their positions.
     pub updates: Vec<RowUpdate>,
@@ -326,7 +336,7 @@ pub struct RowUpdate {
 }
 
 /// Changes of a table without a key, in the order in which they are applied.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct KeylessChanges {
     /// Old rows, all columns: each removes exactly one row that equals it (null equals null) and is not marked.
     pub removals: Vec<StampedRow>,

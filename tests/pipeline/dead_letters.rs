@@ -8,6 +8,7 @@ use etl::pipeline::RunningPipeline;
 use etl::store::DeadLetter;
 use etl_destinations::dead_rows::DeadLetterRules;
 use etl_destinations::duckdb::{DuckDb, DuckDbConfig};
+use etl_destinations::postgres::{Postgres, PostgresTargetConfig};
 use etl_destinations::table_rules::{RuleSettings, TableRules};
 use harness::duckdb::Reader;
 use harness::postgres::{Database, database};
@@ -133,4 +134,59 @@ async fn beyond_the_budget_and_where_nobody_asked_for_it_the_table_is_held_and_n
         let of_t = letters.iter().filter(|letter| letter.key.is_some()).count();
         assert_eq!((of_t, rules.is_some() || letters.is_empty()), (0, true), "{letters:?}");
     }
+}
+
+/// Rules that the target has of its own: nobody but its server knows which rows break them.
+const RULES: &str = "
+ALTER TABLE public.t ADD CHECK (price < 100) NOT VALID;
+ALTER TABLE public.log ADD CONSTRAINT cheap CHECK (price < 100) NOT VALID;
+CREATE UNIQUE INDEX ON public.t (price) WHERE price > 50";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_that_only_the_target_itself_refuses_become_dead_letters_each_by_itself() {
+    let (Some(source), Some(target)) = (database().await, database().await) else { return };
+    let (client, at_target) = (source.client().await, target.client().await);
+    client.batch_execute(TABLES).await.unwrap();
+    let world = World::new(source.name(), &source.url());
+    let defaults = RuleSettings { dead_letters: Some(DeadLetterRules::default()), ..RuleSettings::default() };
+    let rules = TableRules { defaults, rules: Vec::new() };
+    let config = PostgresTargetConfig::new(target.url());
+    let postgres = Postgres::with_config(config, Arc::clone(&world.store), rules).unwrap();
+    let running = world.start_into(AnyDestination::new(postgres)).await;
+    caught_up(&running).await;
+    at_target.batch_execute(RULES).await.unwrap();
+
+    // Both tables have a row that is refused, in one transaction; a second row of one value is refused beside the first.
+    let sql = "
+        BEGIN; INSERT INTO t SELECT n, 2 FROM generate_series(100, 140) n; UPDATE t SET price = 500 WHERE id = 105;
+        INSERT INTO log SELECT 2 FROM generate_series(1, 20); INSERT INTO log VALUES (700); COMMIT;
+        BEGIN; INSERT INTO t SELECT n, 3 FROM generate_series(200, 240) n; INSERT INTO t VALUES (300, 60), (301, 60); COMMIT";
+    client.batch_execute(sql).await.unwrap();
+    caught_up(&running).await;
+    let letters = || async { world.store.dead_letters(None, None, 100).await.unwrap() };
+    let mut found: Vec<String> =
+        letters().await.iter().map(|letter| format!("{} {}", letter.code, letter.row)).collect();
+    found.sort();
+    let expected = [
+        r#"rejected {"id":"105","price":"500.00"}"#,
+        r#"rejected {"id":"301","price":"60.00"}"#,
+        r#"rejected {"price":"700.00"}"#,
+    ];
+    assert_eq!(found, expected);
+    let reasons: Vec<String> = letters().await.into_iter().map(|letter| letter.reason).collect();
+    assert!(reasons.iter().any(|reason| reason.contains("check constraint")), "{reasons:?}");
+    assert!(reasons.iter().any(|reason| reason.contains("unique constraint")), "{reasons:?}");
+    let count = async |sql: &str| at_target.query_one(sql, &[]).await.unwrap().get::<_, i64>(0);
+    assert_eq!(count("SELECT count(*) FROM t").await, 40 + 40 + 42);
+    assert_eq!(count("SELECT count(*) FROM log").await, 40 + 20);
+
+    // Copied rows as well.
+    let table = letters().await.iter().find(|letter| letter.key.is_some()).unwrap().table;
+    running.handle().resync(table).await.unwrap();
+    caught_up(&running).await;
+    assert_eq!(count("SELECT count(*) FROM t").await, 40 + 40 + 42 - 1, "the number that is none is refused by now");
+    assert!(letters().await.iter().any(|letter| letter.row["id"] == "105" && letter.change_type.as_ref() == "UPSERT"));
+    stop(running).await;
+    let states = world.store.table_states().await.unwrap();
+    assert!(states.iter().all(|(_, state)| state.phase.name() == "ready"), "{states:?}");
 }

@@ -180,6 +180,21 @@ impl TableWriter for Postgres {
         self.at(done.await)
     }
 
+    async fn rehearse(&self, unit: WriteUnit) -> EtlResult<()> {
+        if unit.batch.as_ref().is_some_and(|batch| self.is_piece(batch) || self.pending().contains_key(&batch.cursor)) {
+            let what = "a piece of a transaction cannot be taken back alone";
+            return Err(EtlError::new(ErrorKind::DestinationUnsupported, what));
+        }
+        let done = async {
+            let owner = self.owner().await?;
+            let mut link = self.links.begin().await?;
+            unit::apply(&mut link, owner, &unit).await?;
+            // What is looked at only at the end is looked at now; without a commit the server rolls back.
+            link.run("SET CONSTRAINTS ALL IMMEDIATE", "look at constraints").await
+        };
+        self.at(done.await)
+    }
+
     async fn reset(&self, table: &Arc<TargetTable>) -> EtlResult<()> {
         let done = async {
             let owner = self.owner().await?;
