@@ -27,9 +27,6 @@ pub struct ProfileConfig {
     /// Settings of some tables: a list of `match` and `settings`. Every match applies, the last one wins.
     #[serde(default)]
     pub tables: Vec<ProfileTable>,
-    /// Whether rows that the system refuses for good are kept as dead letters; else they hold their table. Default `false`.
-    #[serde(default)]
-    pub dead_letters: bool,
     /// What becomes of a deleted row. Default `error`.
     #[serde(default)]
     pub on_delete: WhereUnsupported,
@@ -83,7 +80,6 @@ impl ProfileConfig {
             settings: BTreeMap::new(),
             secrets: BTreeMap::new(),
             tables: Vec::new(),
-            dead_letters: false,
             on_delete: WhereUnsupported::default(),
             on_truncate: WhereUnsupported::default(),
             spool: None,

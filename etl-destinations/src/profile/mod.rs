@@ -20,4 +20,4 @@ pub use self::read::{Problem, Problems};
 #[cfg(feature = "profile")]
 pub use self::run::System;
 #[cfg(feature = "profile")]
-pub use self::shape::Profile;
+pub use self::shape::{Profile, Wanted};

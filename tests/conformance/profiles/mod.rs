@@ -3,6 +3,7 @@
 mod broken;
 mod eloqua;
 mod klaviyo;
+mod live;
 mod lytics;
 mod own;
 mod scene;

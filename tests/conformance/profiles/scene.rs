@@ -12,6 +12,7 @@ use etl::destination::{AnyDestination, CopyChunk, Destination};
 use etl::schema::{Column, Kind, ReplicaIdentity, TableId, TableName, TableSchema};
 use etl::store::{DeadLetter, MemoryStore, Operation, SharedStore};
 use etl::{EtlResult, Lsn, Position, Secret};
+use etl_destinations::bulk::BulkSettings;
 use etl_destinations::profile::{BuiltIn, ProfileConfig, System};
 use etl_destinations::registry::bulk_factory;
 use etl_destinations::table_rules::TableRules;
@@ -46,7 +47,6 @@ impl Scene {
         let mut config = ProfileConfig::named("");
         (config.name, config.path) = (None, Some(dir.path().join("profile.toml")));
         config.spool = Some(dir.path().join("spool"));
-        config.dead_letters = true;
         let scene = Self { dir, store, schema, config };
         scene.write_profile(profile);
         scene
@@ -78,7 +78,7 @@ impl Scene {
     /// The destination as another process opens it.
     pub(crate) fn open(&self) -> AnyDestination {
         let system = System::open(&self.config).unwrap_or_else(|error| panic!("{error}"));
-        let settings = System::settings(&self.config).unwrap();
+        let settings = BulkSettings { dead_letters: true, ..System::settings(&self.config).unwrap() };
         bulk_factory(system, settings, Arc::clone(&self.store), TableRules::default())
     }
 
@@ -124,7 +124,8 @@ impl Scene {
     }
 }
 
-fn chunk() -> CopyChunk {
+/// The chunk that every row is copied in.
+pub(crate) fn chunk() -> CopyChunk {
     let (position, read_at) = (Position::new(Lsn(50), 0), Timestamp(1_700_000_000_000_000));
     CopyChunk { generation: 1, index: 1, position, read_at, replaces: false }
 }

@@ -67,7 +67,7 @@ impl System {
             WhereUnsupported::Deliver => OnUnsupported::Deliver,
         };
         let (on_delete, on_truncate) = (of(config.on_delete), of(config.on_truncate));
-        Ok(BulkSettings { spool, dead_letters: config.dead_letters, on_delete, on_truncate })
+        Ok(BulkSettings { on_delete, on_truncate, ..BulkSettings::new(spool) })
     }
 }
 
