@@ -134,7 +134,11 @@ impl AppConfig {
         Ok(self.source()?.toward(&destination, &self.pipeline.id))
     }
 
-    pub(crate) async fn destination(&self, store: SharedStore) -> EtlResult<AnyDestination> {
+    /// The destination, which finds the schemas of its tables in the store.
+    ///
+    /// # Errors
+    /// Why it cannot be opened, and what to do.
+    pub async fn destination(&self, store: SharedStore) -> EtlResult<AnyDestination> {
         let PipelineConfig { id, data_dir, dead_letters, .. } = &self.pipeline;
         let mut rules = table_entry::rules(&self.defaults, &self.tables);
         rules.defaults.dead_letters = *dead_letters;
