@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use etl::Position;
 use etl::data::{Change, OldRow, Op, RawValue, RowBuilder, TableRow};
 use etl::error::{ErrorKind, EtlError, EtlResult};
 use etl::schema::Kind;
@@ -110,6 +111,15 @@ enum Entry {
     Vacated(StampedRow),
 }
 
+impl Entry {
+    /// Where the last change of it is.
+    fn position(&self) -> Position {
+        match self {
+            Self::Whole(row) | Self::Gone(row) | Self::Vacated(row) | Self::Partial { new: row, .. } => row.position,
+        }
+    }
+}
+
 /// Changes of a table with a key.
 #[derive(Debug, Default)]
 pub struct KeyedSet {
@@ -121,6 +131,8 @@ pub struct KeyedSet {
     /// Places in `entries`.
     places: HashMap<Key, usize>,
     entries: Vec<(Key, Entry)>,
+    /// The first change that went into each of the `entries`.
+    since: Vec<Position>,
     /// Where rows came from that only the destination holds whole.
     moved_from: HashSet<Key>,
 }
@@ -180,6 +192,7 @@ impl KeyedSet {
             Some(place) => self.entries[*place].1 = entry,
             None => {
                 self.places.insert(key.clone(), self.entries.len());
+                self.since.push(entry.position());
                 self.entries.push((key, entry));
             }
         }
@@ -221,9 +234,13 @@ impl KeyedSet {
     fn move_row(&mut self, old_key: Key, old: &TableRow, key: Key, new: StampedRow) -> EtlResult<()> {
         let vacated = StampedRow { row: old.clone(), change_type: ChangeType::Delete, ..new.clone() };
         let entry = if new.row.has_unchanged() { self.over(&old_key, old, new)? } else { Some(Entry::Whole(new)) };
-        self.put(old_key, Entry::Vacated(vacated));
+        self.put(old_key.clone(), Entry::Vacated(vacated));
         if let Some(entry) = entry {
-            self.put(key, entry);
+            self.put(key.clone(), entry);
+            // What went into the row under its old key is in it.
+            if let (Some(from), Some(to)) = (self.places.get(&old_key), self.places.get(&key)) {
+                self.since[*to] = self.since[*to].min(self.since[*from]);
+            }
         }
         Ok(())
     }
@@ -252,7 +269,11 @@ impl KeyedSet {
 
     fn finish(self) -> KeyedChanges {
         let mut changes = KeyedChanges::default();
-        for (key, entry) in self.entries {
+        for ((key, entry), since) in self.entries.into_iter().zip(self.since) {
+            if since < entry.position() {
+                let first = changes.since.entry(entry.position()).or_insert(since);
+                *first = since.min(*first);
+            }
             match entry {
                 Entry::Whole(row) => changes.upserts.push(row),
                 Entry::Gone(row) => changes.deletes.push(row),

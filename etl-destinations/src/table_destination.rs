@@ -16,6 +16,7 @@ use etl::store::{DeadLetter, Phase, SharedStore};
 use etl::{CursorId, Lsn, Position};
 use tokio::sync::{Mutex as AsyncMutex, OnceCell};
 
+use self::lanes::Lanes;
 use self::staged::Staging;
 use crate::dead_rows::DeadLetterRules;
 use crate::metadata_columns::ChangeType;
@@ -27,6 +28,7 @@ use crate::writer::{BatchRows, KeyedChanges, StampedRow, Step, TableBatch, Table
 
 mod apart;
 mod kept;
+mod lanes;
 mod rehearsed;
 mod replayed;
 mod staged;
@@ -57,6 +59,8 @@ pub struct TableDestination<W> {
     may_have_letters: OnceCell<bool>,
     /// Held by whoever writes a table of which there may be dead letters.
     replays: Mutex<HashMap<TableId, Arc<AsyncMutex<()>>>>,
+    /// Where the tables of a writer wait that takes several batches at a time.
+    lanes: Lanes,
     retry: RetryPolicy,
 }
 
@@ -67,8 +71,9 @@ impl<W: TableWriter> TableDestination<W> {
         let tables = TargetTables::new(rules, writer.name_rules()).keeping_every_change(writer.keeps_every_change());
         let tables = Mutex::new(tables);
         let (stored, keeping, staging) = (Mutex::default(), AsyncMutex::default(), Mutex::default());
-        let (may_have_letters, replays) = (OnceCell::new(), Mutex::default());
-        Self { writer, store, tables, stored, keeping, staging, dead_letters, may_have_letters, replays, retry: RETRY }
+        let (may_have_letters, replays, lanes) = (OnceCell::new(), Mutex::default(), Lanes::default());
+        let retry = RETRY;
+        Self { writer, store, tables, stored, keeping, staging, dead_letters, may_have_letters, replays, lanes, retry }
     }
 
     /// Says how long failures that may pass are tried again.
@@ -179,6 +184,15 @@ impl<W: TableWriter> TableDestination<W> {
             self.unless_conflicting(|| self.write_new(batch.as_ref(), events, &schemas)).await?;
         }
         Ok(())
+    }
+
+    /// Writes what is new in the events, once. What trying again does not help against is the inner error.
+    async fn try_to_write(&self, batch: &Batch, events: &[Event]) -> EtlResult<EtlResult<()>> {
+        match self.write(Some(batch), events).await {
+            // The engine goes on without a table that fails alone: nobody waits for it here.
+            Err(error) if error.table().is_some() || error.message() == LOST_PIECES => Ok(Err(error)),
+            written => written.map(Ok),
+        }
     }
 
     /// Makes a unit of what is not stored yet, and applies it.
@@ -302,6 +316,7 @@ impl<W: TableWriter> TableDestination<W> {
         // As it is to be from now on: one that was met before may have had another shape.
         let target = self.anew(&schema).await?;
         self.tables().forget(table);
+        self.lanes.forget(table);
         self.overtake_all(table).await?;
         self.writer.reset(&target).await?;
         self.stored().remove(&CursorId::Table(table));
@@ -439,12 +454,10 @@ impl<W: TableWriter> Destination for TableDestination<W> {
     }
 
     async fn write_batch(&self, batch: Batch, events: Vec<Event>) -> EtlResult<()> {
-        // The engine goes on without a table that fails alone: nobody waits for it here.
-        let attempt = async || match self.write(Some(&batch), &events).await {
-            Err(error) if error.table().is_some() || error.message() == LOST_PIECES => Ok(Err(error)),
-            written => written.map(Ok),
-        };
-        retry(self.retry, attempt).await?
+        if self.writer.capabilities().writes_in_flight > 1 {
+            return self.write_in_lanes(&batch, events).await;
+        }
+        retry(self.retry, || self.try_to_write(&batch, &events)).await?
     }
 
     async fn allow_change(&self, change: TableChange) -> EtlResult<()> {

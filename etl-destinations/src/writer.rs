@@ -1,5 +1,6 @@
 //! What does the author of a destination implement? Units of steps, applied in order.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 
@@ -22,7 +23,9 @@ pub trait TableWriter: Send + Sync + 'static {
     /// The name that logs and errors show.
     fn name(&self) -> &str;
 
-    /// What the writer can do; `atomic` means that a whole unit and its position land together or not at all.
+    /// What the writer can do; `atomic` means that a whole unit and its position land together or not at all. One that takes
+    /// several batches at a time gets units of one table then: what its tables have to do goes on side by side, each in the
+    /// order of its changes.
     fn capabilities(&self) -> Capabilities;
 
     /// Which names the place can hold.
@@ -318,6 +321,9 @@ pub struct KeyedChanges {
     pub vacated: Vec<StampedRow>,
     /// Whole rows: insert, or replace an older row with that key.
     pub upserts: Vec<StampedRow>,
+    /// Where an entry has more than one change in it, the position of the first one, by its own. All up to a place is
+    /// written once every entry is that begins before it.
+    pub since: BTreeMap<Position, Position>,
 }
 
 /// A change of a row whose other values are in the destination alone.

@@ -1,6 +1,7 @@
 //! Does every destination keep every promise?
 
 mod bulk;
+mod bulk_lanes;
 mod bulk_limits;
 mod clickhouse;
 mod duckdb;

@@ -25,6 +25,8 @@ use crate::running::{World, caught_up, slot_is_free, stop};
 #[derive(Clone, Default)]
 struct Gated {
     is_open: Arc<AtomicBool>,
+    /// Jobs of this table are not done, though it is open.
+    waits_for: Arc<Mutex<Option<&'static str>>>,
     asked: Arc<AtomicU32>,
     jobs: Arc<Mutex<Vec<Option<String>>>>,
     rows: Arc<Mutex<BTreeMap<String, u32>>>,
@@ -60,15 +62,18 @@ impl BulkDestination for Gated {
         let mut jobs = self.jobs.lock().unwrap();
         jobs.push(Some(String::from_utf8(body).unwrap()));
         let rows = (0, batch.manifest.rows.len() as u32);
-        Ok(Submitted::Pending(vec![OperationContext { step: 0, vendor: json!(jobs.len() - 1), rows }]))
+        let vendor = json!({ "job": jobs.len() - 1, "table": batch.manifest.table.name });
+        Ok(Submitted::Pending(vec![OperationContext { step: 0, vendor, rows }]))
     }
 
     async fn poll(&self, contexts: &[OperationContext]) -> Result<Vec<PollState>, CallError> {
         self.asked.fetch_add(1, Ordering::SeqCst);
-        if !self.is_open.load(Ordering::SeqCst) {
+        let vendor = &contexts[0].vendor;
+        let is_waited_for = self.waits_for.lock().unwrap().is_some_and(|table| vendor["table"] == table);
+        if !self.is_open.load(Ordering::SeqCst) || is_waited_for {
             return Ok(vec![PollState::PENDING; contexts.len()]);
         }
-        let body = self.jobs.lock().unwrap()[contexts[0].vendor.as_u64().unwrap() as usize].take();
+        let body = self.jobs.lock().unwrap()[vendor["job"].as_u64().unwrap() as usize].take();
         for key in body.unwrap_or_default().lines() {
             *self.rows.lock().unwrap().entry(key.to_owned()).or_default() += 1;
         }
@@ -186,4 +191,42 @@ async fn p6_with_the_relay_the_source_forgets_what_is_not_settled_and_a_restart_
     scene.assert_each_once().await;
     let more = scene.system.jobs.lock().unwrap().len() - handed_over;
     assert_eq!(more, 1, "what was handed over is asked for; the five rows after it are one batch");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p7_a_table_that_waits_for_its_job_holds_up_no_later_batch_of_others_and_a_restart_repeats_none() {
+    let Some((scene, running)) = Scene::new(Ack::Destination).await else { return };
+    let has = |key: u32| scene.system.rows.lock().unwrap().contains_key(&key.to_string());
+    let arrives = async |key: u32| {
+        let waits = async {
+            while !has(key) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(120), waits).await.expect("it does not arrive");
+    };
+    let sql = "CREATE TABLE quick (id int PRIMARY KEY); INSERT INTO quick VALUES (999);
+               ALTER PUBLICATION p ADD TABLE quick";
+    scene.client.batch_execute(sql).await.unwrap();
+    scene.system.is_open.store(true, Ordering::SeqCst);
+    arrives(999).await;
+    *scene.system.waits_for.lock().unwrap() = Some("t");
+    scene.write(100).await;
+    // Each is there before the next is written, so that each is in a batch of its own.
+    for key in 1000..1010 {
+        let sql = format!("BEGIN; INSERT INTO quick VALUES ({key}); INSERT INTO t VALUES ({key} + 1000); COMMIT");
+        scene.client.batch_execute(&sql).await.unwrap();
+        arrives(key).await;
+    }
+    assert!(!has(100) && !has(2000), "the other table waits still");
+    drop(running);
+    slot_is_free(&scene.client).await;
+    let running = scene.start().await;
+    scene.is_asked(3).await;
+    *scene.system.waits_for.lock().unwrap() = None;
+    caught_up(&running).await;
+    stop(running).await;
+    let rows = scene.system.rows.lock().unwrap().clone();
+    assert_eq!(rows.len(), 10 + 5 + 1 + 10 + 10, "{rows:?}");
+    assert!(rows.values().all(|count| *count == 1), "{rows:?}");
 }

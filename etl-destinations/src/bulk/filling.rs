@@ -41,6 +41,8 @@ pub(super) struct Filling<'f, B> {
     pub(super) table: &'f TargetTable,
     pub(super) lane: &'f mut Lane,
     pub(super) draft: Draft,
+    /// The last change of the rows so far.
+    pub(super) reach: Position,
     /// How many rows there are in all.
     pub(super) of: usize,
     /// How many of them cannot be handed over.
@@ -52,13 +54,14 @@ pub(super) struct Filling<'f, B> {
 }
 
 impl<B: BulkDestination> Filling<'_, B> {
-    pub(super) async fn push(&mut self, row: ManifestRow, bytes: &[u8]) -> EtlResult<()> {
+    /// Adds a row, after those whose first changes come before its own.
+    pub(super) async fn push(&mut self, since: Position, row: ManifestRow, bytes: &[u8]) -> EtlResult<()> {
         let limits = self.writer.bulk.limits();
         let is_full = self.draft.rows().len() as u64 >= u64::from(limits.max_rows)
             || self.draft.bytes_with(bytes.len()) > limits.max_bytes;
         if is_full && !self.draft.rows().is_empty() {
             self.keep_left_out().await?;
-            self.seal(Some(row.position)).await?;
+            self.seal(Some(since)).await?;
         }
         if self.draft.bytes_with(bytes.len()) > limits.max_bytes {
             let error = EtlError::new(ErrorKind::Value, "a row is larger than a batch may be")
@@ -66,6 +69,7 @@ impl<B: BulkDestination> Filling<'_, B> {
                 .with("limit", limits.max_bytes);
             return self.leave_out(row, error);
         }
+        self.reach = self.reach.max(row.position);
         self.draft.push(row, bytes);
         Ok(())
     }
@@ -95,16 +99,14 @@ impl<B: BulkDestination> Filling<'_, B> {
         Ok(())
     }
 
-    /// Seals what there is, and settles it. `next` is the position of the row that comes after: where it is that of the
-    /// last row, not all of that position is settled with this batch.
+    /// Seals what there is, and settles it. `next` is the first change of the row that comes after: what is settled ends
+    /// before it.
     pub(super) async fn seal(&mut self, next: Option<Position>) -> EtlResult<()> {
         let frame = self.writer.bulk.frame(self.table);
         let draft = std::mem::replace(&mut self.draft, Draft::new(self.table.name.clone(), frame));
-        let (Some(first), Some(last)) = (draft.rows().first(), draft.rows().last()) else { return Ok(()) };
-        let (first, mut last) = (first.position, last.position);
-        if next == Some(last) {
-            last.ordinal = last.ordinal.saturating_sub(1);
-        }
+        let Some(first) = draft.rows().first().map(|row| row.position) else { return Ok(()) };
+        let before = |next: Position| Position::new(next.commit, next.ordinal.saturating_sub(1));
+        let last = next.map_or(self.reach, |next| self.reach.min(before(next)));
         let rows = draft.rows().len();
         let (manifest, body) = draft.finish();
         let bytes = body.len() as u64;

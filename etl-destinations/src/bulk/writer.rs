@@ -79,14 +79,16 @@ pub struct Bulk<B> {
     lanes: Mutex<HashMap<TableId, Arc<AsyncMutex<Lane>>>>,
 }
 
+/// How many batches of the engine's may be under way: for so many, tables that are done go on beside those that wait. What a
+/// batch holds is free as soon as its tables have it.
+const BATCHES: usize = 1024;
+
 /// What is known of one table's batches.
 #[derive(Debug, Default)]
 pub(super) struct Lane {
     pub(super) generation: u64,
-    /// Up to where its changes are settled.
+    /// Up to where the changes since its copy are settled: what comes again of them is left out.
     settled: Position,
-    /// Up to where they were when a write was cut short: what comes again is left out, up to there.
-    resumed: Position,
     /// Whether a write is under way, or was when it was cut short.
     is_writing: bool,
     /// Whether letters are handed over again, or were when that was cut short.
@@ -155,7 +157,6 @@ impl<B: BulkDestination> Bulk<B> {
                 (lane.generation, lane.settled) = (operation.generation, Position::ZERO);
                 past.extend(lane.last.take());
             }
-            lane.is_writing |= !operation.is_replay;
             if operation.state.is_settled() {
                 past.extend(lane.has_settled(operation));
             } else {
@@ -234,16 +235,11 @@ impl<B: BulkDestination> Bulk<B> {
         self.begin(spool, &mut lane, table.id).await?;
         let copied = unit.chunk.map(|(_, chunk)| chunk.generation);
         if let Some(generation) = copied.filter(|generation| *generation != lane.generation) {
-            lane.generation = generation;
-            (lane.settled, lane.resumed, lane.last) = (Position::ZERO, Position::ZERO, None);
+            (lane.generation, lane.settled, lane.last) = (generation, Position::ZERO, None);
         }
         let mut rows = self.rows(table, &batch.rows)?;
-        if copied.is_none() {
-            let last = rows.last().map(|row| row.stamp.position);
-            rows.retain(|row| row.stamp.position > lane.resumed);
-            if last > Some(lane.resumed) {
-                lane.resumed = Position::ZERO;
-            }
+        if unit.batch.is_some() {
+            rows.retain(|(_, row)| row.stamp.position > lane.settled);
         }
         let draft = Draft::new(table.name.clone(), self.bulk.frame(table));
         let (of, unsendable) = (rows.len(), Vec::new());
@@ -253,13 +249,14 @@ impl<B: BulkDestination> Bulk<B> {
             table,
             lane: &mut lane,
             draft,
+            reach: Position::ZERO,
             of,
             so_far: 0,
             unsendable,
             replayed: Vec::new(),
         };
         let mut bytes = Vec::new();
-        for row in rows {
+        for (since, row) in rows {
             bytes.clear();
             let known = known(&row)?;
             let encoded = self.bulk.transform(&row, &mut bytes);
@@ -271,7 +268,7 @@ impl<B: BulkDestination> Bulk<B> {
                 false => Ok(()),
             });
             match encoded {
-                Ok(()) => filled.push(known, &bytes).await?,
+                Ok(()) => filled.push(since, known, &bytes).await?,
                 Err(error) if error.kind() == ErrorKind::Value => filled.leave_out(known, error)?,
                 Err(error) => return Err(error.with("table", &table.name).of_table(table.id)),
             }
@@ -282,26 +279,24 @@ impl<B: BulkDestination> Bulk<B> {
         Ok(())
     }
 
-    /// Settles what an earlier write has left, which may have been given up half-way, and notes up to where that is.
+    /// Settles what an earlier write has left, which may have been given up half-way.
     async fn begin(&self, spool: &Spool, lane: &mut Lane, table: TableId) -> EtlResult<()> {
         if lane.is_writing || lane.is_replaying || !lane.live.is_empty() {
             self.read_again(lane, table).await?;
         }
         self.finish(spool, lane).await?;
-        lane.is_replaying = false;
-        if std::mem::replace(&mut lane.is_writing, true) {
-            lane.resumed = lane.settled;
-        }
+        (lane.is_replaying, lane.is_writing) = (false, true);
         Ok(())
     }
 
     /// The source emptied the table: after all that came before, and once.
-    async fn truncate(&self, table: &TargetTable, position: Position) -> EtlResult<()> {
+    async fn truncate(&self, unit: &WriteUnit, Truncated { table, position, .. }: &Truncated) -> EtlResult<()> {
         let spool = self.spool().await?;
         let mut lane = self.lane(table.id).await;
         self.begin(spool, &mut lane, table.id).await?;
         // What is settled beyond it was handed over after it.
-        let is_done = position <= lane.resumed || self.bulk.truncate(table).await?;
+        let was_done = unit.batch.is_some() && *position <= lane.settled;
+        let is_done = was_done || self.bulk.truncate(table).await?;
         lane.is_writing = false;
         if is_done {
             return Ok(());
@@ -318,16 +313,32 @@ impl<B: BulkDestination> Bulk<B> {
         }
     }
 
-    /// The rows in the order of the history, so that what is settled is all up to a place.
-    fn rows<'b>(&self, table: &'b TargetTable, rows: &'b BatchRows) -> EtlResult<Vec<BulkRow<'b>>> {
+    /// The rows, each with the place of the first change in it, and in the order of these: what is settled is then all up to
+    /// a place.
+    fn rows<'b>(&self, table: &'b TargetTable, rows: &'b BatchRows) -> EtlResult<Vec<(Position, BulkRow<'b>)>> {
+        let since = match rows {
+            BatchRows::Keyed(set) => Some(&set.since),
+            _ => None,
+        };
+        let begins = |row: &BulkRow<'_>| {
+            let own = row.stamp.position;
+            since.and_then(|since| since.get(&own)).copied().unwrap_or(own)
+        };
+        let rows = self.unordered(table, rows)?.into_iter();
+        let mut rows: Vec<_> = rows.map(|row| (begins(&row), row)).collect();
+        rows.sort_by_key(|(since, row)| (*since, row.stamp.position));
+        Ok(rows)
+    }
+
+    fn unordered<'b>(&self, table: &'b TargetTable, rows: &'b BatchRows) -> EtlResult<Vec<BulkRow<'b>>> {
         let of = |row: &'b StampedRow| {
             let stamp = Stamp { change_type: row.change_type, position: row.position, at: row.at };
             BulkRow { table, row: &row.row, stamp, is_partial: row.change_type == ChangeType::Update }
         };
-        let mut rows: Vec<BulkRow<'_>> = match rows {
+        Ok(match rows {
             BatchRows::Copied { rows, position, at } => {
                 let stamp = Stamp { change_type: ChangeType::Upsert, position: *position, at: *at };
-                return Ok(rows.iter().map(|row| BulkRow { table, row, stamp, is_partial: false }).collect());
+                rows.iter().map(|row| BulkRow { table, row, stamp, is_partial: false }).collect()
             }
             BatchRows::Log(rows) => rows.iter().map(of).collect(),
             BatchRows::Keyed(set) => {
@@ -358,9 +369,7 @@ impl<B: BulkDestination> Bulk<B> {
                 return Err(unsupported(table, "an update or a delete in a table without a key")
                     .hint("Give the table a key, or set `write_mode: append`"));
             }
-        };
-        rows.sort_by_key(|row| row.stamp.position);
-        Ok(rows)
+        })
     }
 
     /// The letter of a row that cannot be handed over at all; one of so many that are.
@@ -403,10 +412,15 @@ impl<B: BulkDestination> Bulk<B> {
 impl Lane {
     /// An operation is settled; returns one that nobody has to know of any more: this one, or the last before it.
     fn has_settled(&mut self, operation: Operation) -> Option<OperationId> {
-        if operation.is_replay || operation.generation != self.generation || operation.last < self.settled {
+        let is_copied = operation.first.ordinal == 0;
+        let is_of_stream = operation.generation == self.generation && !operation.is_replay;
+        if !is_of_stream || operation.last < self.settled || (is_copied && self.settled > Position::ZERO) {
             return Some(operation.id);
         }
-        self.settled = operation.last;
+        // Copied rows are of a snapshot, and say nothing of the changes before it that other snapshots lack.
+        if !is_copied {
+            self.settled = operation.last;
+        }
         self.last.replace(operation.id.clone()).filter(|before| *before != operation.id)
     }
 }
@@ -429,7 +443,7 @@ impl<B: BulkDestination> TableWriter for Bulk<B> {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::default()
+        Capabilities::default().with_writes_in_flight(BATCHES)
     }
 
     fn name_rules(&self) -> NameRules {
@@ -458,7 +472,7 @@ impl<B: BulkDestination> TableWriter for Bulk<B> {
         let lanes = lanes.into_values().map(|work| async {
             for work in work {
                 match work {
-                    Work::Truncate(truncated) => self.truncate(&truncated.table, truncated.position).await?,
+                    Work::Truncate(truncated) => self.truncate(&unit, truncated).await?,
                     Work::Write(batch) => self.write(&unit, batch).await?,
                 }
             }
@@ -487,12 +501,12 @@ impl<B: BulkDestination> TableWriter for Bulk<B> {
             letters.into_iter().partition(|letter| letter.replayed_in.is_some());
         let mut done: Vec<DeadLetterId> = handed_over.into_iter().map(|letter| letter.id).collect();
         let draft = Draft::new(table.name.clone(), self.bulk.frame(table));
-        let (unsendable, replayed) = (Vec::new(), Vec::new());
+        let (unsendable, replayed, reach) = (Vec::new(), Vec::new(), Position::ZERO);
         let of = left.len();
         let mut filled =
-            Filling { writer: self, spool, table, lane: &mut lane, draft, of, so_far: 0, unsendable, replayed };
+            Filling { writer: self, spool, table, lane: &mut lane, draft, reach, of, so_far: 0, unsendable, replayed };
         let mut bytes = Vec::new();
-        for row in self.rows(table, &batch.rows)? {
+        for (since, row) in self.rows(table, &batch.rows)? {
             bytes.clear();
             let known = known(&row)?;
             let is_it = |letter: &DeadLetter| {
@@ -504,7 +518,7 @@ impl<B: BulkDestination> TableWriter for Bulk<B> {
                 Ok(()) if bytes.len() as u64 <= longest && filled.fits_alone(bytes.len()) => {
                     let letter = left.swap_remove(place);
                     done.push(letter.id.clone());
-                    filled.push(known, &bytes).await?;
+                    filled.push(since, known, &bytes).await?;
                     filled.replayed.push(letter);
                 }
                 Ok(()) => {}
@@ -526,7 +540,7 @@ impl<B: BulkDestination> TableWriter for Bulk<B> {
         if let Some(last) = lane.last.take() {
             self.store.forget_operation(last).await?;
         }
-        (lane.settled, lane.resumed, lane.is_writing) = (Position::ZERO, Position::ZERO, false);
+        (lane.settled, lane.is_writing) = (Position::ZERO, false);
         if !self.bulk.reset(table).await? && lane.generation > 0 {
             tracing::warn!(table = %table.name, "the table is copied anew over the rows that the system has of it");
         }

@@ -284,3 +284,24 @@ fn an_update_without_an_identity_is_an_error() {
     let error = set.add(&change(1, Op::Update { old: None, new: row(&s, ["x", "-", "-"]) })).unwrap_err();
     assert!(error.to_string().contains("REPLICA IDENTITY FULL"));
 }
+
+#[test]
+fn an_entry_says_where_the_first_change_of_it_was() {
+    let s = schema(&[0]);
+    let mut set = ChangeSet::new(&target(&[0], WriteMode::Upsert));
+    let key = |key: &str| OldRow::Key(row(&s, [key, "-", "-"]));
+    for (ordinal, op) in (1..).zip([
+        Op::Insert { new: row(&s, ["a", "1", "big"]) },
+        Op::Insert { new: row(&s, ["alone", "1", "big"]) },
+        Op::Update { old: None, new: row(&s, ["b", "1", "big"]) },
+        Op::Update { old: None, new: row(&s, ["b", "2", "?"]) },
+        Op::Update { old: Some(key("a")), new: row(&s, ["moved", "2", "?"]) },
+        Op::Delete { old: key("b") },
+        Op::Delete { old: key("gone") },
+    ]) {
+        assert!(set.add(&change(ordinal, op)).unwrap());
+    }
+    let Some(BatchRows::Keyed(changes)) = set.finish() else { panic!("a table with a key") };
+    let since: Vec<(u64, u64)> = changes.since.iter().map(|(last, first)| (last.ordinal, first.ordinal)).collect();
+    assert_eq!(since, [(5, 1), (6, 3)], "of the row that moved, and of the one that is gone");
+}

@@ -1,5 +1,6 @@
 //! How do events reach the destination? The loop of one cursor: read, assemble, write, acknowledge.
 
+mod calls;
 mod changed;
 mod failed;
 mod given_up;
@@ -12,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use self::calls::Calls;
 pub(super) use self::changed::{Changed, LeftChanged};
 use self::changed::{Reshaped, Rest, Waiting};
 pub(super) use self::failed::LeftFailed;
@@ -70,8 +72,6 @@ struct InFlight {
     is_piece: bool,
     events: usize,
     bytes: u64,
-    /// What is held beside the rows' bytes.
-    _notes: Claim,
     /// When its oldest change was committed.
     oldest: Option<Timestamp>,
     begun: Instant,
@@ -85,6 +85,7 @@ pub(super) struct Applier {
     assembler: Assembler,
     state: ApplyState,
     in_flight: VecDeque<InFlight>,
+    calls: Calls,
     /// Everything up to here is durable.
     durable: Position,
     /// The last commit of which anything was sent to be written: the destination may have it although nobody heard so.
@@ -143,6 +144,7 @@ impl Applier {
             assembler,
             state: ApplyState::new(durable, batch_limits(&run.settings), can),
             in_flight: VecDeque::new(),
+            calls: Calls::default(),
             durable,
             sent: if cursor == CursorId::Main { kept.max(begun) } else { begun },
             reached: Lsn::ZERO,
@@ -395,13 +397,16 @@ impl Applier {
         self.run.touched.writes(&events);
         self.sent = self.sent.max(upto.commit);
         let (count, oldest) = (events.len(), events.iter().find_map(committed_at));
+        let place = self.calls.next();
         let task = tokio::spawn(async move {
+            // What is written is not held any more, though it may wait for what was sent before it to be acknowledged.
+            let _notes = notes;
             // Before they are written: no restart forgets them.
             if let Some((table, keys)) = owed.filter(|(_, keys)| !keys.is_empty()) {
                 store.add_repairs(table, keys).await?;
             }
             failpoint::visit("apply.before_write").await?;
-            destination.write_batch(batch, events).await?;
+            place.take(destination.write_batch(batch, events)).await?;
             failpoint::visit("apply.after_write").await
         });
         self.in_flight.push_back(InFlight {
@@ -414,7 +419,6 @@ impl Applier {
             leaves,
             events: count,
             bytes: bytes as u64,
-            _notes: notes,
             oldest,
             begun: now,
         });

@@ -107,8 +107,10 @@ impl Applier {
     /// Ends every write that is under way.
     pub(super) async fn recall_writes(&mut self) {
         let mut failed = Vec::new();
+        // The last one first: none is to go on while those before it have ended.
+        self.in_flight.iter().rev().for_each(|write| write.task.0.abort());
+        self.calls.begin_again();
         for mut write in self.in_flight.drain(..) {
-            write.task.0.abort();
             // Whether it ended by itself or by the abort, nothing of it goes on after this.
             let _ = (&mut write.task.0).await;
             failed.push((write.joins, write.leaves));
