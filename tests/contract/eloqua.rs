@@ -399,3 +399,23 @@ async fn a_sync_that_nobody_asks_for_is_done_all_the_same_and_a_restart_forgets_
     scene.server.restart().unwrap();
     assert_eq!(scene.contacts(), named(&[("a@b.example", "A")]));
 }
+
+#[tokio::test]
+async fn syncs_are_listed_and_found_by_what_they_sync() {
+    let scene = Scene::new(eloqua().at_pace(0, 0)).await;
+    for _ in 0..3 {
+        let sync = scene.imported("email,first\na@b.example,A\n").await;
+        assert_eq!(scene.states(&sync, 1).await, ["success"]);
+    }
+    let uris = async |query: &str| {
+        let found = scene.get(&format!("/syncs{query}")).await.json();
+        let items = found["items"].as_array().unwrap().iter();
+        items.map(|sync| sync["uri"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(uris("").await, ["/syncs/1", "/syncs/2", "/syncs/3"]);
+    assert_eq!(uris("?orderBy=createdAt%20DESC&limit=2").await, ["/syncs/3", "/syncs/2"]);
+    assert_eq!(uris("?q=%22syncedInstanceUri%3D/contacts/imports/2%22").await, ["/syncs/2"]);
+    assert_eq!(uris("?q=syncedInstanceUri%3D/contacts/imports/9").await, [""; 0]);
+    assert_eq!(scene.get("/syncs?orderBy=size").await.status, 400);
+    assert_eq!(scene.server.look(|eloqua| eloqua.taken()["a@b.example"]), 3, "each sync has taken it");
+}

@@ -310,6 +310,8 @@ pub(super) struct Recover {
     pub(super) items: String,
     pub(super) at: String,
     pub(super) is: Template,
+    /// Where the answer says that there is more than it shows.
+    pub(super) more: Option<String>,
     pub(super) extract: Vec<Extract>,
 }
 

@@ -43,6 +43,15 @@ fn count(server: &Server<Eloqua>) -> usize {
     server.look(|eloqua| eloqua.records("contacts").len())
 }
 
+/// No row was taken by two syncs, and no definition is left but so many whose answers were lost: nothing was in them.
+fn assert_taken_once(server: &Server<Eloqua>, lost: usize, when: &str) {
+    server.look(|eloqua| {
+        assert_eq!(eloqua.syncs().len(), 1, "{when}");
+        assert!(eloqua.taken().values().all(|times| *times == 1), "{when}: {:?}", eloqua.taken());
+        assert_eq!(eloqua.imports().len(), lost, "{when}: {:?}", eloqua.imports());
+    });
+}
+
 #[tokio::test]
 async fn rows_become_contacts_in_three_steps_and_the_definition_is_deleted() {
     let (server, scene) = started(vendor()).await;
@@ -91,6 +100,8 @@ async fn a_sync_that_fails_is_no_success_and_its_table_waits_in_the_end() {
     assert_eq!(error.kind(), ErrorKind::DestinationRejected, "{error}");
     assert!(scene.held().await.contains("5 attempts have failed"), "{}", scene.held().await);
     assert_eq!((count(&server), scene.dead().await.len()), (0, 0));
+    assert_eq!(server.asked(DEFINE).len(), 5);
+    assert!(server.look(|eloqua| eloqua.imports().is_empty()), "each definition is deleted that has failed");
 }
 
 #[tokio::test]
@@ -113,7 +124,35 @@ async fn what_breaks_in_any_step_loses_nothing_and_counts_no_refused_row_as_take
             let rows: Vec<TableRow> = people(&scene, 30).into_iter().chain(bad(&scene, 1)).collect();
             scene.copy(rows).await.unwrap_or_else(|error| panic!("{fault:?} {step}: {error}"));
             assert_eq!((count(&server), scene.dead().await.len()), (30, 1), "{fault:?} {step}");
+            let lost = usize::from(step == DEFINE && fault.is_taken());
+            assert_taken_once(&server, lost, &format!("{fault:?} {step}"));
         }
+    }
+}
+
+/// The vendor has begun and says so to nobody: it is asked, and no second import begins.
+#[tokio::test]
+async fn an_import_whose_answer_is_lost_is_found_and_not_begun_again() {
+    for fault in [Fault::Unanswered, Fault::FailsAfter(500), Fault::FailsAfter(503), Fault::Truncated, Fault::Torn] {
+        let (server, scene) = started(vendor().at_pace(2, 2)).await;
+        server.script(On::request(SYNC), fault.clone());
+        scene.copy(people(&scene, 30).into_iter().chain(bad(&scene, 2)).collect()).await.unwrap();
+        assert_eq!((count(&server), scene.dead().await.len()), (30, 2), "{fault:?}");
+        assert_eq!([DEFINE, DATA, SYNC].map(|step| server.asked(step).len()), [1; 3], "{fault:?}");
+        assert_taken_once(&server, 0, &format!("{fault:?}"));
+    }
+}
+
+#[tokio::test]
+async fn an_import_that_the_vendor_has_not_begun_is_begun_anew_and_what_there_was_of_it_is_deleted_first() {
+    for fault in [Fault::Unheard, Fault::Fails(503)] {
+        let (server, scene) = started(vendor()).await;
+        server.script(On::request(SYNC), fault.clone());
+        // Nothing is begun while it is not known whether it was.
+        server.script(On::request("GET /api/bulk/2.0/syncs"), Fault::Fails(503));
+        scene.copy(people(&scene, 30)).await.unwrap();
+        assert_eq!([DEFINE, DATA, SYNC].map(|step| server.asked(step).len()), [2; 3], "{fault:?}");
+        assert_taken_once(&server, 0, &format!("{fault:?}"));
     }
 }
 
@@ -132,7 +171,7 @@ async fn a_password_that_is_taken_back_makes_rows_wait_and_is_never_shown() {
 #[tokio::test]
 async fn a_restart_between_steps_and_while_pending_finds_the_same_rows_refused() {
     let mut found = Vec::new();
-    for (killed_at, syncs) in [(None, 1), (Some(DATA), 1), (Some(SYNC), 2), (Some(STATUS), 1)] {
+    for (killed_at, syncs) in [(None, 1), (Some(DATA), 1), (Some(SYNC), 1), (Some(STATUS), 1)] {
         let (server, scene) = started(vendor().at_pace(3, 3)).await;
         let rows = || people(&scene, 40).into_iter().chain(bad(&scene, 2)).collect::<Vec<_>>();
         if let Some(step) = killed_at {
@@ -142,6 +181,7 @@ async fn a_restart_between_steps_and_while_pending_finds_the_same_rows_refused()
         }
         scene.copy(rows()).await.unwrap();
         assert_eq!((count(&server), server.asked(SYNC).len()), (40, syncs), "{killed_at:?}");
+        assert_taken_once(&server, 0, &format!("{killed_at:?}"));
         found.push(scene.dead().await.into_iter().map(|letter| (letter.row, letter.reason)).collect::<Vec<_>>());
     }
     assert_eq!(found[0].len(), 2);
@@ -167,6 +207,25 @@ async fn a_state_that_nobody_documents_is_never_success() {
     let error = scene.copy(people(&scene, 3)).await.unwrap_err();
     assert!(error.to_string().contains("deadline"), "{error}");
     assert_eq!(server.asked(SYNC).len(), 1);
+}
+
+#[tokio::test]
+async fn deletes_and_truncates_are_what_the_config_says() {
+    for what in [WhereUnsupported::Error, WhereUnsupported::Ignore] {
+        let (server, mut scene) = started(vendor()).await;
+        (scene.config.on_delete, scene.config.on_truncate) = (what, what);
+        scene.copy(people(&scene, 2)).await.unwrap();
+        let (batch, events) = scene.deletion(&["p1@example.com", "-"]);
+        let deleted = scene.open().write_batch(batch, events).await;
+        let (batch, events) = scene.truncation();
+        let emptied = scene.open().write_batch(batch, events).await;
+        let is_refused = [&deleted, &emptied].map(|done| {
+            done.as_ref()
+                .is_err_and(|error| error.kind() == ErrorKind::DestinationUnsupported && error.table().is_some())
+        });
+        assert_eq!(is_refused, [what == WhereUnsupported::Error; 2], "{deleted:?} {emptied:?}");
+        assert_eq!((count(&server), server.asked(SYNC).len()), (2, 1), "nobody is removed there");
+    }
 }
 
 #[test]

@@ -1,16 +1,15 @@
 //! Does the profile of Klaviyo conform to Klaviyo's documents, whatever goes wrong?
 
 use etl::ErrorKind;
-use etl::data::{Change, Event, OldRow, Op, TableRow};
-use etl::destination::{Batch, Destination};
-use etl::store::{CursorId, OperationState};
-use etl::{Lsn, Position};
+use etl::data::TableRow;
+use etl::destination::Destination;
+use etl::store::OperationState;
 use etl_destinations::profile::WhereUnsupported;
 use harness::contract::klaviyo::Klaviyo;
 use harness::contract::{Fate, Fault, On, Server};
 use serde_json::{Value, json};
 
-use super::scene::{Scene, TABLE};
+use super::scene::Scene;
 
 const IMPORT: &str = "POST /api/profile-bulk-import-jobs";
 const JOB: &str = "GET /api/profile-bulk-import-jobs/*";
@@ -206,19 +205,6 @@ async fn a_job_that_the_vendor_forgot_is_handed_over_again() {
 
 #[tokio::test]
 async fn deletes_and_truncates_are_what_the_config_says() {
-    let deleted = |scene: &Scene| {
-        let old = OldRow::Key(scene.row(&["1", "-", "-", "-"]));
-        let (position, at) = (Position::new(Lsn(100), 1), etl::clock::Timestamp(1_700_000_000_000_000));
-        let event = Event::Change(Change { table_id: TABLE, position, committed_at: at, op: Op::Delete { old } });
-        let upto = Position::after(Lsn(100));
-        (Batch { cursor: CursorId::Main, from: Position::ZERO, upto, moves: Vec::new() }, vec![event])
-    };
-    let emptied = || {
-        let positions = Box::new([Position::new(Lsn(200), 1)]);
-        let event = Event::Truncate { tables: Box::new([TABLE]), positions, at: etl::clock::Timestamp(0) };
-        let (from, upto) = (Position::after(Lsn(100)), Position::after(Lsn(200)));
-        (Batch { cursor: CursorId::Main, from, upto, moves: Vec::new() }, vec![event])
-    };
     for on_delete in [WhereUnsupported::Error, WhereUnsupported::Ignore, WhereUnsupported::Deliver] {
         let (server, mut scene) = started(vendor()).await;
         scene.config.on_delete = on_delete;
@@ -226,9 +212,9 @@ async fn deletes_and_truncates_are_what_the_config_says() {
             if on_delete == WhereUnsupported::Error { WhereUnsupported::Error } else { WhereUnsupported::Ignore };
         scene.copy(people(&scene, 2)).await.unwrap();
         let destination = scene.open();
-        let (batch, events) = deleted(&scene);
+        let (batch, events) = scene.deletion(&["1", "-", "-", "-"]);
         let done = destination.write_batch(batch, events).await;
-        let (batch, events) = emptied();
+        let (batch, events) = scene.truncation();
         let truncated = destination.write_batch(batch, events).await;
         assert_eq!(done.is_err() && truncated.is_err(), on_delete == WhereUnsupported::Error, "{done:?} {truncated:?}");
         let is_marked = server.look(Klaviyo::profiles).iter().any(|profile| profile["properties"]["deleted"] == true);

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use etl::clock::Timestamp;
-use etl::data::{RawValue, RowBuilder, TableRow};
-use etl::destination::{AnyDestination, CopyChunk, Destination};
+use etl::data::{Change, Event, OldRow, Op, RawValue, RowBuilder, TableRow};
+use etl::destination::{AnyDestination, Batch, CopyChunk, Destination};
 use etl::schema::{Column, Kind, ReplicaIdentity, TableId, TableName, TableSchema};
-use etl::store::{DeadLetter, MemoryStore, Operation, SharedStore};
+use etl::store::{CursorId, DeadLetter, MemoryStore, Operation, SharedStore};
 use etl::{EtlResult, Lsn, Position, Secret};
 use etl_destinations::bulk::BulkSettings;
 use etl_destinations::profile::{BuiltIn, ProfileConfig, System};
@@ -105,6 +105,23 @@ impl Scene {
             done = destination.write_copy_chunk(TABLE, chunk(), rows) => panic!("it was not killed in time: {done:?}"),
             () = is_time => {}
         }
+    }
+
+    /// A transaction that deletes a row, of which its key is known.
+    pub(crate) fn deletion<S: AsRef<str>>(&self, values: &[S]) -> (Batch, Vec<Event>) {
+        let old = OldRow::Key(self.row(values));
+        let (position, at) = (Position::new(Lsn(100), 1), Timestamp(1_700_000_000_000_000));
+        let event = Event::Change(Change { table_id: TABLE, position, committed_at: at, op: Op::Delete { old } });
+        let upto = Position::after(Lsn(100));
+        (Batch { cursor: CursorId::Main, from: Position::ZERO, upto, moves: Vec::new() }, vec![event])
+    }
+
+    /// The transaction after it, which empties the table.
+    pub(crate) fn truncation(&self) -> (Batch, Vec<Event>) {
+        let positions = Box::new([Position::new(Lsn(200), 1)]);
+        let event = Event::Truncate { tables: Box::new([TABLE]), positions, at: Timestamp(0) };
+        let (from, upto) = (Position::after(Lsn(100)), Position::after(Lsn(200)));
+        (Batch { cursor: CursorId::Main, from, upto, moves: Vec::new() }, vec![event])
     }
 
     pub(crate) async fn operations(&self) -> Vec<Operation> {

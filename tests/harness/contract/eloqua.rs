@@ -6,6 +6,7 @@
 //! - `[oauth]` <https://docs.oracle.com/en/cloud/saas/marketing/eloqua-rest-api/Authentication_Auth.html>
 //! - `[define]` <https://docs.oracle.com/en/cloud/saas/marketing/eloqua-rest-api/op-api-bulk-2.0-contacts-imports-post.html>
 //! - `[data]` <https://docs.oracle.com/en/cloud/saas/marketing/eloqua-rest-api/op-api-bulk-2.0-contacts-imports-id-data-post.html>
+//! - `[syncs]` <https://docs.oracle.com/en/cloud/saas/marketing/eloqua-rest-api/op-api-bulk-2.0-syncs-get.html>
 //! - `[sync]` <https://docs.oracle.com/en/cloud/saas/marketing/eloqua-rest-api/op-api-bulk-2.0-syncs-post.html>
 //! - `[rejects]` <https://docs.oracle.com/en/cloud/saas/marketing/eloqua-rest-api/op-api-bulk-2.0-syncs-id-rejects-get.html>
 //! - `[logs]` <https://docs.oracle.com/en/cloud/saas/marketing/eloqua-develop/Developers/BulkAPI/Reference/troubleshooting.htm>
@@ -60,6 +61,8 @@ pub struct Eloqua {
     syncs: Vec<Job>,
     /// By what they were imported to.
     records: BTreeMap<String, Records>,
+    /// How often each record was taken from a sync, by its identifier.
+    taken: BTreeMap<String, u32>,
 }
 
 impl fmt::Debug for Eloqua {
@@ -103,6 +106,7 @@ impl Eloqua {
             imports: Vec::new(),
             syncs: Vec::new(),
             records: BTreeMap::new(),
+            taken: BTreeMap::new(),
         }
     }
 
@@ -151,6 +155,12 @@ impl Eloqua {
         self.records.get(of).cloned().unwrap_or_default()
     }
 
+    /// How often each record was taken from a sync, by its identifier.
+    #[must_use]
+    pub fn taken(&self) -> &BTreeMap<String, u32> {
+        &self.taken
+    }
+
     fn route(&mut self, asked: &Asked) -> Result<Answer, Answer> {
         let segments = asked.segments();
         if (asked.method.as_str(), segments.as_slice()) == ("POST", &["auth", "oauth2", "token"]) {
@@ -168,6 +178,7 @@ impl Eloqua {
         }
         match (method, rest) {
             ("POST", ["syncs"]) => self.sync(asked),
+            ("GET", ["syncs"]) => self.listed(asked),
             ("GET", ["syncs", id]) => self.status(id),
             ("GET", ["syncs", id, "rejects"]) => self.rejects(asked, id),
             ("GET", ["syncs", id, "logs"]) => self.logs(asked, id),
@@ -330,6 +341,22 @@ impl Eloqua {
         }
     }
 
+    /// \[syncs\] All of them, or those of a definition by `q=syncedInstanceUri=/contacts/imports/1`; the oldest first, unless
+    /// `orderBy` says otherwise.
+    fn listed(&self, asked: &Asked) -> Result<Answer, Answer> {
+        let wanted =
+            asked.parameter("q").map(|q| q.trim_matches('"').trim_start_matches("syncedInstanceUri=").to_owned());
+        let places = (0..self.syncs.len()).filter(|place| self.syncs[*place].fate != Some(Fate::Lost));
+        let mut shown: Vec<Value> = places.map(|place| self.shown(place)).collect();
+        shown.retain(|sync| wanted.as_ref().is_none_or(|uri| sync["syncedInstanceUri"] == uri.as_str()));
+        match asked.parameter("orderBy") {
+            None | Some("createdAt ASC") => {}
+            Some("createdAt DESC") => shown.reverse(),
+            Some(_) => return Err(self.failure(400)),
+        }
+        page(asked, &shown).ok_or_else(|| self.failure(400))
+    }
+
     fn begin(&mut self, asked: &Asked, place: usize) -> Value {
         let import = self.imports[place].id;
         let sync = Job {
@@ -384,7 +411,7 @@ impl Eloqua {
             return;
         }
         let into = self.records.entry(import.of.clone()).or_default();
-        (sync.total, sync.refused) = import.apply(into, &*self.refuses);
+        (sync.total, sync.refused) = import.apply(into, &mut self.taken, &*self.refuses);
         let is_clean = sync.refused.is_empty() || sync.fate == Some(Fate::Hides);
         sync.status = if is_clean { "success" } else { "warning" };
     }

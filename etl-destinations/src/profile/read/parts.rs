@@ -49,9 +49,9 @@ pub(super) fn profile<'t>(text: &Text<'t>, mut root: Section<'_, 't>) -> Option<
         root.required::<()>("submit", None);
     }
     let errors = root.tables("errors").into_iter().filter_map(errors::rule).collect();
-    let (poll, times, unattributed) = match root.table("poll") {
-        Some(section) => answers::poll(section)?,
-        None => (None, None, Unattributed::Retry),
+    let poll = match root.table("poll") {
+        Some(section) => answers::poll(section),
+        None => Some((None, None, Unattributed::Retry)),
     };
     let rejects = root.tables("rejects").into_iter().filter_map(answers::rejects).collect();
     let recover = root.table("recover").and_then(recover);
@@ -68,6 +68,7 @@ pub(super) fn profile<'t>(text: &Text<'t>, mut root: Section<'_, 't>) -> Option<
         );
     }
     root.end();
+    let (poll, times, unattributed) = poll?;
     let policy = policy(resubmit?, order?, times, unattributed);
     let (limits, answer_bytes) = (limits?, usize::try_from(answer_bytes?).ok()?);
     Some(Profile {
@@ -251,9 +252,10 @@ fn recover(mut section: Section<'_, '_>) -> Option<Recover> {
     let at = section.required("at", at);
     let is = section.template("is");
     let is = section.required("is", is);
+    let more = if section.has("more") { section.pointer("more") } else { None };
     let extract = extract(&mut section);
     section.end();
-    Some(Recover { request: request?, items: items?, at: at?, is: is?, extract })
+    Some(Recover { request: request?, items: items?, at: at?, is: is?, more, extract })
 }
 
 /// What a body or an answer is written in.
@@ -269,7 +271,7 @@ pub(super) fn format(section: &mut Section<'_, '_>) -> Option<Format> {
 
 fn encode(mut section: Section<'_, '_>) -> Option<Encode> {
     let format = format(&mut section);
-    let format = section.required("format", format)?;
+    let format = section.required("format", format);
     let envelope = section.template("envelope");
     let row = section.template("row");
     for (template, variable) in [(&envelope, "rows"), (&row, "row")] {
@@ -279,11 +281,11 @@ fn encode(mut section: Section<'_, '_>) -> Option<Encode> {
             section.wrong(template.line, format!("it holds `${{{variable}}}` once"));
         }
     }
-    if envelope.is_some() && format != Format::Json {
+    if envelope.is_some() && format.is_some_and(|format| format != Format::Json) {
         section.wrong(section.line, "only `format = \"json\"` has an `encode.envelope`");
     }
     let column = section.template("column");
-    let is_text = matches!(format, Format::Separated(_));
+    let is_text = matches!(format, Some(Format::Separated(_)));
     let null = section.text("null").map(|at| at.is);
     let keeps_null = section.flag("keeps_null").unwrap_or(false);
     let fields = fields(&mut section);
@@ -293,13 +295,13 @@ fn encode(mut section: Section<'_, '_>) -> Option<Encode> {
     if is_text && (row.is_some() || !fields.is_empty() || rest.is_some() || deleted.is_some() || keeps_null) {
         section.wrong(section.line, "`row`, `fields`, `rest`, `deleted` and `keeps_null` are for JSON alone");
     }
-    if !is_text && null.is_some() {
+    if format.is_some() && !is_text && null.is_some() {
         section.wrong(section.line, "`encode.null` is for CSV and TSV alone; JSON has `keeps_null`");
     }
     // Where no column has a place of its own, all stand at the top.
     let rest = if fields.is_empty() { rest.or(Some(String::new())) } else { rest };
     section.end();
-    let null = null.unwrap_or_default();
+    let (format, null) = (format?, null.unwrap_or_default());
     Some(Encode { format, envelope, row, column, null, keeps_null, fields, rest, deleted, has_metadata })
 }
 

@@ -7,7 +7,7 @@ use etl::retry::pause;
 use etl::store::OperationContext;
 use serde_json::Value;
 
-use super::super::shape::{Sends, State, Submit};
+use super::super::shape::{Request, Sends, State, Submit};
 use super::super::template::{Template, Values, Within};
 use super::System;
 use super::verdict::{retry_after, said, text_at};
@@ -52,7 +52,14 @@ impl System {
         let mut done = before.last().map_or(0, |context| usize::from(context.step) + 1);
         // An earlier process may have taken the next step, and it may not be taken twice.
         if done > 0 && self.profile.submit.get(done).is_some_and(|step| !step.is_repeatable) {
-            self.leave_nothing(&before).await;
+            if done + 1 == self.profile.submit.len()
+                && let Found::Jobs(jobs) = self.look_for(batch, &before).await.map_err(in_doubt)?
+            {
+                return Ok(Submitted::Pending(jobs));
+            }
+            // Not beside what there is of it: what arrives late then finds nothing.
+            let removed = self.clean_up(&before).await;
+            removed.map_err(|error| CallError { class: ErrorClass::Retry, in_doubt: true, error })?;
             (before, done) = (Vec::new(), 0);
         }
         // What a table has for itself is needed when its jobs are asked for.
@@ -142,7 +149,14 @@ impl System {
         };
         let values = self.values_by(context).await?;
         match self.wire.call(&self.profile, &self.account, &poll.request, &values, None).await {
-            Ok(good) => Ok(self.state_of(&good)),
+            Ok(good) => {
+                let state = self.state_of(&good);
+                if matches!(state, PollState::Failed { .. }) {
+                    // Its rows come again as a job of their own.
+                    self.leave_nothing(std::slice::from_ref(context)).await;
+                }
+                Ok(state)
+            }
             Err(Bad { status: Some(status), .. }) if poll.gone.contains(&status) => Ok(PollState::Gone),
             Err(bad) => Err(bad.call),
         }
@@ -183,6 +197,12 @@ impl System {
         let mut values = self.values_of(batch).await?;
         let mut vendor = before.last().map(learnt).unwrap_or_default();
         values.extend(vendor.clone());
+        let Request { url, query, .. } = &recover.request;
+        let asks_by = [url, &recover.is].into_iter().chain(query.iter().map(|(_, value)| value));
+        // What a step was to learn is not known: so it was not taken, nor was the one after it.
+        if !asks_by.flat_map(Template::variables).all(|name| values.contains_key(name)) {
+            return Ok(Found::Nothing);
+        }
         let good = self.wire.call(&self.profile, &self.account, &recover.request, &values, None).await;
         let good = good.map_err(|bad| bad.call)?;
         let wrong = |error| CallError { class: ErrorClass::Config, in_doubt: true, error };
@@ -191,7 +211,9 @@ impl System {
             return Ok(Found::Unknown);
         };
         let Some(item) = items.iter().find(|item| text_at(item, &recover.at).as_deref() == Some(is.as_str())) else {
-            return Ok(Found::Nothing);
+            let has_more = recover.more.as_ref().and_then(|at| text_at(&good.body, at));
+            let is_whole = has_more.is_none_or(|more| more == "false");
+            return Ok(if is_whole { Found::Nothing } else { Found::Unknown });
         };
         let found = Good { body: item.clone(), answer: good.answer };
         vendor.extend(extracted(&recover.extract, &found, true)?);
@@ -213,6 +235,11 @@ impl System {
         }
         Ok(())
     }
+}
+
+/// A question failed on which it depends whether a batch is handed over: nothing is known of the batch still.
+fn in_doubt(call: CallError) -> CallError {
+    CallError { in_doubt: true, ..call }
 }
 
 /// What was learnt, as it is stored.

@@ -131,7 +131,12 @@ impl Import {
     }
 
     /// Moves what is staged to where it belongs: how many records there were, and which were refused.
-    pub(super) fn apply(&mut self, into: &mut Records, refuses: &Refuse) -> (usize, Vec<Refused>) {
+    pub(super) fn apply(
+        &mut self,
+        into: &mut Records,
+        taken: &mut BTreeMap<String, u32>,
+        refuses: &Refuse,
+    ) -> (usize, Vec<Refused>) {
         let staged = std::mem::take(&mut self.staged);
         let is_too_much = staged.len() > MOST_POSTS;
         let records: Vec<Record> = staged.into_iter().flat_map(|(_, records)| records).collect();
@@ -152,7 +157,11 @@ impl Import {
                     let fields = record.clone().unwrap_or_default();
                     refused.push(Refused { index, code, message, fields, invalid });
                 }
-                (None, Ok(fields)) => self.upsert(into, fields),
+                (None, Ok(fields)) => {
+                    let key = fields.get(self.identifier()).cloned().unwrap_or_default();
+                    *taken.entry(key).or_default() += 1;
+                    self.upsert(into, fields);
+                }
                 (None, Err(_)) => {}
             }
         }
