@@ -450,3 +450,23 @@ fn a_server_is_trusted_by_its_certificate() {
     config.ca = Some(dir.path().join("ca.pem"));
     assert!(System::open(&config).unwrap_err().to_string().contains("it holds no certificate"));
 }
+
+#[tokio::test]
+async fn a_throttled_request_waits_for_the_date_that_it_is_told() {
+    let asked = Arc::new(AtomicU32::new(0));
+    let count = Arc::clone(&asked);
+    let text = profile("kind = \"none\"", "format = \"json\"", SUBMIT, JOB);
+    let (server, scene) = started(&text, move |asked| {
+        if asked.method == "POST" && count.fetch_add(1, Ordering::SeqCst) == 0 {
+            // By the server's own time, which is not ours.
+            let throttled = Answer::empty(429).with("date", "Sun, 06 Nov 1994 08:49:37 GMT");
+            return throttled.with("retry-after", "Sun, 06 Nov 1994 08:49:38 GMT");
+        }
+        agreeing(asked)
+    })
+    .await;
+    scene.copy(vec![scene.row(&["1", "a"])]).await.unwrap();
+    let asked = server.asked("POST /jobs");
+    assert_eq!(asked.len(), 2);
+    assert!(asked[1].asked.at.since(asked[0].asked.at).as_millis() >= 1000, "as long as it was told to wait");
+}

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use etl::clock;
 use etl::error::{ErrorKind, EtlError};
 use serde_json::Value;
 
 use super::super::shape::{Condition, ErrorRule, Profile, RowErrors, Then};
 use crate::bulk::{CallError, ErrorClass};
-use crate::http::HttpAnswer;
+use crate::http::{self, HttpAnswer};
 
 /// No more of what a system said is shown.
 const SHOWN: usize = 300;
@@ -40,9 +41,9 @@ pub(super) fn said(body: &Value, places: &[String]) -> Option<String> {
     Some(said)
 }
 
-/// How long a system asks to be left alone: in seconds, as most write it.
+/// How long a system asks to be left alone.
 pub(super) fn retry_after(answer: &HttpAnswer) -> Option<Duration> {
-    answer.header("retry-after")?.trim().parse().ok().map(Duration::from_secs)
+    http::retry_after(answer.header("retry-after")?, answer.header("date"), clock::now())
 }
 
 /// What is to be done about an answer.
