@@ -117,8 +117,35 @@ fn every_broken_profile_is_refused_with_the_line_and_what_is_wrong() {
 
 #[test]
 fn all_that_is_wrong_is_said_at_once() {
-    let text = WHOLE.replace("rows = 10\n", "").replace("about =", "# about =").replace("state = \"/state\"", "");
+    let text = WHOLE.replace("rows = 10\n", "").replace("about =", "abuot =").replace("state = \"/state\"", "");
     let problems = Profile::read(&text).unwrap_err();
-    assert!(problems.0.len() >= 3, "{problems}");
+    assert!(problems.0.len() >= 4, "{problems}");
     assert!(problems.0.is_sorted(), "in the order of the lines");
+    for said in ["`about` is missing", "unknown key `abuot`", "`limits.rows` is missing", "`poll.state` is missing"] {
+        assert!(problems.0.iter().any(|problem| problem.what.contains(said)), "{said}: {problems}");
+    }
+}
+
+/// What is missing hides no other fault, in whichever part it is.
+#[test]
+fn an_unknown_key_is_told_of_in_each_part_whatever_else_is_missing_there() {
+    for (part, needed) in [
+        ("[limits]\n", "rows = 10\n"),
+        ("[encode]\n", "format = \"json\"\n"),
+        ("[[submit]]\n", "url = \"${setting.base}/jobs\"\n"),
+        ("[[errors]]\n", "status = [429]\n"),
+        ("[poll]\n", "state = \"/state\"\n"),
+        ("[[rejects]]\n", "url = \"${setting.base}/jobs/${id}/errors\"\n"),
+        ("[check]\n", "url = \"${setting.base}/me\"\n"),
+    ] {
+        assert!(WHOLE.contains(part) && WHOLE.contains(needed), "{part} {needed}");
+        let text = WHOLE.replacen(needed, "", 1).replacen(part, &format!("{part}colour = \"blue\"\n"), 1);
+        let text = text.replacen("name = \"whole\"\n", "name = \"whole\"\nsize = 3\n", 1);
+        let problems = Profile::read(&text).unwrap_err();
+        let is_said = |what: &str| problems.0.iter().any(|problem| problem.what.contains(what));
+        assert!(
+            is_said("unknown key `size`") && is_said(".colour`; possible here") && is_said("is missing"),
+            "{problems}"
+        );
+    }
 }

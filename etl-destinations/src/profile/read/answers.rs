@@ -39,13 +39,13 @@ pub(super) fn poll(mut section: Section<'_, '_>) -> Option<(Option<Poll>, Option
     let (total, failed) = (pointer("total"), pointer("failed"));
     let policies = [("retry", Unattributed::Retry), ("hold", Unattributed::Hold)];
     let unattributed = match section.has("unattributed") {
-        true => section.choice("unattributed", &policies)?,
-        false => Unattributed::Retry,
+        true => section.choice("unattributed", &policies),
+        false => Some(Unattributed::Retry),
     };
     let times = times(&mut section);
     section.end();
     let poll = Poll { request: request?, gone, state: state?, states, message, progress, total, failed };
-    Some((Some(poll), Some(times?), unattributed))
+    Some((Some(poll), Some(times?), unattributed?))
 }
 
 /// Each state that the vendor documents means something, and nothing else is named.

@@ -18,7 +18,7 @@ fn words() -> [(&'static str, Then); 6] {
 /// Reads one of `[[errors]]`.
 pub(super) fn rule(mut section: Section<'_, '_>) -> Option<ErrorRule> {
     let statuses = section.texts("status");
-    let statuses = section.required("status", statuses)?;
+    let statuses = section.required("status", statuses).unwrap_or_default();
     let statuses: Vec<(u16, u16)> = statuses.iter().filter_map(|at| range(&section, at)).collect();
     let when = condition(&mut section, "when");
     let then = match section.table("reject_rows") {

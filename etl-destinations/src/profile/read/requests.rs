@@ -76,9 +76,10 @@ fn sends(section: &mut Section<'_, '_>) -> Option<Sends> {
         section.wrong(section.line, "a request sends one of `json`, `form` and `batch`");
     }
     if section.has("json") {
-        let body = section.template("json")?;
-        is_json(section, &body);
+        let body = section.template("json");
         let content_type = section.text("content_type").map_or_else(|| "application/json".to_owned(), |at| at.is);
+        let body = body?;
+        is_json(section, &body);
         return Some(Sends::Json { body, content_type });
     }
     if section.has("form") {
