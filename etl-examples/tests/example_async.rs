@@ -13,9 +13,12 @@ use etl::clock::{self, Timestamp};
 use etl::data::{Cell, Change, Event, OldRow, Op, TableRow};
 use etl::destination::{Batch, Destination};
 use etl::schema::{Column, Kind, ReplicaIdentity, TableId, TableName, TableSchema};
-use etl::store::{Accounting, MemoryStore, Operation, OperationContext, OperationState, SharedStore};
+use etl::store::{Accounting, MemoryStore, Operation, OperationContext, OperationId, OperationState, SharedStore};
 use etl::{CursorId, ErrorKind, EtlResult, Lsn, Position};
-use etl_destinations::bulk::{Bulk, BulkDestination, BulkSettings, ErrorClass, Overall, PollState, overall, progress};
+use etl_destinations::bulk::{
+    Bulk, BulkDestination, BulkSettings, ErrorClass, Frame, Manifest, ManifestRow, Overall, PollState, Said,
+    SealedBatch, Submitted, overall, progress,
+};
 use etl_destinations::table_destination::TableDestination;
 use etl_destinations::table_rules::TableRules;
 use serde_json::json;
@@ -170,6 +173,43 @@ async fn one_question_is_for_one_ticket_or_for_many() {
     assert_eq!(many, [half.clone(), PollState::Completed, half], "in the order of the tickets");
     assert_eq!((overall(&many), progress(&many)), (Overall::Pending, Some(50)));
     assert_eq!(overall(&system.poll(&tickets).await.unwrap()), Overall::Completed);
+}
+
+/// A batch by hand: what a system does with it is tried without a pipeline, and without the family.
+fn sealed(dir: &std::path::Path, parcels: usize) -> SealedBatch {
+    let parcel = |n: usize| json!({ "label": format!("t/{n}"), "content": { "what": "book" } });
+    let parcels: Vec<_> = (0..parcels).map(parcel).collect();
+    let row = |(parcel, place): (&serde_json::Value, u64)| ManifestRow {
+        position: Position::new(Lsn(100), place),
+        change_type: "INSERT".into(),
+        key: Some(Box::new([place.to_string()])),
+        row: parcel["content"].clone(),
+        is_partial: false,
+        is_logged: false,
+        bytes: parcel.to_string().len() as u32,
+    };
+    let rows = parcels.iter().zip(1..).map(row).collect();
+    let body = dir.join("by-hand.body");
+    std::fs::write(&body, json!(parcels).to_string()).unwrap();
+    let manifest = Manifest { table: schema().name.clone(), frame: Frame::default(), rows };
+    let (id, sealed_at) = (OperationId("by hand".into()), clock::now());
+    SealedBatch { id, table: TABLE, sequence: 1, sealed_at, attempt: 1, body, manifest }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_is_submitted_by_hand_and_what_is_said_meanwhile_is_stored() {
+    let scene = Scene::new().await;
+    let batch = sealed(scene.dir.path(), 7);
+    let said = Said::begin(&scene.store, &batch, vec![context(json!("a step before"))]).await.unwrap();
+    let Submitted::Pending(tickets) = ToDepot(scene.depot.clone()).submit(&batch, &said).await.unwrap() else {
+        panic!("all at once");
+    };
+    assert_eq!(tickets.iter().map(|ticket| ticket.rows).collect::<Vec<_>>(), [(0, 5), (5, 7)]);
+    said.save(tickets[0].clone()).await.unwrap();
+    assert_eq!(said.contexts().await.len(), 2);
+    assert_eq!(scene.operation(7).await.state.contexts()[1].vendor, json!({ "ticket": "T1" }));
+    let again = Said::begin(&scene.store, &batch, Vec::new()).await.map(drop).unwrap_err();
+    assert_eq!(again.kind(), ErrorKind::StoreConflict, "it is under way already");
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use etl::Position;
 use etl::clock::{self, Timestamp};
 use etl::error::{ErrorKind, EtlError, EtlResult};
 use etl::failpoint;
@@ -19,8 +20,8 @@ use super::census::Census;
 use super::limits::Bucket;
 use super::sealed::{Spool, off_thread};
 use super::{
-    BulkDestination, CallError, ErrorClass, Found, Overall, PollState, Resubmit, RowOutcome, SealedBatch, Submitted,
-    overall,
+    BulkDestination, CallError, ErrorClass, Found, ManifestRow, Overall, PollState, Resubmit, RowOutcome, SealedBatch,
+    Submitted, overall,
 };
 use crate::dead_rows::DeadLetterRules;
 
@@ -45,7 +46,38 @@ pub struct Said<'s> {
     operation: AsyncMutex<Operation>,
 }
 
-impl Said<'_> {
+impl<'s> Said<'s> {
+    /// A submission by hand, as the tests of a system of one's own make it: of a batch that the store knows nothing of yet,
+    /// after steps that were told this.
+    ///
+    /// # Errors
+    /// Where it cannot be stored: it is there already, or the store is out of reach.
+    pub async fn begin(
+        store: &'s SharedStore,
+        batch: &SealedBatch,
+        contexts: Vec<OperationContext>,
+    ) -> EtlResult<Self> {
+        let rows = &batch.manifest.rows;
+        let position = |row: Option<&ManifestRow>| row.map_or(Position::ZERO, |row| row.position);
+        let operation = Operation {
+            id: batch.id.clone(),
+            revision: 0,
+            sequence: batch.sequence,
+            table: batch.table,
+            generation: 0,
+            first: position(rows.first()),
+            last: position(rows.last()),
+            rows: u32::try_from(rows.len()).unwrap_or(u32::MAX),
+            bytes: rows.iter().map(|row| u64::from(row.bytes)).sum(),
+            sealed_at: batch.sealed_at,
+            attempts: batch.attempt,
+            is_replay: false,
+            state: OperationState::Submitting { since: clock::now(), contexts },
+        };
+        let revision = store.put_operation(None, operation.clone(), Vec::new()).await?;
+        Ok(Self { store, operation: AsyncMutex::new(Operation { revision, ..operation }) })
+    }
+
     /// Stores what a step was told. Once it returns, no restart repeats the step.
     ///
     /// # Errors
