@@ -12,6 +12,7 @@ mod into_sftp;
 mod large;
 mod later;
 mod leader;
+mod mixed;
 mod modes;
 mod pgbench;
 mod prepared;
