@@ -469,15 +469,15 @@ impl<W: TableWriter> Destination for TableDestination<W> {
     }
 
     async fn begin_run(&self, run: StagedRun) -> EtlResult<()> {
-        retry(self.retry, || self.begin_staging(&run)).await
+        retry(self.retry, || self.unless_conflicting(|| self.begin_staging(&run))).await
     }
 
     async fn finalize_run(&self, run: StagedRun) -> EtlResult<()> {
-        retry(self.retry, || self.publish(&run)).await
+        retry(self.retry, || self.unless_conflicting(|| self.publish(&run))).await
     }
 
     async fn abandon_run(&self, run: StagedRun) -> EtlResult<()> {
-        retry(self.retry, || self.abandon(&run)).await
+        retry(self.retry, || self.unless_conflicting(|| self.abandon(&run))).await
     }
 
     async fn go_back(&self, to: Position) -> EtlResult<()> {

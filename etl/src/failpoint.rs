@@ -37,6 +37,7 @@ pub const NAMES: &[&str] = &[
     "sftp.write",
     "sftp.before_rename",
     "sftp.after_rename",
+    "sftp.run_shown",
     "bulk.building",
     "bulk.on_disk",
     "bulk.sealed",

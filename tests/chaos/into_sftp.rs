@@ -155,3 +155,35 @@ async fn each_row_arrives_once_while_both_sides_are_killed_at_any_time() {
     scene.catch_up().await;
     scene.assert_each_once().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refresh_that_is_killed_anywhere_ends_with_each_row_once_and_leaves_nothing_hidden() {
+    let Some(scene) = Scene::new().await else { return };
+    let client = client(&scene.source.url()).await;
+    let refresh = scene.program.clone().variable("ETL__PIPELINE__MODE", "full_refresh");
+    let whole = async || {
+        let mut running = refresh.clone().start().unwrap();
+        let ended = running.end(Duration::from_secs(180)).await.unwrap();
+        assert!(ended.success(), "{ended}\n{}", running.output());
+        scene.assert_each_once().await;
+        let hidden = |entry: fs::DirEntry| entry.file_name().to_string_lossy().starts_with('.');
+        assert!(!fs::read_dir(scene.sshd.files()).unwrap().flatten().any(hidden), "what a run has left is removed");
+    };
+    whole().await;
+    for (steps, is_shown) in [
+        ("sftp.before_rename=kill", false),
+        ("bulk.settled=kill", false),
+        ("run.staged=kill", false),
+        ("run.sealed=kill", false),
+        ("sftp.run_shown=kill", true),
+        ("run.published=kill", true),
+    ] {
+        let before = names(&scene.directory());
+        client.batch_execute(MORE).await.unwrap();
+        let mut running = refresh.clone().failpoints(steps).start().unwrap();
+        let ended = running.end(Duration::from_secs(60)).await.unwrap();
+        assert_eq!(ended.code(), None, "{steps}: it was not killed\n{}", running.output());
+        assert_eq!(names(&scene.directory()) != before, is_shown, "{steps}");
+        whole().await;
+    }
+}

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex};
 use etl::data::{Change, Event, OldRow, Op, RawValue, RowBuilder, TableRow};
 use etl::destination::conformance::{CASES, Subject};
 use etl::destination::{
-    AnyDestination, Batch, Capabilities, CopyChunk, Destination, MemoryDestination, Mode, StampedText, TextRow,
+    AnyDestination, Batch, Capabilities, CopyChunk, Destination, MemoryDestination, Mode, StagedRun, StampedText,
+    TextRow,
 };
 use etl::schema::{TableId, TableSchema};
 use etl::store::{BoxFuture, CursorId, SharedStore};
@@ -42,6 +43,10 @@ enum Fault {
     StampsNewerRowsAsOldOnes,
     BelievesThatARefusedTableIsThere,
     TakesNamesForTheSame,
+    ShowsWhatIsStaged,
+    ShowsNothing,
+    ForgetsThatARunBegins,
+    ShowsWhatIsGivenUp,
     /// One of four changes and chunks, by chance, is lost.
     LosesSome(u64),
 }
@@ -77,6 +82,13 @@ const FAULTS: &[(Fault, &[&str])] = &[
     ),
     (BelievesThatARefusedTableIsThere, &["a_table_that_could_not_be_made_is_made_later"]),
     (TakesNamesForTheSame, &["names_that_come_to_the_same_are_kept_apart"]),
+    (ShowsWhatIsStaged, &["a_run_is_shown_once_it_is_finalized_and_not_before"]),
+    (
+        ShowsNothing,
+        &["a_run_without_rows_leaves_the_table_empty", "a_table_that_a_run_has_shown_is_copied_and_followed_anew"],
+    ),
+    (ForgetsThatARunBegins, &["what_a_dead_run_has_staged_is_never_shown"]),
+    (ShowsWhatIsGivenUp, &["a_run_that_is_given_up_leaves_the_tables_as_they_are"]),
 ];
 
 /// The reference, with a fault.
@@ -90,6 +102,8 @@ struct Wrong {
     /// The table that cannot be made, and how often that was tried.
     obstructed: Mutex<Option<(TableId, u32)>>,
     names: Mutex<BTreeMap<String, TableId>>,
+    /// The run that was begun first.
+    begun: Mutex<Option<StagedRun>>,
 }
 
 impl Wrong {
@@ -102,6 +116,7 @@ impl Wrong {
             tokens: Mutex::default(),
             obstructed: Mutex::default(),
             names: Mutex::default(),
+            begun: Mutex::default(),
         }
     }
 
@@ -233,7 +248,39 @@ impl Destination for Way {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::default().with_atomic()
+        Capabilities::default().with_atomic().with_staged_runs()
+    }
+
+    async fn begin_run(&self, run: StagedRun) -> EtlResult<()> {
+        let is_first = {
+            let mut begun = self.0.begun.lock().unwrap();
+            let is_first = begun.is_none();
+            begun.get_or_insert_with(|| run.clone());
+            is_first
+        };
+        match self.0.fault {
+            ShowsWhatIsStaged => Ok(()),
+            ForgetsThatARunBegins if !is_first => Ok(()),
+            _ => self.0.inner.begin_run(run).await,
+        }
+    }
+
+    async fn finalize_run(&self, run: StagedRun) -> EtlResult<()> {
+        match self.0.fault {
+            ShowsWhatIsStaged | ShowsNothing => Ok(()),
+            ForgetsThatARunBegins => {
+                let begun = self.0.begun.lock().unwrap().clone().unwrap_or(run);
+                self.0.inner.finalize_run(begun).await
+            }
+            _ => self.0.inner.finalize_run(run).await,
+        }
+    }
+
+    async fn abandon_run(&self, run: StagedRun) -> EtlResult<()> {
+        match self.0.fault {
+            ShowsWhatIsGivenUp => self.0.inner.finalize_run(run).await,
+            _ => self.0.inner.abandon_run(run).await,
+        }
     }
 
     fn replaces_copied_rows(&self, schema: &Arc<TableSchema>) -> bool {

@@ -6,12 +6,15 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use etl::ByteSize;
-use etl::destination::AnyDestination;
+use etl::destination::{AnyDestination, Destination};
 use etl::pipeline::{Finished, SyncMode};
+use etl::store::MemoryStore;
 use etl_destinations::duckdb::{DuckDb, DuckDbConfig};
 use etl_destinations::file::{FileConfig, Files};
+use etl_destinations::parquet::{Parquet, ParquetConfig};
 use etl_destinations::postgres::{Postgres, PostgresTargetConfig};
-use etl_destinations::table_rules::TableRules;
+use etl_destinations::table_rules::{RuleSettings, TableRules};
+use etl_destinations::write_mode::WriteMode;
 use harness::postgres::{Database, database};
 use tokio_postgres::Client;
 
@@ -137,6 +140,60 @@ async fn a_reader_of_duckdb_sees_the_old_rows_or_the_new_ones_a_thousand_times()
     let (seen, left) = reading.join().unwrap();
     println!("{} reads, {round} rounds, of which {} were seen", reads.load(Ordering::SeqCst), seen.len());
     assert!(seen.is_sorted() && left == 0, "{seen:?}, {left} left");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_of_parquet_sees_the_old_rows_or_the_new_ones_a_thousand_times() {
+    let Some((world, client, _database)) = source().await else { return };
+    let root = world.data_dir().join("lake");
+    let open = || {
+        let config = ParquetConfig { file_bytes: ByteSize(4 << 10), ..ParquetConfig::new(root.display().to_string()) };
+        let defaults = RuleSettings { write_mode: Some(WriteMode::Upsert), ..RuleSettings::default() };
+        let rules = TableRules { defaults, rules: Vec::new() };
+        AnyDestination::new(Parquet::with_config(config, Arc::clone(&world.store), rules).unwrap())
+    };
+    refresh(&world, open()).await;
+    let reader = DuckDbConfig::new(world.data_dir().join("reader.duckdb"));
+    let reader = DuckDb::with_config(reader, Arc::new(MemoryStore::new()), TableRules::default());
+    let (connection, another) = (reader.writer().connections(), reader.writer().connections());
+    reader.startup().await.unwrap();
+    let (connection, another) = (connection.connect().await.unwrap(), another.connect().await.unwrap());
+    let (reads, is_over) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let reading = std::thread::spawn({
+        let (reads, is_over, root) = (Arc::clone(&reads), Arc::clone(&is_over), root.clone());
+        move || {
+            let mut rounds = Vec::new();
+            while !is_over.load(Ordering::SeqCst) {
+                let found =
+                    connection.query_row(&current_state(&root), [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
+                expect_whole(found.unwrap(), &mut rounds);
+                reads.fetch_add(1, Ordering::SeqCst);
+            }
+            rounds
+        }
+    });
+    let round = rounds(&world, &client, &reads, open).await;
+    is_over.store(true, Ordering::SeqCst);
+    let seen = reading.join().unwrap();
+    println!("{} reads, {round} rounds, of which {} were seen", reads.load(Ordering::SeqCst), seen.len());
+    assert!(seen.is_sorted(), "{seen:?}");
+    assert!(!root.join(".etl/staged").exists() || std::fs::read_dir(root.join(".etl/staged")).unwrap().count() == 0);
+    // The logs have no other rows than the last run's, and an empty table is there, too.
+    let mut counts = Vec::new();
+    for table in ["t", "bare", "empty"] {
+        let sql = format!("SELECT count(*) FROM read_parquet('{}/public/{table}/log/*.parquet')", root.display());
+        counts.push(another.query_row(&sql, [], |row| row.get::<_, i64>(0)).unwrap());
+    }
+    assert_eq!(counts, [ROWS, ROWS, 0]);
+}
+
+/// What asks the files of the table's current state.
+fn current_state(root: &Path) -> String {
+    let pointer = std::fs::read(root.join("public/t/current.json")).unwrap();
+    let pointer: serde_json::Value = serde_json::from_slice(&pointer).unwrap();
+    let file = |path: &serde_json::Value| format!("'{}'", root.join(path.as_str().unwrap()).display());
+    let files: Vec<String> = pointer["files"].as_array().unwrap().iter().map(file).collect();
+    format!("SELECT count(*), min(round), max(round) FROM read_parquet([{}])", files.join(", "))
 }
 
 /// What the table's complete files say; nothing where one of them went while it was read.

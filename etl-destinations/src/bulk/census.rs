@@ -61,6 +61,12 @@ impl Census {
         self.show(&counted);
     }
 
+    /// Nobody has to know of an operation any more.
+    pub(super) fn forgot(&self, operation: &OperationId) {
+        self.counted().under_way.remove(operation);
+        self.show(&self.counted());
+    }
+
     /// What is under way of a table is this, and nothing else.
     pub(super) fn saw_all(&self, table: TableId, live: &[Operation]) {
         self.counted().under_way.retain(|_, known| known.table != table);

@@ -8,8 +8,9 @@ use etl::error::{ErrorKind, EtlError, EtlResult, ResultExt};
 use etl::failpoint;
 use etl::store::{DeadLetter, Operation, OperationState};
 
+use super::lane::Lane;
 use super::sealed::{Draft, ManifestRow, Spool, named};
-use super::writer::{Bulk, Lane};
+use super::writer::Bulk;
 use super::{BulkDestination, BulkRow};
 use crate::row_image::{image, key};
 use crate::write_mode::WriteMode;
@@ -102,7 +103,7 @@ impl<B: BulkDestination> Filling<'_, B> {
     /// Seals what there is, and settles it. `next` is the first change of the row that comes after: what is settled ends
     /// before it.
     pub(super) async fn seal(&mut self, next: Option<Position>) -> EtlResult<()> {
-        let frame = self.writer.bulk.frame(self.table);
+        let frame = self.lane.framed(self.writer.bulk.frame(self.table));
         let draft = std::mem::replace(&mut self.draft, Draft::new(self.table.name.clone(), frame));
         let Some(first) = draft.rows().first().map(|row| row.position) else { return Ok(()) };
         let before = |next: Position| Position::new(next.commit, next.ordinal.saturating_sub(1));

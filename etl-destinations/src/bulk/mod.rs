@@ -11,14 +11,17 @@ pub mod desk;
 mod driver;
 mod ending;
 mod filling;
+mod lane;
 mod limits;
 mod sealed;
 mod simple;
+mod staging;
 #[cfg(test)]
 mod tests;
 mod writer;
 
 use std::future::Future;
+use std::sync::Arc;
 
 use etl::data::TableRow;
 use etl::error::EtlResult;
@@ -97,6 +100,28 @@ pub trait BulkDestination: Send + Sync + 'static {
     /// Removes what is left of a table before it is copied anew, where that is more than a truncate at the source does.
     fn reset(&self, table: &TargetTable) -> impl Future<Output = EtlResult<bool>> + Send {
         self.truncate(table)
+    }
+
+    /// Whether batches can wait out of sight ([`SealedBatch::run`]) until all of them are shown. Where not, the next three are
+    /// never called.
+    fn stages_runs(&self) -> bool {
+        false
+    }
+
+    /// A run begins: what others have left out of sight is removed.
+    fn begin_run(&self, _run: &str) -> impl Future<Output = EtlResult<()>> + Send {
+        async { Ok(()) }
+    }
+
+    /// All batches of the run are settled: what waits of these tables takes the place of what there is of them. Called again
+    /// where it failed or nobody heard of it, in another process too.
+    fn publish_run(&self, _run: &str, _tables: &[Arc<TargetTable>]) -> impl Future<Output = EtlResult<()>> + Send {
+        async { Ok(()) }
+    }
+
+    /// Removes what is left of a run, shown or not.
+    fn remove_run(&self, _run: &str) -> impl Future<Output = EtlResult<()>> + Send {
+        async { Ok(()) }
     }
 
     /// What stands around the rows of a table.

@@ -140,7 +140,16 @@ pub struct SealedBatch {
     pub manifest: Manifest,
 }
 
+/// What a frame knows of the run that a batch is staged in.
+pub(super) const RUN: &str = "etl.run";
+
 impl SealedBatch {
+    /// The run that it is staged in: it is to be out of sight until
+    /// [`publish_run`](super::BulkDestination::publish_run) shows it.
+    pub fn run(&self) -> Option<&str> {
+        self.manifest.frame.known.get(RUN).map(String::as_str)
+    }
+
     /// Its body.
     ///
     /// # Errors

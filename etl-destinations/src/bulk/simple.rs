@@ -1,6 +1,7 @@
 //! How does a system that answers at once fit in? Its upload is all that there is.
 
 use std::future::Future;
+use std::sync::Arc;
 
 use etl::error::{ErrorKind, EtlError, EtlResult};
 use etl::store::OperationContext;
@@ -46,6 +47,26 @@ pub trait SimpleBulk: Send + Sync + 'static {
     /// As of [`BulkDestination::reset`].
     fn reset(&self, _table: &TargetTable) -> impl Future<Output = EtlResult<bool>> + Send {
         async { Ok(false) }
+    }
+
+    /// As of [`BulkDestination::stages_runs`].
+    fn stages_runs(&self) -> bool {
+        false
+    }
+
+    /// As of [`BulkDestination::begin_run`].
+    fn begin_run(&self, _run: &str) -> impl Future<Output = EtlResult<()>> + Send {
+        async { Ok(()) }
+    }
+
+    /// As of [`BulkDestination::publish_run`].
+    fn publish_run(&self, _run: &str, _tables: &[Arc<TargetTable>]) -> impl Future<Output = EtlResult<()>> + Send {
+        async { Ok(()) }
+    }
+
+    /// As of [`BulkDestination::remove_run`].
+    fn remove_run(&self, _run: &str) -> impl Future<Output = EtlResult<()>> + Send {
+        async { Ok(()) }
     }
 
     /// As of [`BulkDestination::frame`].
@@ -102,6 +123,22 @@ impl<T: SimpleBulk> BulkDestination for Simple<T> {
 
     async fn reset(&self, table: &TargetTable) -> EtlResult<bool> {
         self.0.reset(table).await
+    }
+
+    fn stages_runs(&self) -> bool {
+        self.0.stages_runs()
+    }
+
+    async fn begin_run(&self, run: &str) -> EtlResult<()> {
+        self.0.begin_run(run).await
+    }
+
+    async fn publish_run(&self, run: &str, tables: &[Arc<TargetTable>]) -> EtlResult<()> {
+        self.0.publish_run(run, tables).await
+    }
+
+    async fn remove_run(&self, run: &str) -> EtlResult<()> {
+        self.0.remove_run(run).await
     }
 
     fn frame(&self, table: &TargetTable) -> Frame {

@@ -18,8 +18,10 @@ use super::census::Census;
 use super::desk::SPOOL_FACT;
 use super::driver::Driver;
 use super::filling::{Filling, known};
+use super::lane::{Lane, Source};
 use super::limits::Bucket;
 use super::sealed::{Draft, ManifestRow, Spool, off_thread};
+use super::staging::{Staging, is_staged};
 use super::{BulkDestination, BulkRow};
 use crate::dead_rows::DeadLetterRules;
 use crate::metadata_columns::ChangeType;
@@ -27,7 +29,9 @@ use crate::rowwise::Stamp;
 use crate::table_destination::TableDestination;
 use crate::table_name::NameRules;
 use crate::table_rules::{RuleSettings, TableRules};
-use crate::writer::{BatchRows, StampedRow, Step, TableBatch, TableWriter, TargetTable, Truncated, WriteUnit};
+use crate::writer::{
+    BatchRows, Replacement, StampedRow, Step, TableBatch, TableWriter, TargetTable, Truncated, WriteUnit,
+};
 
 /// What becomes of what a system cannot do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,28 +80,17 @@ pub struct Bulk<B> {
     pub(super) census: Census,
     dead_letters: Option<DeadLetterRules>,
     spool: OnceCell<Spool>,
-    lanes: Mutex<HashMap<TableId, Arc<AsyncMutex<Lane>>>>,
+    lanes: Mutex<Lanes>,
+    /// Of the run that stages.
+    pub(super) staging: Mutex<Staging>,
 }
 
 /// How many batches of the engine's may be under way: for so many, tables that are done go on beside those that wait. What a
 /// batch holds is free as soon as its tables have it.
 const BATCHES: usize = 1024;
 
-/// What is known of one table's batches.
-#[derive(Debug, Default)]
-pub(super) struct Lane {
-    pub(super) generation: u64,
-    /// Up to where the changes since its copy are settled: what comes again of them is left out.
-    settled: Position,
-    /// Whether a write is under way, or was when it was cut short.
-    is_writing: bool,
-    /// Whether letters are handed over again, or were when that was cut short.
-    is_replaying: bool,
-    /// What is not settled yet, in order.
-    pub(super) live: Vec<Operation>,
-    /// The operation by which `settled` is known after a restart.
-    last: Option<OperationId>,
-}
+/// What is known of each table's batches; whoever writes one holds it.
+pub(super) type Lanes = HashMap<TableId, Arc<AsyncMutex<Lane>>>;
 
 impl<B: BulkDestination> Bulk<B> {
     /// The system as a destination.
@@ -112,9 +105,18 @@ impl<B: BulkDestination> Bulk<B> {
         let by_settings = settings.dead_letters.then_some(DeadLetterRules { max_percent: percent });
         let dead_letters = rules.defaults.dead_letters.or(by_settings);
         let (sequence, census) = (AtomicU64::new(0), Census::default());
-        let (spool, lanes) = (OnceCell::new(), Mutex::default());
-        let writer =
-            Self { bulk, settings, store: Arc::clone(&store), bucket, sequence, census, dead_letters, spool, lanes };
+        let writer = Self {
+            bulk,
+            settings,
+            store: Arc::clone(&store),
+            bucket,
+            sequence,
+            census,
+            dead_letters,
+            spool: OnceCell::new(),
+            lanes: Mutex::default(),
+            staging: Mutex::default(),
+        };
         let defaults = RuleSettings { dead_letters, ..rules.defaults };
         TableDestination::new(writer, store, TableRules { defaults, ..rules })
     }
@@ -125,7 +127,7 @@ impl<B: BulkDestination> Bulk<B> {
     }
 
     /// Takes up what an earlier process has left.
-    async fn spool(&self) -> EtlResult<&Spool> {
+    pub(super) async fn spool(&self) -> EtlResult<&Spool> {
         self.spool.get_or_try_init(|| self.take_up()).await
     }
 
@@ -141,11 +143,16 @@ impl<B: BulkDestination> Bulk<B> {
         let wanted: Vec<&str> =
             operations.iter().filter(|of| !of.state.is_settled()).map(|operation| &*operation.id.0).collect();
         spool.keep_only(|name| wanted.contains(&name))?;
+        self.sequence.fetch_max(self.last_shown().await?.sequence, Ordering::SeqCst);
         let mut lanes: HashMap<TableId, Lane> = HashMap::new();
         let mut past = Vec::new();
         for operation in operations {
             self.sequence.fetch_max(operation.sequence, Ordering::SeqCst);
             self.census.saw(&operation);
+            if is_staged(&operation) {
+                // Its run has died: that is shown or given up, and not gone on with.
+                continue;
+            }
             if !operation.state.is_settled() && !spool.holds(&operation.id) {
                 return Err(EtlError::new(ErrorKind::Disk, "a sealed batch is not where it was left")
                     .with("operation", &operation.id)
@@ -214,7 +221,8 @@ impl<B: BulkDestination> Bulk<B> {
 
     /// Reads what is stored of the lane's table: somebody may have let an operation go on, or given it up.
     pub(super) async fn read_again(&self, lane: &mut Lane, table: TableId) -> EtlResult<()> {
-        let operations = self.store.operations().await?.into_iter().filter(|of| of.table == table);
+        let is_of_lane = |of: &Operation| of.table == table && is_staged(of) == lane.run.is_some();
+        let operations = self.store.operations().await?.into_iter().filter(is_of_lane);
         let (settled, live): (Vec<_>, Vec<_>) = operations.partition(|of| of.state.is_settled());
         lane.live = live;
         self.census.saw_all(table, &lane.live);
@@ -227,27 +235,27 @@ impl<B: BulkDestination> Bulk<B> {
         Ok(())
     }
 
-    async fn write(&self, unit: &WriteUnit, batch: &TableBatch) -> EtlResult<()> {
+    /// Hands rows over, in the order of the lane.
+    pub(super) async fn write(&self, lane: &mut Lane, source: Source, batch: &TableBatch) -> EtlResult<()> {
         let spool = self.spool().await?;
         let table = &batch.table;
         self.census.met(table);
-        let mut lane = self.lane(table.id).await;
-        self.begin(spool, &mut lane, table.id).await?;
-        let copied = unit.chunk.map(|(_, chunk)| chunk.generation);
-        if let Some(generation) = copied.filter(|generation| *generation != lane.generation) {
-            (lane.generation, lane.settled, lane.last) = (generation, Position::ZERO, None);
-        }
+        self.begin(spool, lane, table.id).await?;
         let mut rows = self.rows(table, &batch.rows)?;
-        if unit.batch.is_some() {
-            rows.retain(|(_, row)| row.stamp.position > lane.settled);
+        match source {
+            Source::Copy(generation) if generation != lane.generation => {
+                (lane.generation, lane.settled, lane.last) = (generation, Position::ZERO, None);
+            }
+            Source::Stream => rows.retain(|(_, row)| row.stamp.position > lane.settled),
+            Source::Copy(_) | Source::Unknown => {}
         }
-        let draft = Draft::new(table.name.clone(), self.bulk.frame(table));
+        let draft = Draft::new(table.name.clone(), lane.framed(self.bulk.frame(table)));
         let (of, unsendable) = (rows.len(), Vec::new());
         let mut filled = Filling {
             writer: self,
             spool,
             table,
-            lane: &mut lane,
+            lane: &mut *lane,
             draft,
             reach: Position::ZERO,
             of,
@@ -409,22 +417,6 @@ impl<B: BulkDestination> Bulk<B> {
     }
 }
 
-impl Lane {
-    /// An operation is settled; returns one that nobody has to know of any more: this one, or the last before it.
-    fn has_settled(&mut self, operation: Operation) -> Option<OperationId> {
-        let is_copied = operation.first.ordinal == 0;
-        let is_of_stream = operation.generation == self.generation && !operation.is_replay;
-        if !is_of_stream || operation.last < self.settled || (is_copied && self.settled > Position::ZERO) {
-            return Some(operation.id);
-        }
-        // Copied rows are of a snapshot, and say nothing of the changes before it that other snapshots lack.
-        if !is_copied {
-            self.settled = operation.last;
-        }
-        self.last.replace(operation.id.clone()).filter(|before| *before != operation.id)
-    }
-}
-
 fn unsupported(table: &TargetTable, what: &str) -> EtlError {
     EtlError::new(ErrorKind::DestinationUnsupported, format!("the system cannot take {what}"))
         .with("table", &table.name)
@@ -443,7 +435,8 @@ impl<B: BulkDestination> TableWriter for Bulk<B> {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::default().with_writes_in_flight(BATCHES)
+        let can = Capabilities::default().with_writes_in_flight(BATCHES);
+        if self.bulk.stages_runs() { can.with_staged_runs() } else { can }
     }
 
     fn name_rules(&self) -> NameRules {
@@ -473,7 +466,10 @@ impl<B: BulkDestination> TableWriter for Bulk<B> {
             for work in work {
                 match work {
                     Work::Truncate(truncated) => self.truncate(&unit, truncated).await?,
-                    Work::Write(batch) => self.write(&unit, batch).await?,
+                    Work::Write(batch) => {
+                        let source = Source::of(&unit);
+                        self.write(&mut *self.lane(batch.table.id).await, source, batch).await?;
+                    }
                 }
             }
             Ok(())
@@ -545,6 +541,22 @@ impl<B: BulkDestination> TableWriter for Bulk<B> {
             tracing::warn!(table = %table.name, "the table is copied anew over the rows that the system has of it");
         }
         Ok(())
+    }
+
+    async fn begin_run(&self, run: &str, tables: &[Replacement]) -> EtlResult<()> {
+        self.begin_staging(run, tables).await
+    }
+
+    async fn stage(&self, run: &str, unit: WriteUnit) -> EtlResult<()> {
+        self.stage_unit(run, unit).await
+    }
+
+    async fn publish(&self, run: &str, tables: &[Replacement]) -> EtlResult<()> {
+        self.publish_staged(run, tables).await
+    }
+
+    async fn abandon_run(&self, run: &str, _tables: &[Replacement]) -> EtlResult<()> {
+        if self.bulk.stages_runs() { self.give_up_staged(run).await } else { Ok(()) }
     }
 
     async fn check_connection(&self) -> EtlResult<()> {

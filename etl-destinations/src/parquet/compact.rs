@@ -109,6 +109,23 @@ impl Lake {
         let manifests = self.manifests().await;
         let Some(table) = manifests.state().tables.get(&id).cloned() else { return Ok(None) };
         drop(manifests);
+        self.inputs_of(id, table, mode)
+    }
+
+    /// The current state of a table of which nothing counts yet; it counts with the log that it is made of.
+    pub(super) async fn state_before(
+        self: &Arc<Self>,
+        id: TableId,
+        table: Table,
+        mode: WriteMode,
+        memory: u64,
+    ) -> EtlResult<Option<Current>> {
+        let Some(inputs) = self.inputs_of(id, table, mode)? else { return Ok(None) };
+        let made = self.fold(&inputs, memory).await?;
+        Ok(Some(self.state_of(&inputs, made)))
+    }
+
+    fn inputs_of(&self, id: TableId, table: Table, mode: WriteMode) -> EtlResult<Option<Inputs>> {
         let Some(newest) = table.shape() else { return Ok(None) };
         let before = table.current.as_ref();
         let last = table.files.last().map(|file| file.order);
@@ -175,7 +192,7 @@ impl Lake {
     }
 
     /// Writes what names the current state of a table, until it is that which counts.
-    async fn point(&self, manifests: &mut Manifests, id: TableId) -> EtlResult<()> {
+    pub(super) async fn point(&self, manifests: &mut Manifests, id: TableId) -> EtlResult<()> {
         loop {
             let Some(table) = manifests.state().tables.get(&id) else { return Ok(()) };
             let (Some(current), Some(path)) = (table.current.clone(), table.pointer()) else { return Ok(()) };

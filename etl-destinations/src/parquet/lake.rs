@@ -35,10 +35,19 @@ pub(super) struct Lake {
 }
 
 /// A file that is there and does not count yet.
-struct Uploaded {
+pub(super) struct Uploaded {
     table: Arc<TargetTable>,
     generation: u64,
     file: DataFile,
+}
+
+/// Where files are put.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Place<'p> {
+    /// Into the logs of their tables.
+    Log,
+    /// Where those of the run with this id wait.
+    Staged(&'p str),
 }
 
 impl Lake {
@@ -60,8 +69,9 @@ impl Lake {
             manifests: AsyncMutex::new(manifests),
             emptied: Mutex::default(),
         };
-        lake.remove_unknown(of_guests).await?;
+        // What an old pointer names is there until it is replaced.
         lake.restore_pointers().await?;
+        lake.remove_unknown(of_guests).await?;
         lake.sweep().await?;
         Ok(lake)
     }
@@ -120,7 +130,7 @@ impl Lake {
     }
 
     /// What a write begins with: it makes the positions this owner's.
-    fn claim(&self, state: &State) -> Entry {
+    pub(super) fn claim(&self, state: &State) -> Entry {
         let owner = (!self.is_own(state)).then(|| self.owner.clone());
         Entry { owner, next: self.next.load(Ordering::Relaxed), ..Entry::default() }
     }
@@ -168,7 +178,7 @@ impl Lake {
             if self.is_there(manifests.state(), &unit, begun)? {
                 return Ok(());
             }
-            let named = self.named(manifests.state(), &unit, encoded)?;
+            let named = self.named(&manifests.state().tables, Place::Log, &unit, encoded)?;
             drop(manifests);
             self.upload(named).await?
         };
@@ -192,7 +202,7 @@ impl Lake {
         }
     }
 
-    fn encode(&self, unit: &WriteUnit) -> EtlResult<Vec<(Arc<TargetTable>, Vec<Encoded>)>> {
+    pub(super) fn encode(&self, unit: &WriteUnit) -> EtlResult<Vec<(Arc<TargetTable>, Vec<Encoded>)>> {
         let mut encoded = Vec::new();
         for step in &unit.steps {
             match step {
@@ -231,38 +241,48 @@ impl Lake {
     }
 
     /// Gives files their names. A table that has none yet gets one without rows.
-    fn named(
+    pub(super) fn named(
         &self,
-        state: &State,
+        known: &BTreeMap<TableId, Table>,
+        place: Place<'_>,
         unit: &WriteUnit,
         encoded: Vec<(Arc<TargetTable>, Vec<Encoded>)>,
     ) -> EtlResult<Vec<(Uploaded, bytes::Bytes)>> {
         let mut named = Vec::new();
-        let generation = |table: &TargetTable| state.tables.get(&table.id).map_or(1, |known| known.generation);
+        let generation = |table: &TargetTable| known.get(&table.id).map_or(1, |known| known.generation);
         for step in &unit.steps {
             let Step::Ensure(table) = step else { continue };
-            let is_bare = state.tables.get(&table.id).is_none_or(|known| known.files.is_empty());
+            let is_bare = known.get(&table.id).is_none_or(|known| known.files.is_empty());
             if is_bare && !encoded.iter().any(|(written, files)| written.id == table.id && !files.is_empty()) {
-                named.push(self.name(table, generation(table), self.encoding.empty(table)?));
+                named.push(self.name(place, table, generation(table), self.encoding.empty(table)?));
             }
         }
         for (table, files) in encoded {
-            named.extend(files.into_iter().map(|file| self.name(&table, generation(&table), file)));
+            named.extend(files.into_iter().map(|file| self.name(place, &table, generation(&table), file)));
         }
         Ok(named)
     }
 
-    fn name(&self, table: &Arc<TargetTable>, generation: u64, file: Encoded) -> (Uploaded, bytes::Bytes) {
+    fn name(
+        &self,
+        place: Place<'_>,
+        table: &Arc<TargetTable>,
+        generation: u64,
+        file: Encoded,
+    ) -> (Uploaded, bytes::Bytes) {
         let Encoded { day, bytes, rows, first, last } = file;
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let name = FileName { table: table.id, generation, number, session: &self.session };
-        let path = name.path(&table.name, day);
+        let path = match place {
+            Place::Log => name.path(&table.name, day),
+            Place::Staged(run) => name.staged_path(run, day),
+        };
         // Its shape is known once it counts.
         let file = DataFile { path, number, order: number, shape: 0, rows, bytes: bytes.len() as u64, first, last };
         (Uploaded { table: Arc::clone(table), generation, file }, bytes)
     }
 
-    async fn upload(&self, named: Vec<(Uploaded, bytes::Bytes)>) -> EtlResult<Vec<Uploaded>> {
+    pub(super) async fn upload(&self, named: Vec<(Uploaded, bytes::Bytes)>) -> EtlResult<Vec<Uploaded>> {
         let mut uploaded = Vec::with_capacity(named.len());
         for (file, bytes) in named {
             let written = self.location.put(&file.file.path, bytes).await;
@@ -293,16 +313,7 @@ impl Lake {
                 |(table, to): &(TableId, CursorId)| (CursorId::Table(*table), (*to != CursorId::Main).then_some(upto));
             entry.cursors.extend(batch.moves.iter().map(moved));
         }
-        let mut tables = Tables { state, entries: BTreeMap::new() };
-        for step in &unit.steps {
-            if let Step::Ensure(table) | Step::Alter(table, _) | Step::Fill(table, _) = step {
-                tables.shape(table);
-            }
-        }
-        for Uploaded { table, generation, file } in uploaded {
-            tables.add(&table, generation, file);
-        }
-        entry.tables = tables.entries.into_values().collect();
+        entry.tables = parts(&state.tables, unit, uploaded);
         let says_nothing = entry.tables.is_empty() && entry.cursors.is_empty() && entry.chunks.is_empty();
         if says_nothing && entry.owner.is_none() {
             return Ok(());
@@ -335,16 +346,30 @@ impl Lake {
     }
 }
 
+/// What a manifest says of the tables of a unit, of which so much is known, once its files count.
+pub(super) fn parts(known: &BTreeMap<TableId, Table>, unit: &WriteUnit, uploaded: Vec<Uploaded>) -> Vec<TablePart> {
+    let mut tables = Tables { known, entries: BTreeMap::new() };
+    for step in &unit.steps {
+        if let Step::Ensure(table) | Step::Alter(table, _) | Step::Fill(table, _) = step {
+            tables.shape(table);
+        }
+    }
+    for Uploaded { table, generation, file } in uploaded {
+        tables.add(&table, generation, file);
+    }
+    tables.entries.into_values().collect()
+}
+
 /// What a manifest is going to say of tables.
 struct Tables<'s> {
-    state: &'s State,
+    known: &'s BTreeMap<TableId, Table>,
     entries: BTreeMap<TableId, TablePart>,
 }
 
 impl Tables<'_> {
     /// The number of the shape that rows of the table have; a new one is told.
     fn shape(&mut self, table: &TargetTable) -> u32 {
-        let known = self.state.tables.get(&table.id);
+        let known = self.known.get(&table.id);
         let told = self.entries.get(&table.id).and_then(|entry| entry.shapes.last());
         let last = told.or_else(|| known.and_then(Table::shape));
         if let Some(shape) = last.filter(|shape| shape.is_of(table)) {
@@ -357,7 +382,7 @@ impl Tables<'_> {
     }
 
     fn entry(&mut self, table: &TargetTable) -> &mut TablePart {
-        let generation = self.state.tables.get(&table.id).map_or(1, |known| known.generation);
+        let generation = self.known.get(&table.id).map_or(1, |known| known.generation);
         let fresh = || {
             let fresh = Table { generation, ..Table::default() };
             TablePart { name: table.name.to_string(), ..TablePart::new(table.id, &fresh, generation) }
@@ -377,12 +402,12 @@ impl Tables<'_> {
     }
 }
 
-fn paths_of(uploaded: &[Uploaded]) -> Vec<String> {
+pub(super) fn paths_of(uploaded: &[Uploaded]) -> Vec<String> {
     uploaded.iter().map(|uploaded| uploaded.file.path.clone()).collect()
 }
 
 /// The token of the copied rows; where a unit only makes a table there is none.
-fn token(unit: &WriteUnit) -> Option<(TableId, u64, u64)> {
+pub(super) fn token(unit: &WriteUnit) -> Option<(TableId, u64, u64)> {
     let is_written = unit.steps.iter().any(|step| !matches!(step, Step::Ensure(_)));
     let (table, chunk) = unit.chunk.filter(|_| is_written)?;
     Some((table, chunk.generation, chunk.index))

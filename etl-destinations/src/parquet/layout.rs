@@ -21,6 +21,20 @@ fn directory(name: &str) -> String {
     written
 }
 
+/// Where the files of runs wait that are not shown.
+pub(super) const STAGED: &str = ".etl/staged";
+
+/// Where the files of a run wait.
+pub(super) fn staged(run: &str) -> String {
+    format!("{STAGED}/{run}")
+}
+
+/// Where a file of a run is once that is shown, in the log of its table.
+pub(super) fn shown(run: &str, path: &str, name: &TableName) -> String {
+    let place = path.strip_prefix(&staged(run)).unwrap_or(path);
+    format!("{}/log/{}", table(name), place.trim_start_matches('/'))
+}
+
 /// The name of a manifest.
 pub(super) fn manifest(number: u64) -> String {
     format!("{MANIFESTS}/{number:020}.json")
@@ -58,8 +72,17 @@ pub(super) struct FileName<'n> {
 impl FileName<'_> {
     /// Its path, in the directory of the table or of the day.
     pub(super) fn path(&self, name: &TableName, day: Option<i64>) -> String {
+        format!("{}/log/{}", table(name), self.of_day(day))
+    }
+
+    /// Its path as long as the run that writes it is not shown.
+    pub(super) fn staged_path(&self, run: &str, day: Option<i64>) -> String {
+        format!("{}/{}", staged(run), self.of_day(day))
+    }
+
+    fn of_day(&self, day: Option<i64>) -> String {
         let day = day.map(|day| format!("etl_date={}/", date(day))).unwrap_or_default();
-        format!("{}/log/{day}{}", table(name), self.name())
+        format!("{day}{}", self.name())
     }
 
     /// Its path in the directory of another file.
@@ -126,6 +149,11 @@ mod tests {
         let hive = name.path(&table, Some(day(Timestamp(1_700_000_000_123_456))));
         assert_eq!(hive, flat.replace("log/", "log/etl_date=2023-11-14/"));
         assert!(is_ours(flat) && is_ours(&hive));
+        for (day, path) in [(None, flat), (Some(day(Timestamp(1_700_000_000_123_456))), &*hive)] {
+            let staged = name.staged_path("00c0ffee", day);
+            assert!(staged.starts_with(".etl/staged/00c0ffee/") && is_ours(&staged), "{staged}");
+            assert_eq!(shown("00c0ffee", &staged, &table), path);
+        }
         for other in [
             "public/t/log/notes.parquet",
             "x/1-2-3-00c0ffee.parquet",

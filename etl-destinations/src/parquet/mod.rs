@@ -28,6 +28,8 @@ mod retain;
 #[cfg(feature = "parquet")]
 mod spill;
 #[cfg(feature = "parquet")]
+mod staging;
+#[cfg(feature = "parquet")]
 mod state;
 #[cfg(feature = "parquet")]
 mod upkeep;

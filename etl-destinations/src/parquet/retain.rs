@@ -24,7 +24,7 @@ impl Replaced {
         replaced
     }
 
-    fn add<'f>(&mut self, table: TableId, files: impl Iterator<Item = &'f DataFile>, stay: Duration) {
+    pub(super) fn add<'f>(&mut self, table: TableId, files: impl Iterator<Item = &'f DataFile>, stay: Duration) {
         let paths = files.map(|file| file.path.clone());
         if stay.is_zero() {
             self.gone.extend(paths);

@@ -47,6 +47,30 @@ pub(super) struct Entry {
     /// The paths of such files that are removed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) removed: Vec<String>,
+    /// What has become of runs that stage.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) runs: Vec<RunPart>,
+}
+
+/// What a manifest says of a run that shows nothing before it is whole.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum RunPart {
+    /// It has staged this besides; what another one has staged does not matter any more.
+    Staged(StagedPart),
+    /// What it has staged are the tables of this manifest: what was stored of their positions and chunks is forgotten.
+    Shown(String),
+    /// What it has staged does not matter any more.
+    Abandoned(String),
+}
+
+/// Files that count once their run is shown.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct StagedPart {
+    pub(super) run: String,
+    pub(super) tables: Vec<TablePart>,
+    /// Table, generation, index.
+    pub(super) chunks: Vec<(TableId, u64, u64)>,
 }
 
 /// A file that does not count any more, which somebody may be reading.
@@ -205,7 +229,8 @@ impl Table {
         self.current = entry.current.or(self.current.take());
     }
 
-    fn entry(&self, id: TableId) -> TablePart {
+    /// All that is to be said of it.
+    pub(super) fn entry(&self, id: TableId) -> TablePart {
         let shapes = self.shapes.values().cloned().collect();
         TablePart {
             shapes,
@@ -248,6 +273,27 @@ pub(super) struct State {
     pub(super) tables: BTreeMap<TableId, Table>,
     /// By their paths.
     pub(super) retained: BTreeMap<String, Retained>,
+    pub(super) staged: Option<Staged>,
+    /// The run that was shown last.
+    pub(super) shown: Option<String>,
+}
+
+/// What a run has staged so far.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Staged {
+    pub(super) run: String,
+    pub(super) tables: BTreeMap<TableId, Table>,
+    pub(super) chunks: BTreeSet<(TableId, u64, u64)>,
+}
+
+impl Staged {
+    fn part(&self) -> StagedPart {
+        StagedPart {
+            run: self.run.clone(),
+            tables: self.tables.iter().map(|(id, table)| table.entry(*id)).collect(),
+            chunks: self.chunks.iter().copied().collect(),
+        }
+    }
 }
 
 impl State {
@@ -261,8 +307,17 @@ impl State {
             self.owner = entry.owner;
         }
         if let Some(table) = entry.forgets {
-            self.cursors.remove(&CursorId::Table(table));
-            self.chunks.retain(|(chunk, ..)| *chunk != table);
+            self.forget(table);
+        }
+        for run in entry.runs {
+            match run {
+                RunPart::Staged(part) => self.stage(part),
+                RunPart::Shown(run) => {
+                    entry.tables.iter().for_each(|table| self.forget(table.id));
+                    (self.staged, self.shown) = (None, Some(run));
+                }
+                RunPart::Abandoned(run) => drop(self.staged.take_if(|staged| staged.run == run)),
+            }
         }
         self.cursors.extend(entry.cursors);
         self.chunks.extend(entry.chunks);
@@ -275,9 +330,30 @@ impl State {
         }
     }
 
+    fn forget(&mut self, table: TableId) {
+        self.cursors.remove(&CursorId::Table(table));
+        self.chunks.retain(|(chunk, ..)| *chunk != table);
+    }
+
+    fn stage(&mut self, part: StagedPart) {
+        let staged = self.staged.take().filter(|staged| staged.run == part.run);
+        let staged = self.staged.insert(staged.unwrap_or_else(|| Staged { run: part.run, ..Staged::default() }));
+        for table in part.tables {
+            staged.tables.entry(table.id).or_default().apply(table);
+        }
+        staged.chunks.extend(part.chunks);
+    }
+
+    /// What the run has staged.
+    pub(super) fn staged(&self, run: &str) -> Option<&Staged> {
+        self.staged.as_ref().filter(|staged| staged.run == run)
+    }
+
     /// One manifest that says the same.
     pub(super) fn entry(&self) -> Entry {
+        let shown = self.shown.iter().map(|run| RunPart::Shown(run.clone()));
         Entry {
+            runs: shown.chain(self.staged.iter().map(|staged| RunPart::Staged(staged.part()))).collect(),
             session: String::new(),
             whole: true,
             guest: false,
@@ -314,9 +390,11 @@ impl State {
         has_chunks || self.tables.contains_key(&table) || self.cursors.contains_key(&CursorId::Table(table))
     }
 
-    /// The paths of all files that count, and of those that stay for a while.
+    /// The paths of all files that count, of those that count once their run is shown, and of those that stay for a while.
     pub(super) fn paths(&self) -> impl Iterator<Item = &str> {
-        self.tables.values().flat_map(Table::paths).chain(self.retained.keys().map(|path| &**path))
+        let staged = self.staged.iter().flat_map(|staged| staged.tables.values());
+        let tables = self.tables.values().chain(staged);
+        tables.flat_map(Table::paths).chain(self.retained.keys().map(|path| &**path))
     }
 }
 
@@ -337,6 +415,38 @@ mod tests {
     fn files(generation: u64, remove: &[u64], add: Vec<DataFile>) -> TablePart {
         let (name, remove) = ("public.t".to_owned(), remove.to_vec());
         TablePart { id: TableId(7), name, generation, shapes: Vec::new(), remove, add, current: None }
+    }
+
+    #[test]
+    fn what_a_run_stages_counts_once_it_is_shown_and_not_when_another_one_begins() {
+        let staged = |run: &str, number| {
+            let tables = vec![files(2, &[], vec![file(number, number)])];
+            RunPart::Staged(StagedPart { run: run.to_owned(), tables, chunks: vec![(TableId(7), 1, number)] })
+        };
+        let runs = |run| Entry { runs: vec![run], ..Entry::default() };
+        let mut state = State::default();
+        let before = Entry {
+            chunks: vec![(TableId(7), 1, 1)],
+            tables: vec![files(1, &[], vec![file(1, 1)])],
+            ..Entry::default()
+        };
+        [before, runs(staged("dead", 2)), runs(staged("a", 3)), runs(staged("a", 4))]
+            .into_iter()
+            .for_each(|entry| state.apply(entry));
+        assert!(state.staged("dead").is_none() && state.tables[&TableId(7)].files.len() == 1);
+        let mut again = State::default();
+        again.apply(state.entry());
+        for state in [&mut state, &mut again] {
+            assert_eq!(state.staged("a").unwrap().chunks.len(), 2);
+            assert_eq!(state.paths().count(), 3, "what waits is known");
+            let shown = files(2, &[], vec![file(3, 3), file(4, 4)]);
+            state.apply(Entry { tables: vec![shown], ..runs(RunPart::Shown("a".to_owned())) });
+            assert_eq!(state.paths().collect::<Vec<_>>(), ["public/t/log/3", "public/t/log/4"]);
+            assert!(!state.has_chunk((TableId(7), 1, 1)) && state.shown.as_deref() == Some("a"));
+            state.apply(runs(staged("b", 9)));
+            state.apply(runs(RunPart::Abandoned("b".to_owned())));
+            assert!(state.staged.is_none() && state.paths().count() == 2);
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ use super::lake::Lake;
 use crate::compacted::Compacted;
 use crate::table_rules::TableRules;
 use crate::write_mode::WriteMode;
+use crate::writer::Replacement;
 
 /// Looks after a location.
 #[derive(Debug)]
@@ -98,6 +99,15 @@ impl Upkeep {
         }
         self.lake.sweep().await?;
         Ok(taken)
+    }
+
+    /// Shows what a run has staged, with the current states of tables that have one.
+    pub(super) async fn publish(&self, run: &str, tables: &[Replacement]) -> EtlResult<()> {
+        let _alone = self.working.lock().await;
+        let shown =
+            |Replacement { to, .. }: &Replacement| (Arc::clone(to), self.rules.of(to.source.source_name()).write_mode);
+        let tables: Vec<_> = tables.iter().map(shown).collect();
+        self.lake.publish_run(run, &tables, self.memory).await
     }
 
     /// Removes files whose time has come.

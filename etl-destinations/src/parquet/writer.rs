@@ -21,7 +21,7 @@ use crate::table_destination::TableDestination;
 use crate::table_name::{Case, NameRules};
 use crate::table_rules::TableRules;
 use crate::write_mode::WriteMode;
-use crate::writer::{Step, TableWriter, TargetTable, WriteUnit};
+use crate::writer::{Replacement, Step, TableWriter, TargetTable, WriteUnit};
 
 /// The fact of the store by which a location knows whose positions it holds.
 const OWNER: &str = "destination.parquet";
@@ -135,6 +135,13 @@ impl Parquet {
         }
     }
 
+    fn expect_all_foldable(&self, unit: &WriteUnit) -> EtlResult<()> {
+        unit.steps.iter().try_for_each(|step| match step {
+            Step::Ensure(table) | Step::Alter(table, _) => self.expect_foldable(table),
+            _ => Ok(()),
+        })
+    }
+
     async fn open_lake(&self) -> EtlResult<Open> {
         let known = self.store.fact(OWNER).await?;
         let is_known = known.is_some();
@@ -181,7 +188,7 @@ impl TableWriter for Parquet {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::default().with_atomic().with_schema_changes()
+        Capabilities::default().with_atomic().with_schema_changes().with_staged_runs()
     }
 
     fn name_rules(&self) -> NameRules {
@@ -199,11 +206,7 @@ impl TableWriter for Parquet {
     }
 
     async fn apply(&self, unit: WriteUnit) -> EtlResult<()> {
-        for step in &unit.steps {
-            if let Step::Ensure(table) | Step::Alter(table, _) = step {
-                self.expect_foldable(table)?;
-            }
-        }
+        self.expect_all_foldable(&unit)?;
         let lake = self.lake().await?;
         let begun = unit.chunk.map(|(table, _)| lake.times_emptied(table));
         self.run(lake.apply(unit, begun)).await
@@ -212,6 +215,28 @@ impl TableWriter for Parquet {
     async fn reset(&self, table: &Arc<TargetTable>) -> EtlResult<()> {
         let lake = self.lake().await?;
         self.run(lake.reset(table.id)).await
+    }
+
+    async fn begin_run(&self, run: &str, _tables: &[Replacement]) -> EtlResult<()> {
+        let (lake, run) = (self.lake().await?, run.to_owned());
+        self.run(async move { lake.begin_run(&run).await }).await
+    }
+
+    async fn stage(&self, run: &str, unit: WriteUnit) -> EtlResult<()> {
+        self.expect_all_foldable(&unit)?;
+        let (lake, run) = (self.lake().await?, run.to_owned());
+        self.run(async move { lake.stage(&run, unit).await }).await
+    }
+
+    async fn publish(&self, run: &str, tables: &[Replacement]) -> EtlResult<()> {
+        let upkeep = Arc::clone(&self.opened().await?.upkeep);
+        let (run, tables) = (run.to_owned(), tables.to_vec());
+        self.run(async move { upkeep.publish(&run, &tables).await }).await
+    }
+
+    async fn abandon_run(&self, run: &str, _tables: &[Replacement]) -> EtlResult<()> {
+        let (lake, run) = (self.lake().await?, run.to_owned());
+        self.run(async move { lake.abandon_run(&run).await }).await
     }
 
     async fn check_connection(&self) -> EtlResult<()> {

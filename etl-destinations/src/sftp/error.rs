@@ -34,6 +34,11 @@ impl Fault {
         matches!(self, Self::No(StatusCode::NoSuchFile, _))
     }
 
+    /// Whether there is no more to read.
+    pub(super) fn is_end(&self) -> bool {
+        matches!(self, Self::No(StatusCode::Eof, _))
+    }
+
     /// Whether the connection is of no use any more.
     pub(super) fn is_lost(&self) -> bool {
         matches!(self, Self::Lost(_))

@@ -22,6 +22,8 @@ mod probe;
 #[cfg(feature = "sftp")]
 mod session;
 #[cfg(feature = "sftp")]
+mod staging;
+#[cfg(feature = "sftp")]
 mod sweep;
 #[cfg(feature = "sftp")]
 mod upload;

@@ -153,16 +153,20 @@ async fn write_all(session: &Session, body: &Path, handle: &str, path: &str) -> 
     }
 }
 
-/// Gives the file its name. Nothing has that name, as far as is known; where the server can, it is one step even so.
 async fn rename(session: &Session, place: &Place) -> Result<(), Fault> {
+    move_to(session, &place.part, &place.path).await
+}
+
+/// Gives the file its name. Nothing has that name, as far as is known; where the server can, it is one step even so.
+pub(super) async fn move_to(session: &Session, from: &str, to: &str) -> Result<(), Fault> {
     if session.can_replace() {
-        return session.replace(&place.part, &place.path).await;
+        return session.replace(from, to).await;
     }
-    session.ask(session.sftp.rename(&place.part, &place.path)).await.map(drop)
+    session.ask(session.sftp.rename(from, to)).await.map(drop)
 }
 
 /// Makes the name durable, where the server lets us: most that are not OpenSSH do not open a directory.
-async fn sync_directory(session: &Session, directory: &str) {
+pub(super) async fn sync_directory(session: &Session, directory: &str) {
     if !session.can_sync() {
         return;
     }

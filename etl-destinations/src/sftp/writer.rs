@@ -2,16 +2,17 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use etl::error::{ErrorKind, EtlError, EtlResult};
+use etl::schema::TableName;
 use etl::store::SharedStore;
 
 use super::client::Client;
 use super::config::{OnTruncate, SftpConfig};
 use super::encoding::Encoding;
 use super::error::call;
-use super::path_template::{Files, Part, PathTemplate};
+use super::path_template::{Files, Part, PathTemplate, Segment};
 use super::probe::probe;
 use super::session::Session;
 use super::sweep::{below, remove_all, remove_dead};
@@ -81,7 +82,20 @@ impl Sftp {
         Ok(Bulk::destination(Simple(sftp), settings, store, rules))
     }
 
-    fn files<'f>(&'f self, table: &'f etl::schema::TableName) -> Files<'f> {
+    pub(super) fn config(&self) -> &SftpConfig {
+        &self.config
+    }
+
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// What the paths of a table's files look like, where they can be told from those of other tables.
+    pub(super) fn paths_of(&self, table: &TableName) -> Option<Vec<Segment>> {
+        self.template.paths_of(&self.files(table))
+    }
+
+    fn files<'f>(&'f self, table: &'f TableName) -> Files<'f> {
         Files { table, pipeline: &self.config.home.pipeline, format: self.config.format.word() }
     }
 
@@ -94,7 +108,7 @@ impl Sftp {
         };
         let mut segments = self.template.path(&part);
         let name = segments.pop().unwrap_or_default();
-        let mut directory = self.config.path.clone();
+        let mut directory = batch.run().map_or_else(|| self.config.path.clone(), |run| self.run_directory(run));
         let mut directories = Vec::with_capacity(segments.len());
         for segment in segments {
             directory = below(&directory, &segment);
@@ -202,10 +216,26 @@ impl SimpleBulk for Sftp {
 
     /// What is left of its files goes, as far as their paths tell them from others.
     async fn reset(&self, table: &TargetTable) -> EtlResult<bool> {
-        let Some(paths) = self.template.paths_of(&self.files(&table.name)) else { return Ok(false) };
+        let Some(paths) = self.paths_of(&table.name) else { return Ok(false) };
         let session = self.client.session().await?;
         remove_all(&session, &self.config.path, &paths).await?;
         Ok(true)
+    }
+
+    fn stages_runs(&self) -> bool {
+        true
+    }
+
+    async fn begin_run(&self, run: &str) -> EtlResult<()> {
+        Box::pin(self.begin_staging(run)).await
+    }
+
+    async fn publish_run(&self, run: &str, tables: &[Arc<TargetTable>]) -> EtlResult<()> {
+        Box::pin(self.publish_staged(run, tables)).await
+    }
+
+    async fn remove_run(&self, run: &str) -> EtlResult<()> {
+        Box::pin(self.remove_staged(run)).await
     }
 
     fn frame(&self, table: &TargetTable) -> Frame {

@@ -79,6 +79,15 @@ impl Location {
         Ok(file)
     }
 
+    /// Makes an object of the content of another one, in place of one that is there.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn copy(&self, from: &str, to: &str) -> EtlResult<()> {
+        let copied = self.store.copy(&self.at(from), &self.at(to)).await;
+        copied.map_err(|error| failed("copy an object", self.shown(from), error).with("to", to))
+    }
+
     /// The paths of all objects below a folder, in their order.
     ///
     /// # Errors
@@ -112,6 +121,21 @@ impl Location {
         }
         Ok(())
     }
+
+    /// Deletes all objects below a folder; in a directory the folder goes, too.
+    ///
+    /// # Errors
+    /// What the store or the disk says.
+    pub async fn delete_folder(&self, folder: &str) -> EtlResult<()> {
+        self.delete(self.list(folder).await?).await?;
+        match self.file(folder).map(std::fs::remove_dir_all) {
+            Some(Err(error)) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error).or_etl(ErrorKind::Disk, "remove a folder").map_err(|error| error.with("path", folder))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// That objects can be written and deleted here; leaves nothing behind.
     ///
     /// # Errors

@@ -188,6 +188,16 @@ impl<'s> Trial<'s> {
         Ok(())
     }
 
+    /// As [`is_refused`](Self::is_refused), of what is about no table alone.
+    pub(super) fn is_refused_altogether(&mut self, done: EtlResult<()>) -> CaseResult {
+        let Err(error) = done else {
+            return Err(Broken::new("what cannot be done must be an error"));
+        };
+        is_clear(&error, None)?;
+        self.outcome = Outcome::Refused(error.to_string());
+        Ok(())
+    }
+
     /// What has to be refused is looked at by the case itself.
     pub(super) fn looks_at_refusals(&self) {
         self.must_refuse.store(false, Relaxed);
