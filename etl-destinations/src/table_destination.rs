@@ -234,8 +234,10 @@ impl<W: TableWriter> TableDestination<W> {
 
     /// Whether what the batch goes on from is gone: the transaction in which the pieces before it were written.
     fn has_lost_pieces(&self, batch: &Batch, stored: Option<Position>) -> bool {
-        let is_whole = self.writer.capabilities().whole_transactions;
-        is_whole && !batch.from.is_boundary() && stored.is_none_or(|stored| stored < batch.from)
+        let can = self.writer.capabilities();
+        (can.whole_transactions || can.whole_runs)
+            && !batch.from.is_boundary()
+            && stored.is_none_or(|stored| stored < batch.from)
     }
 
     fn has_grown(&self, current: &Current) -> bool {

@@ -94,7 +94,7 @@ impl Scene {
         };
         let events = ops.into_iter().zip(1..).map(change).collect();
         let upto = Position::after(Lsn(commit));
-        (Batch { cursor: CursorId::Main, from: Position::ZERO, upto, moves: Vec::new() }, events)
+        (Batch { cursor: CursorId::Main, from: Position::ZERO, upto, moves: Vec::new(), is_piece: false }, events)
     }
 
     /// Writes a transaction in a process of its own.

@@ -99,3 +99,33 @@ async fn an_incremental_run_that_is_killed_anywhere_is_gone_on_with_and_doubles_
     }
     assert_eq!(slots(&client).await, 1);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_incremental_run_that_is_killed_between_its_writes_shows_nothing_of_what_it_brings() {
+    let Some(database) = database().await else { return };
+    let client = database.client().await;
+    client
+        .batch_execute(
+            "CREATE TABLE t (id int PRIMARY KEY, round int); INSERT INTO t SELECT g, 0 FROM generate_series(1, 5000) g;
+             CREATE PUBLICATION p FOR TABLE t",
+        )
+        .await
+        .unwrap();
+    let Some(mut site) = Site::new(&database.url()).await else { return };
+    site.program = site.program.clone().variable("ETL__PIPELINE__BATCH__MAX_ROWS", "1000");
+    assert!(run(&site, "incremental", "").await);
+    let query = "SELECT concat_ws(' ', count(*), min(round), max(round)) FROM public.t";
+    let found = async || site.reader.query(&site.file(), query).await.unwrap()[0][0].clone().unwrap();
+    let mut round = 0;
+    for failpoint in ["apply.after_write=kill@2", "apply.before_write=kill@9", "apply.after_write=kill@14"] {
+        // Each a transaction of several batches.
+        for _ in 0..4 {
+            client.batch_execute("UPDATE t SET round = round + 1").await.unwrap();
+        }
+        assert!(!run(&site, "incremental", failpoint).await, "{failpoint}");
+        assert_eq!(found().await, format!("5000 {round} {round}"), "{failpoint}");
+        assert!(run(&site, "incremental", "").await, "{failpoint}");
+        round += 4;
+        assert_eq!(found().await, format!("5000 {round} {round}"), "{failpoint}");
+    }
+}

@@ -187,7 +187,7 @@ fn batch(number: u64, tables: &[TableId]) -> (Batch, Vec<Event>) {
         }));
     }
     let from = Position::after(Lsn((number - 1) * 100));
-    (Batch { cursor: CursorId::Main, from, upto: Position::after(commit), moves: Vec::new() }, events)
+    (Batch { cursor: CursorId::Main, from, upto: Position::after(commit), moves: Vec::new(), is_piece: false }, events)
 }
 
 /// All rows of these batches.

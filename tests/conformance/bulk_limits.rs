@@ -341,7 +341,7 @@ async fn a_table_whose_job_takes_an_hour_delays_no_other() {
     let settings = BulkSettings::new(dir.path().join("spool"));
     let destination = Bulk::destination(system.clone(), settings, store, TableRules::default());
     let upto = Position::after(Lsn(100));
-    let batch = Batch { cursor: CursorId::Main, from: Position::ZERO, upto, moves: Vec::new() };
+    let batch = Batch { cursor: CursorId::Main, from: Position::ZERO, upto, moves: Vec::new(), is_piece: false };
     destination.write_batch(batch, events).await.unwrap();
     let hour = Duration::from_secs(3600);
     let done = system.0.lock().unwrap().clone();

@@ -62,7 +62,7 @@ pub(crate) fn transaction(commit: u64, ops: Vec<Op>) -> (Batch, Vec<Event>) {
         events.push(Event::Change(Change { table_id: TABLE, position, committed_at: COMMITTED, op }));
     }
     let upto = Position::after(Lsn(commit));
-    (Batch { cursor: CursorId::Main, from: Position::ZERO, upto, moves: Vec::new() }, events)
+    (Batch { cursor: CursorId::Main, from: Position::ZERO, upto, moves: Vec::new(), is_piece: false }, events)
 }
 
 pub(crate) fn insert(values: [&str; 2]) -> Op {

@@ -44,6 +44,7 @@ mod rules;
 mod running;
 mod settling;
 mod shapes;
+mod shown_at_once;
 mod standby;
 mod status;
 mod stored;

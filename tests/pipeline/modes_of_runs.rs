@@ -10,11 +10,12 @@ use harness::postgres::database;
 use tokio_postgres::Client;
 
 use crate::running::{World, caught_up, stop};
+use crate::watched::Call;
 
 /// Nothing takes longer, on a slow machine neither.
 const SOON: Duration = Duration::from_secs(180);
 
-async fn ended(running: RunningPipeline) -> Finished {
+pub(crate) async fn ended(running: RunningPipeline) -> Finished {
     let handle = running.handle();
     let waited = tokio::time::timeout(SOON, running.wait()).await;
     waited.unwrap_or_else(|_| panic!("it does not end: {:#?}", handle.status())).unwrap()
@@ -127,4 +128,40 @@ async fn an_incremental_run_ends_while_the_source_is_written_on_and_has_all_from
         assert_eq!(once.len(), found.len(), "each is appended once");
     }
     writing.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_that_is_to_be_copied_anew_still_is_after_a_kill_and_a_stream_stages_nothing() {
+    let Some(database) = database().await else { return };
+    let client = database.client().await;
+    client
+        .batch_execute(
+            "CREATE TABLE a (id int PRIMARY KEY, v text); INSERT INTO a SELECT g, 'v' FROM generate_series(1, 3000) g;
+             CREATE PUBLICATION p FOR TABLE a",
+        )
+        .await
+        .unwrap();
+    let row = client.query_one("SELECT 'a'::regclass::oid", &[]).await.unwrap();
+    let table = TableId(row.get(0));
+    let world = World::new(database.name(), &database.url());
+    let running = world.start().await;
+    caught_up(&running).await;
+    stop(running).await;
+    for killed_at in [Call::Truncate, Call::CopyRows] {
+        let running = world.start().await;
+        caught_up(&running).await;
+        world.destination.hold(killed_at);
+        running.handle().resync(table).await.unwrap();
+        world.destination.is_held(killed_at).await;
+        drop(running);
+        world.destination.release();
+    }
+    let running = world.start().await;
+    caught_up(&running).await;
+    stop(running).await;
+    world.assert_equal(&client, &["a"]).await;
+    // One that is cut short may begin again as another.
+    let copies = copies(&world).await;
+    assert!(copies[0] >= 3, "the first copy, and one for each wish, however it was cut short: {copies:?}");
+    assert_eq!(world.destination.runs(), Vec::<String>::new());
 }

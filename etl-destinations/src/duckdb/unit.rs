@@ -15,14 +15,27 @@ use crate::metadata_columns::ChangeType;
 use crate::write_mode::WriteMode;
 use crate::writer::{BatchRows, Step, TableBatch, TargetTable, Truncated, WriteUnit};
 
-/// Runs the work in a transaction, which ends with it: committed if it succeeds, else rolled back.
+/// Begins a transaction.
+pub(super) fn begin(connection: &Connection) -> EtlResult<()> {
+    connection.execute_batch("BEGIN").or_duckdb("begin a transaction")
+}
+
+/// Makes the open transaction durable.
+pub(super) fn commit(connection: &Connection) -> EtlResult<()> {
+    connection.execute_batch("COMMIT").or_duckdb("commit")
+}
+
+/// Runs the work in the open transaction, which is rolled back where that fails. Otherwise it is committed, unless it stays
+/// open.
 pub(super) fn in_transaction<T>(
     connection: &Connection,
+    stays_open: bool,
     work: impl FnOnce(&Connection) -> EtlResult<T>,
 ) -> EtlResult<T> {
-    connection.execute_batch("BEGIN").or_duckdb("begin a transaction")?;
     let done = work(connection).and_then(|value| {
-        connection.execute_batch("COMMIT").or_duckdb("commit")?;
+        if !stays_open {
+            commit(connection)?;
+        }
         Ok(value)
     });
     if done.is_err() {

@@ -51,6 +51,36 @@ pub(super) struct File {
     shapes: RwLock<()>,
     /// DuckDB has given it up.
     is_given_up: AtomicBool,
+    /// The transaction of the main cursor that the rest of a run is to come into, and how far it goes. Dropped, it is rolled
+    /// back.
+    pending: Mutex<Option<(Connection, Position)>>,
+}
+
+/// How a transaction stands to the others.
+#[derive(Debug, Clone, Copy, Default)]
+struct Turn {
+    /// It makes, changes or empties tables.
+    shapes: bool,
+    /// It changes tables: one that has written to them cannot.
+    alters: bool,
+    /// It goes on with the one that waits, where that goes as far as this.
+    from: Option<Position>,
+    /// It waits for more, having got there.
+    upto: Option<Position>,
+}
+
+impl Turn {
+    const BESIDE: Self = Self { shapes: false, alters: false, from: None, upto: None };
+    const ALONE: Self = Self { shapes: true, ..Self::BESIDE };
+
+    fn of(unit: &WriteUnit) -> Self {
+        let alters = unit.steps.iter().any(|step| matches!(step, Step::Alter(..) | Step::Fill(..)));
+        let makes = unit.steps.iter().any(|step| matches!(step, Step::Ensure(_)));
+        let batch = unit.batch.as_ref().filter(|batch| batch.cursor == CursorId::Main);
+        let kept = batch.filter(|batch| batch.is_piece && !batch.upto.is_boundary());
+        let (from, upto) = (batch.map(|batch| batch.from), kept.map(|batch| batch.upto));
+        Self { shapes: alters || makes, alters, from, upto }
+    }
 }
 
 impl fmt::Debug for DuckDb {
@@ -124,27 +154,32 @@ impl DuckDb {
     /// future does not end the work: whoever comes later finds what it has committed.
     async fn run<T: Send + 'static>(
         &self,
-        shapes: bool,
+        turn: Turn,
         work: impl FnOnce(&Connection, &str) -> EtlResult<T> + Send + 'static,
     ) -> EtlResult<T> {
         let file = self.open_file().await?;
         let done = blocking(move || {
-            let (_alone, _together) = match shapes {
+            let (_alone, _together) = match turn.shapes {
                 true => (Some(file.shapes.write().unwrap_or_else(PoisonError::into_inner)), None),
                 false => (None, Some(file.shapes.read().unwrap_or_else(PoisonError::into_inner))),
             };
-            let connection = file.connection()?;
-            if shapes {
-                file.checkpoint(&connection);
-            }
-            let done = unit::in_transaction(&connection, |connection| work(connection, &file.owner));
-            if shapes && done.is_ok() {
-                file.checkpoint(&connection);
-            }
-            match &done {
-                Ok(_) => lock(&file.idle).push(connection),
-                Err(error) if is_given_up(error) => file.is_given_up.store(true, Ordering::Relaxed),
-                Err(_) => {}
+            let done = file.begin(turn).and_then(|connection| {
+                let stays_open = turn.upto.is_some();
+                if turn.shapes {
+                    file.checkpoint(&connection);
+                }
+                let done = unit::in_transaction(&connection, stays_open, |connection| work(connection, &file.owner))?;
+                if turn.shapes && !stays_open {
+                    file.checkpoint(&connection);
+                }
+                match turn.upto {
+                    Some(upto) => *lock(&file.pending) = Some((connection, upto)),
+                    None => lock(&file.idle).push(connection),
+                }
+                Ok(done)
+            });
+            if done.as_ref().is_err_and(is_given_up) {
+                file.is_given_up.store(true, Ordering::Relaxed);
             }
             done
         })
@@ -190,7 +225,25 @@ impl File {
             idle: Mutex::default(),
             shapes: RwLock::default(),
             is_given_up: AtomicBool::new(false),
+            pending: Mutex::default(),
         })
+    }
+
+    /// A connection in an open transaction: the one that waits, where this goes on with it, else a new one.
+    fn begin(&self, turn: Turn) -> EtlResult<Connection> {
+        // What waits would be in the way of whoever changes tables, and of another attempt; its rows come again.
+        let waits = if turn.shapes || turn.from.is_some() { lock(&self.pending).take() } else { None };
+        let connection = match waits.filter(|(_, upto)| Some(*upto) == turn.from) {
+            Some((connection, _)) if !turn.alters => return Ok(connection),
+            Some((connection, _)) => {
+                tracing::info!("a table changes its shape: what the run has brought before is shown by itself");
+                unit::commit(&connection)?;
+                connection
+            }
+            None => self.connection()?,
+        };
+        unit::begin(&connection)?;
+        Ok(connection)
     }
 
     fn connection(&self) -> EtlResult<Connection> {
@@ -254,7 +307,7 @@ impl TableWriter for DuckDb {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::default().with_atomic().with_schema_changes().with_staged_runs()
+        Capabilities::default().with_atomic().with_schema_changes().with_staged_runs().with_whole_runs()
     }
 
     fn name_rules(&self) -> NameRules {
@@ -274,9 +327,9 @@ impl TableWriter for DuckDb {
         let table = unit.chunk.map(|(table, _)| table);
         let begun = table.map(|table| self.times_emptied(table));
         let emptied = Arc::clone(&self.emptied);
-        let shapes = unit.steps.iter().any(|step| matches!(step, Step::Ensure(_) | Step::Alter(..) | Step::Fill(..)));
-        let gone = if shapes { self.gone().await? } else { HashSet::new() };
-        self.run(shapes, move |connection, owner| {
+        let turn = Turn::of(&unit);
+        let gone = if turn.shapes { self.gone().await? } else { HashSet::new() };
+        self.run(turn, move |connection, owner| {
             if table.map(|table| lock(&emptied).get(&table).copied().unwrap_or_default()) != begun {
                 return Err(EtlError::new(
                     ErrorKind::Cancelled,
@@ -291,18 +344,18 @@ impl TableWriter for DuckDb {
     async fn reset(&self, table: &Arc<TargetTable>) -> EtlResult<()> {
         let (table, gone) = (Arc::clone(table), self.gone().await?);
         *lock(&self.emptied).entry(table.id).or_default() += 1;
-        self.run(true, move |connection, owner| unit::reset(connection, Tables { owner, gone: &gone }, &table)).await
+        self.run(Turn::ALONE, move |connection, owner| unit::reset(connection, Tables { owner, gone: &gone }, &table))
+            .await
     }
 
     async fn begin_run(&self, run: &str, tables: &[Replacement]) -> EtlResult<()> {
         let (run, tables) = (run.to_owned(), tables.to_vec());
-        self.run(true, move |connection, owner| staging::begin(connection, owner, &run, &tables)).await
+        self.run(Turn::ALONE, move |connection, owner| staging::begin(connection, owner, &run, &tables)).await
     }
 
     async fn stage(&self, run: &str, unit: WriteUnit) -> EtlResult<()> {
         let run = run.to_owned();
-        let shapes = unit.steps.iter().any(|step| matches!(step, Step::Ensure(_)));
-        self.run(shapes, move |connection, owner| staging::stage(connection, owner, &run, &unit)).await
+        self.run(Turn::of(&unit), move |connection, owner| staging::stage(connection, owner, &run, &unit)).await
     }
 
     async fn publish(&self, run: &str, tables: &[Replacement]) -> EtlResult<()> {
@@ -310,12 +363,12 @@ impl TableWriter for DuckDb {
         let publish = move |connection: &Connection, owner: &str| {
             staging::publish(connection, Tables { owner, gone: &gone }, &run, &replaced)
         };
-        self.run(true, publish).await
+        self.run(Turn::ALONE, publish).await
     }
 
     async fn abandon_run(&self, run: &str, _tables: &[Replacement]) -> EtlResult<()> {
         let run = run.to_owned();
-        self.run(true, move |connection, owner| staging::abandon(connection, owner, &run)).await
+        self.run(Turn::ALONE, move |connection, owner| staging::abandon(connection, owner, &run)).await
     }
 
     async fn check_connection(&self) -> EtlResult<()> {
@@ -330,11 +383,23 @@ impl TableWriter for DuckDb {
     }
 
     async fn go_back(&self, to: Position) -> EtlResult<()> {
-        self.run(false, move |connection, owner| ledger::go_back(connection, owner, to)).await
+        self.run(Turn::BESIDE, move |connection, owner| ledger::go_back(connection, owner, to)).await
+    }
+
+    /// What waits for the rest of a run goes: it comes again.
+    async fn shutdown(&self) -> EtlResult<()> {
+        if let Some(file) = &*Arc::clone(&self.file).read_owned().await {
+            drop(lock(&file.pending).take());
+        }
+        Ok(())
     }
 
     async fn durable_position(&self, cursor: CursorId) -> EtlResult<Option<Position>> {
-        self.run(false, move |connection, owner| ledger::position(connection, owner, cursor)).await
+        if cursor == CursorId::Main {
+            // Whoever asks goes on from what is durable.
+            drop(lock(&self.open_file().await?.pending).take());
+        }
+        self.run(Turn::BESIDE, move |connection, owner| ledger::position(connection, owner, cursor)).await
     }
 }
 

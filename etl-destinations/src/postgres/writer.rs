@@ -106,10 +106,11 @@ impl Postgres {
         (upto == batch.from).then_some(parked)
     }
 
-    /// Whether the batch ends within a transaction that is to be kept as a whole.
+    /// Whether the batch ends within what is to be kept as a whole.
     fn is_piece(&self, batch: &Batch) -> bool {
         // Tables join and leave between transactions.
-        self.atomic == Atomic::Always && !batch.upto.is_boundary() && batch.moves.is_empty()
+        let is_piece = batch.is_piece || self.atomic == Atomic::Always;
+        is_piece && !batch.upto.is_boundary() && batch.moves.is_empty()
     }
 
     /// Makes tables that are missing: nobody waits for a lock on their names until a long transaction ends.
@@ -149,7 +150,7 @@ impl TableWriter for Postgres {
     }
 
     fn capabilities(&self) -> Capabilities {
-        let can = Capabilities::default().with_atomic().with_schema_changes().with_staged_runs();
+        let can = Capabilities::default().with_atomic().with_schema_changes().with_staged_runs().with_whole_runs();
         let can = if self.create.any() { can.with_table_extras() } else { can };
         if self.atomic == Atomic::Always { can.with_whole_transactions() } else { can }
     }

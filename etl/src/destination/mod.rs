@@ -198,6 +198,9 @@ pub struct Capabilities {
     pub schema_changes: bool,
     /// It stages what a run copies, and shows all of it at once ([`Destination::begin_run`]).
     pub staged_runs: bool,
+    /// All that a run of `incremental` brings becomes durable together, with its last batch ([`Batch::is_piece`]). After a
+    /// failure it comes again from the first one on.
+    pub whole_runs: bool,
     /// It makes indexes, defaults or identity columns of the source's: [`Destination::complete_table`] is called.
     pub table_extras: bool,
 }
@@ -210,6 +213,7 @@ impl Default for Capabilities {
             whole_transactions: false,
             schema_changes: false,
             staged_runs: false,
+            whole_runs: false,
             table_extras: false,
         }
     }
@@ -241,6 +245,13 @@ impl Capabilities {
     #[must_use]
     pub fn with_staged_runs(mut self) -> Self {
         self.staged_runs = true;
+        self
+    }
+
+    /// Says that what a run of `incremental` brings becomes durable together.
+    #[must_use]
+    pub fn with_whole_runs(mut self) -> Self {
+        self.whole_runs = true;
         self
     }
 
@@ -299,4 +310,7 @@ pub struct Batch {
     pub upto: Position,
     /// Tables whose changes from here on come with another cursor, and that cursor.
     pub moves: Vec<(TableId, CursorId)>,
+    /// Whether it becomes durable with a later batch of the cursor only: its `Ok` is no acknowledgement. Never where neither
+    /// [`Capabilities::whole_transactions`] nor [`Capabilities::whole_runs`] says that it can.
+    pub is_piece: bool,
 }

@@ -46,6 +46,7 @@ enum Input {
     Written(EtlResult<()>),
     Request(MainRequest),
     Arrived(TableId, Option<Reading>),
+    Crowded,
     Time,
     Stop(Stop),
 }
@@ -142,7 +143,7 @@ impl Applier {
             cursor,
             reader,
             assembler,
-            state: ApplyState::new(durable, batch_limits(&run.settings), can),
+            state: ApplyState::new(durable, batch_limits(&run.settings), can).shown_whole(run.shown_whole(cursor)),
             in_flight: VecDeque::new(),
             calls: Calls::default(),
             durable,
@@ -322,6 +323,7 @@ impl Applier {
             written = front(&mut self.in_flight), if !self.in_flight.is_empty() => Input::Written(written),
             () = retry_until(until), if until.is_some() => Input::Time,
             () = woken(self.wake.as_mut()), if !is_draining => Input::Time,
+            () = self.run.relay.crowded(), if self.state.keeps_back() => Input::Crowded,
             () = memory.pressed(Part::Stream), if can_give => Input::Time,
             () = memory.pressed(part), if can_give => Input::Time,
             read = self.reader.next(), if read && self.stopped.is_none() => Input::Read(read),
@@ -350,6 +352,7 @@ impl Applier {
                 }
                 self.go_on().await
             }
+            Input::Crowded => self.show_in_parts().await,
             Input::Time => Ok(()),
             Input::Stop(Stop::Abort) => Err(EtlError::new(ErrorKind::Cancelled, "the pipeline was aborted")),
             Input::Stop(_) => {
@@ -388,7 +391,7 @@ impl Applier {
         let given_up_tables = given_up.map_or(&[][..], |given_up| &given_up.tables);
         let left = leaves.iter().map(|(leave, _)| leave.table).chain(given_up_tables.iter().copied());
         let left = left.map(|table| (table, CursorId::Table(table)));
-        let batch = Batch { cursor: self.cursor, from, upto, moves: joined.chain(left).collect() };
+        let batch = Batch { cursor: self.cursor, from, upto, moves: joined.chain(left).collect(), is_piece };
         let (destination, store) = (self.run.destination.clone(), SharedStore::clone(&self.run.store));
         let owed = match (self.cursor, &mut self.owed) {
             (CursorId::Table(table), Some(owed)) => Some((table, owed.of(&events)?)),

@@ -68,6 +68,8 @@ pub(super) struct ApplyState {
     is_draining: bool,
     /// Somebody waits for memory that this cursor holds a part of.
     is_pressed: bool,
+    /// What was committed before this becomes durable at once, with the first write that reaches it.
+    whole_until: Option<Lsn>,
 }
 
 impl ApplyState {
@@ -88,7 +90,32 @@ impl ApplyState {
             finish_at: None,
             is_draining: false,
             is_pressed: false,
+            whole_until: None,
         }
+    }
+
+    /// What was committed before `until` becomes durable at once.
+    pub(super) fn shown_whole(mut self, until: Option<Lsn>) -> Self {
+        if until.is_some() {
+            (self.whole_until, self.is_whole, self.writes_in_flight) = (until, true, 1);
+        }
+        self
+    }
+
+    /// It becomes durable as it comes.
+    pub(super) fn show_in_parts(&mut self) {
+        self.whole_until = None;
+    }
+
+    /// Whether the destination has something that becomes durable only with what is to come.
+    pub(super) fn keeps_back(&self) -> bool {
+        self.is_open && self.whole_until.is_some()
+    }
+
+    /// Whether what is written up to there becomes durable with something later only; not where a table joins.
+    fn is_kept_back(&self, boundary: Boundary) -> bool {
+        let joins = self.joins.iter().any(|join| join.has_arrived && self.taken.max(boundary.position) >= join.at);
+        !joins && self.whole_until.is_some_and(|until| boundary.end < until)
     }
 
     /// Begins again after what is durable; tables that are about to join still are.
@@ -251,8 +278,9 @@ impl ApplyState {
         let is_between = !self.is_open || boundary.is_some();
         let can_join = is_between && self.joins.iter().any(|join| join.has_arrived && reach >= join.at);
         let has_batch = self.filling.has_events_before_boundary();
+        let is_kept_back = boundary.is_some_and(|boundary| self.is_kept_back(boundary));
         // However little the last piece holds.
-        let closes = self.is_open && boundary.is_some();
+        let closes = self.is_open && boundary.is_some() && !is_kept_back;
 
         if self.is_parting {
             return Decision::Wait { read: !is_full && !is_ending, until: None };
@@ -263,8 +291,10 @@ impl ApplyState {
             return if can_leave { Decision::Write } else { Decision::Wait { read: false, until: None } };
         }
         let gives_piece = boundary.is_none() && (is_full || (is_pressed && !is_ending && self.filling.len() > 0));
+        // What is kept back is of no use without the rest.
+        let ends_batch = is_ending && !is_kept_back;
         let wants_write =
-            can_join || gives_piece || closes || (has_batch && (is_full || is_old || is_ending || is_pressed));
+            can_join || gives_piece || closes || (has_batch && (is_full || is_old || is_pressed || ends_batch));
         if wants_write && !is_held && self.in_flight < self.writes_in_flight {
             return Decision::Write;
         }
@@ -272,11 +302,11 @@ impl ApplyState {
             && self.in_flight == 0
             && !is_held
             && !has_batch
-            && !closes
+            && !self.is_open
         {
             return Decision::Advance(boundary);
         }
-        if is_ending && self.in_flight == 0 && (is_held || boundary.is_none()) {
+        if is_ending && self.in_flight == 0 && (is_held || is_kept_back || boundary.is_none()) {
             return Decision::Finish;
         }
         let until = if wants_write { None } else { self.filling.deadline(&self.limits).filter(|_| boundary.is_some()) };
@@ -299,6 +329,16 @@ impl ApplyState {
             return None;
         }
         let mut sealed = sealed.unwrap_or(empty);
+        if !sealed.events.is_empty()
+            && leaving.is_empty()
+            && sealed.boundary.is_some_and(|boundary| self.is_kept_back(boundary))
+        {
+            sealed = self.filling.keep_back(sealed);
+        } else if sealed.boundary.is_some() && !sealed.upto.is_boundary() {
+            // What was kept back ends here, although nothing has come since.
+            sealed.upto = Position::after(sealed.upto.commit);
+            self.filling.begin_after(sealed.upto);
+        }
         self.end = self.end.max(sealed.boundary.map_or(Lsn::ZERO, |boundary| boundary.end));
         if let Some(before) = self.end.0.checked_sub(1).filter(|_| !leaving.is_empty()) {
             // The relay may not reach back to the last commit of these tables, but it does to what was read since.
@@ -326,243 +366,4 @@ impl ApplyState {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::byte_size::ByteSize;
-    use crate::clock;
-    use crate::data::Event;
-    use std::time::Duration;
-
-    const LIMITS: BatchSettings =
-        BatchSettings { max_bytes: ByteSize(1 << 20), max_rows: 10, max_age: Duration::from_secs(1) };
-    const TABLE: TableId = TableId(7);
-
-    fn after(commit: u64) -> Position {
-        Position::after(Lsn(commit))
-    }
-
-    fn boundary(commit: u64) -> Boundary {
-        Boundary { position: after(commit), end: Lsn(commit + 1), offset: commit }
-    }
-
-    fn transaction(events: usize, commit: u64) -> Assembly {
-        Assembly {
-            made: 0,
-            events: vec![Event::Begin { xid: 1, commit: Lsn(commit) }; events],
-            bytes: events,
-            boundary: Some((events, boundary(commit))),
-            position: Some(after(commit)),
-            stopped: None,
-        }
-    }
-
-    fn state() -> ApplyState {
-        ApplyState::new(after(5), LIMITS, Capabilities::default())
-    }
-
-    fn reads(until: Option<Instant>) -> Decision {
-        Decision::Wait { read: true, until }
-    }
-
-    #[test]
-    fn a_batch_is_written_when_it_is_old_or_full_and_no_write_is_under_way() {
-        let now = clock::monotonic();
-        let mut state = state();
-        assert_eq!(state.decide(now), reads(None));
-        state.add(transaction(3, 10), now);
-        let deadline = now + LIMITS.max_age;
-        assert_eq!(state.decide(now), reads(Some(deadline)));
-        assert_eq!(state.decide(deadline), Decision::Write);
-        let Taken { sealed, joining, .. } = state.take(deadline).unwrap();
-        assert_eq!((sealed.from, sealed.upto, joining.len()), (after(5), after(10), 0));
-        state.add(transaction(10, 20), now);
-        assert_eq!(state.decide(now), Decision::Wait { read: false, until: None }, "full, and one is under way");
-        state.written();
-        assert_eq!(state.decide(now), Decision::Write);
-    }
-
-    #[test]
-    fn p1_positions_without_events_wait_for_the_writes_before_them() {
-        let now = clock::monotonic();
-        let mut state = state();
-        state.add(transaction(10, 10), now);
-        state.take(now).unwrap();
-        state.add(transaction(0, 20), now);
-        assert_eq!(state.decide(now), reads(None));
-        state.written();
-        assert_eq!(state.decide(now), Decision::Advance(boundary(20)));
-        state.advance(now);
-        assert_eq!(state.decide(now), reads(None));
-    }
-
-    #[test]
-    fn nothing_beyond_a_joining_table_is_written_before_it_arrives() {
-        let now = clock::monotonic();
-        let late = now + LIMITS.max_age;
-        let mut state = state();
-        state.expect(TABLE, Lsn(10));
-        state.add(transaction(2, 10), now);
-        assert_eq!(state.decide(late), Decision::Write, "up to the join");
-        assert!(state.take(late).unwrap().joining.is_empty());
-        state.written();
-        state.add(transaction(2, 20), now);
-        assert!(matches!(state.decide(late), Decision::Wait { .. }), "held");
-        state.arrived(TABLE, true);
-        assert_eq!(state.decide(now), Decision::Write);
-        let joining = state.take(now).unwrap().joining;
-        assert_eq!(joining.iter().map(|join| join.table).collect::<Vec<_>>(), [TABLE]);
-    }
-
-    #[test]
-    fn a_table_joins_an_idle_cursor_by_a_batch_without_events() {
-        let now = clock::monotonic();
-        let mut state = state();
-        state.expect(TABLE, Lsn(3));
-        state.arrived(TABLE, true);
-        assert_eq!(state.decide(now), Decision::Write);
-        let Taken { sealed, joining, .. } = state.take(now).unwrap();
-        assert_eq!((sealed.events.len(), sealed.upto, joining.len()), (0, after(5), 1));
-        state.written();
-        assert_eq!(state.decide(now), reads(None));
-    }
-
-    #[test]
-    fn pieces_that_are_kept_together_end_with_the_transaction_and_nobody_joins_or_leaves_between() {
-        let now = clock::monotonic();
-        let whole = Capabilities::default().with_whole_transactions().with_writes_in_flight(5);
-        let mut state = ApplyState::new(after(5), LIMITS, whole);
-        let piece = |commit| Assembly {
-            boundary: None,
-            position: Some(Position::new(Lsn(commit), 10)),
-            ..transaction(10, commit)
-        };
-        state.expect(TABLE, Lsn(5));
-        state.add(piece(10), now);
-        assert!(matches!(state.decide(now), Decision::Wait { .. }), "held");
-        state.arrived(TABLE, true);
-        assert!(state.take(now).unwrap().joining.is_empty());
-        assert_eq!(state.decide(now), reads(None), "one at a time");
-        state.written();
-        assert_eq!((state.decide(now), state.is_open()), (reads(None), true), "it joins with the last one");
-        state.add(transaction(0, 10), now);
-        assert_eq!(state.decide(now), Decision::Write);
-        let Taken { sealed, joining, .. } = state.take(now).unwrap();
-        assert_eq!((sealed.events.len(), sealed.upto, joining.len()), (0, after(10), 1));
-        state.written();
-        assert!(!state.is_open());
-
-        state.add(piece(20), now);
-        state.take(now).unwrap();
-        state.leave(TABLE);
-        assert!(state.has_to_return());
-        state.restart(after(10));
-        assert_eq!((state.decide(now), state.has_to_return()), (Decision::Write, false));
-    }
-
-    #[test]
-    fn a_table_leaves_with_a_write_of_its_own_and_takes_its_later_changes_with_it() {
-        let now = clock::monotonic();
-        let change = |commit| {
-            let position = Position::new(Lsn(commit), 1);
-            Event::Truncate { tables: [TABLE].into(), positions: [position].into(), at: Timestamp(0) }
-        };
-        let mut state = ApplyState::new(after(5), LIMITS, Capabilities::default().with_writes_in_flight(2));
-        state.add(transaction(10, 10), now);
-        state.take(now).unwrap();
-        state.leave(TABLE);
-        assert_eq!(state.decide(now), Decision::Wait { read: false, until: None }, "one is under way");
-        state.written();
-        let mut both = transaction(1, 20);
-        both.events.extend([change(20), change(30)]);
-        both.boundary = Some((2, boundary(20)));
-        both.position = Some(Position::new(Lsn(30), 1));
-        state.add(both, now);
-        assert_eq!(state.decide(now), Decision::Write);
-        let Taken { sealed, leaving, .. } = state.take(now).unwrap();
-        assert_eq!((sealed.events.len(), sealed.upto, leaving), (2, after(20), vec![TABLE]));
-        state.add(transaction(20, 40), now);
-        assert_eq!(state.decide(now), Decision::Wait { read: false, until: None }, "it may fail");
-        state.expect_again(Vec::new(), [TABLE]);
-        state.restart(after(10));
-        assert_eq!(state.decide(now), Decision::Write, "an idle cursor too");
-        assert_eq!(state.take(now).unwrap().sealed.upto, after(10));
-        state.written();
-        state.add(Assembly { events: vec![change(50)], ..transaction(1, 50) }, now);
-        assert!(state.oldest().is_some());
-    }
-
-    #[test]
-    fn a_table_leaves_only_once_it_has_joined() {
-        let now = clock::monotonic();
-        let mut state = state();
-        state.expect(TABLE, Lsn(10));
-        state.arrived(TABLE, true);
-        state.leave(TABLE);
-        assert_eq!(state.decide(now), reads(None));
-        state.add(transaction(2, 10), now);
-        assert_eq!(state.decide(now), Decision::Write, "it joins");
-        let Taken { joining, leaving, .. } = state.take(now).unwrap();
-        assert_eq!((joining.len(), leaving.len()), (1, 0));
-        assert!(matches!(state.decide(now), Decision::Wait { .. }));
-        state.written();
-        assert_eq!(state.decide(now), Decision::Write, "it leaves");
-        assert_eq!(state.take(now).unwrap().leaving, [TABLE]);
-    }
-
-    #[test]
-    fn where_a_table_stands_is_known_until_its_joining_was_sent() {
-        let now = clock::monotonic();
-        let mut state = state();
-        state.expect(TABLE, Lsn(3));
-        state.arrived(TABLE, true);
-        let joining = state.take(now).unwrap().joining;
-        state.expect_again(joining, []);
-        assert_eq!(state.forget_join(TABLE), Some(None));
-        state.expect(TABLE, Lsn(3));
-        assert_eq!(state.forget_join(TABLE), Some(Some(after(3))));
-        assert_eq!(state.forget_join(TABLE), None);
-    }
-
-    #[test]
-    fn draining_writes_what_is_complete_and_ends_even_while_held() {
-        let now = clock::monotonic();
-        let mut state = state();
-        state.add(transaction(2, 10), now);
-        state.drain();
-        assert_eq!(state.decide(now), Decision::Write);
-        state.take(now).unwrap();
-        assert_eq!(state.decide(now), Decision::Wait { read: false, until: None });
-        state.written();
-        assert_eq!(state.decide(now), Decision::Finish);
-        state.expect(TABLE, Lsn(10));
-        state.add(transaction(1, 20), now);
-        assert_eq!(state.decide(now), Decision::Finish);
-    }
-
-    #[test]
-    fn a_tables_own_cursor_ends_where_no_commit_is_left_though_none_is_there() {
-        let now = clock::monotonic();
-        let mut state = state();
-        state.finish_at(Lsn(39));
-        let quiet = |end| Boundary { position: after(5), end: Lsn(end), offset: end };
-        for (end, is_over) in [(39, false), (40, true)] {
-            state.add(Assembly { boundary: Some((0, quiet(end))), ..Assembly::default() }, now);
-            assert_eq!(state.decide(now), Decision::Advance(quiet(end)));
-            state.advance(now);
-            assert_eq!((state.has_finished(), state.decide(now) == Decision::Finish), (is_over, is_over));
-        }
-    }
-
-    #[test]
-    fn a_tables_own_cursor_ends_where_it_was_told_to() {
-        let now = clock::monotonic();
-        let mut state = state();
-        state.finish_at(Lsn(10));
-        assert_eq!(state.decide(now), reads(None));
-        state.add(transaction(2, 10), now);
-        assert_eq!(state.decide(now), Decision::Write);
-        state.take(now).unwrap();
-        state.written();
-        assert_eq!(state.decide(now), Decision::Finish);
-    }
-}
+mod tests;

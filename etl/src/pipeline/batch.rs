@@ -152,6 +152,13 @@ impl Filling {
         Some(self.seal_piece())
     }
 
+    /// Lets what was taken out become durable with something later only: where it ends is no boundary then.
+    pub(super) fn keep_back(&mut self, sealed: Sealed) -> Sealed {
+        let upto = Position::new(sealed.upto.commit, Position::WHOLE - 1);
+        self.from = upto;
+        Sealed { upto, boundary: None, ..sealed }
+    }
+
     /// Takes out all of it, within a transaction.
     pub(super) fn seal_piece(&mut self) -> Sealed {
         let upto = self.position;

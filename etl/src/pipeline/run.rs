@@ -64,11 +64,18 @@ pub(super) struct Run {
     pub(super) touched: Touched,
     pub(super) publication: String,
     pub(super) slot: String,
+    /// Where the run ends by itself.
+    pub(super) until: Option<Lsn>,
     /// Held for as long as anything runs.
     pub(super) _data_dir: DataDir,
 }
 
 impl Run {
+    /// Up to where what the cursor brings is shown at once, where it is.
+    pub(super) fn shown_whole(&self, cursor: CursorId) -> Option<Lsn> {
+        self.until.filter(|_| cursor == CursorId::Main && self.destination.capabilities().whole_runs)
+    }
+
     /// The table shares the main cursor from now on, durably. It is ready once all that its copy may have seen is
     /// durable and confirmed: only then no restart reads it again and needs the snapshot to tell (R4).
     pub(super) async fn table_joined(&self, table: TableId, seen_until: Lsn) -> EtlResult<()> {

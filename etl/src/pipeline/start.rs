@@ -119,9 +119,16 @@ pub(super) async fn start(mut pipeline: Pipeline) -> EtlResult<RunningPipeline> 
         touched,
         publication: source.publication,
         slot,
+        until: source.until,
         _data_dir: data_dir,
     });
     leave_main(&run, &plan, main).await?;
+    if run.until.is_some() && run.shown_whole(CursorId::Main).is_none() {
+        tracing::warn!(
+            destination = run.destination.name(),
+            "the destination cannot show all changes of a run at once: they are shown commit by commit"
+        );
+    }
     let handle = PipelineHandle { stop, board, orders };
     // What was confirmed may come again, but is durable, unless the relay has it alone.
     let durable = main.max(Position::new(behind.unwrap_or(confirmed), 0));
@@ -234,7 +241,7 @@ async fn leave_main(run: &Run, plan: &Plan, main: Position) -> EtlResult<()> {
     // The place of one that had not joined is another, or the same already.
     let has_joined = |begin: &Begin| matches!(begin, Begin::CatchUp { from, .. } if *from == main);
     let joined = plan.iter().filter(|(_, begin)| has_joined(begin)).map(|(table, _)| (*table, CursorId::Table(*table)));
-    let batch = Batch { cursor: CursorId::Main, from: main, upto: main, moves: joined.collect() };
+    let batch = Batch { cursor: CursorId::Main, from: main, upto: main, moves: joined.collect(), is_piece: false };
     if batch.moves.is_empty() {
         return Ok(());
     }

@@ -277,7 +277,13 @@ impl Table {
         run.destination.truncate_table(self.id).await?;
         if run.destination.capabilities().atomic {
             // A destination that does not have it when the copy goes on is another one.
-            let batch = Batch { cursor: CursorId::Table(self.id), from: cursor, upto: cursor, moves: Vec::new() };
+            let batch = Batch {
+                cursor: CursorId::Table(self.id),
+                from: cursor,
+                upto: cursor,
+                moves: Vec::new(),
+                is_piece: false,
+            };
             run.destination.write_batch(batch, Vec::new()).await?;
         }
         Ok(cursor)

@@ -40,7 +40,13 @@ impl Table {
             run.store.forget_cursor(CursorId::Table(id)).await?;
             run.store.forget_copy(id).await?;
             if run.destination.capabilities().atomic {
-                let batch = Batch { cursor: CursorId::Table(id), from: cursor, upto: cursor, moves: Vec::new() };
+                let batch = Batch {
+                    cursor: CursorId::Table(id),
+                    from: cursor,
+                    upto: cursor,
+                    moves: Vec::new(),
+                    is_piece: false,
+                };
                 run.destination.write_batch(batch, Vec::new()).await?;
             }
             let phase = Phase::CatchingUp { cursor, snapshot: snapshot.clone(), mixed: None };

@@ -113,7 +113,7 @@ impl Scene {
         let (position, at) = (Position::new(Lsn(100), 1), Timestamp(1_700_000_000_000_000));
         let event = Event::Change(Change { table_id: TABLE, position, committed_at: at, op: Op::Delete { old } });
         let upto = Position::after(Lsn(100));
-        (Batch { cursor: CursorId::Main, from: Position::ZERO, upto, moves: Vec::new() }, vec![event])
+        (Batch { cursor: CursorId::Main, from: Position::ZERO, upto, moves: Vec::new(), is_piece: false }, vec![event])
     }
 
     /// The transaction after it, which empties the table.
@@ -121,7 +121,7 @@ impl Scene {
         let positions = Box::new([Position::new(Lsn(200), 1)]);
         let event = Event::Truncate { tables: Box::new([TABLE]), positions, at: Timestamp(0) };
         let (from, upto) = (Position::after(Lsn(100)), Position::after(Lsn(200)));
-        (Batch { cursor: CursorId::Main, from, upto, moves: Vec::new() }, vec![event])
+        (Batch { cursor: CursorId::Main, from, upto, moves: Vec::new(), is_piece: false }, vec![event])
     }
 
     pub(crate) async fn operations(&self) -> Vec<Operation> {

@@ -121,7 +121,13 @@ async fn call_all(destination: &impl Destination) {
     let events = || vec![Event::Begin { xid: 3, commit: Lsn(4) }];
     let chunk = CopyChunk { generation: 1, index: 2, position: POSITION, read_at: Timestamp(8), replaces: false };
     let cursor = CursorId::Table(TableId(9));
-    let batch = Batch { cursor, from: Position::ZERO, upto: POSITION, moves: vec![(TableId(9), CursorId::Main)] };
+    let batch = Batch {
+        cursor,
+        from: Position::ZERO,
+        upto: POSITION,
+        moves: vec![(TableId(9), CursorId::Main)],
+        is_piece: false,
+    };
     assert_eq!(destination.name(), "noted");
     assert_eq!(destination.capabilities(), Capabilities::default().with_atomic().with_writes_in_flight(7));
     assert_eq!(destination.value_limits(), LIMITS);

@@ -164,12 +164,12 @@ pub(super) async fn positions_and_moves_are_stored_with_the_data(trial: &mut Tri
     expect_position(trial, CursorId::Table(own.id), Some(trial.at)).await?;
 
     // It leaves where there is nothing to write, and comes back.
-    let stands = |moves| Batch { cursor: CursorId::Main, from: trial.at, upto: trial.at, moves };
+    let stands = |moves| Batch { cursor: CursorId::Main, from: trial.at, upto: trial.at, moves, is_piece: false };
     trial.destination().write_batch(stands(vec![(own.id, CursorId::Table(own.id))]), Vec::new()).await?;
     let stayed = trial.at;
     trial.deliver(&[Transaction::at(133).update(&main, &["5", "5", UNCHANGED]).end()]).await?;
     expect_position(trial, CursorId::Table(own.id), Some(stayed)).await?;
-    let stands = |moves| Batch { cursor: CursorId::Main, from: trial.at, upto: trial.at, moves };
+    let stands = |moves| Batch { cursor: CursorId::Main, from: trial.at, upto: trial.at, moves, is_piece: false };
     trial.destination().write_batch(stands(vec![(own.id, CursorId::Main)]), Vec::new()).await?;
     expect_position(trial, CursorId::Table(own.id), Some(trial.at)).await?;
 

@@ -317,7 +317,7 @@ impl<'s> Trial<'s> {
             self.must_refuse.store(true, Relaxed);
         }
         let upto = transactions.last().map_or(self.at, |last| Position::after(last.commit));
-        (Batch { cursor: CursorId::Main, from: self.at, upto, moves: Vec::new() }, events)
+        (Batch { cursor: CursorId::Main, from: self.at, upto, moves: Vec::new(), is_piece: false }, events)
     }
 
     /// That the table holds exactly these rows. The destination is closed and opened again for it.

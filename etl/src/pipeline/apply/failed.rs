@@ -104,6 +104,14 @@ impl Applier {
         self.read_again()
     }
 
+    /// The relay has no room for all that the run brings: what is kept back comes again, and is shown as it comes.
+    pub(super) async fn show_in_parts(&mut self) -> EtlResult<()> {
+        tracing::warn!("the relay is full before the run has read all: its changes are shown commit by commit");
+        self.state.show_in_parts();
+        self.recall_writes().await;
+        self.read_again()
+    }
+
     /// Ends every write that is under way.
     pub(super) async fn recall_writes(&mut self) {
         let mut failed = Vec::new();

@@ -81,7 +81,8 @@ impl Run {
         let position = Position::new(Lsn(upto.commit.0 + 1), 0);
         let selection = self.source.transform.select(&renamed.schema)?;
         let new = Arc::new(TableSchema { since: upto, ..TableSchema::clone(&selection.schema) });
-        let batch = Batch { cursor: CursorId::Table(id), from: upto, upto: position, moves: Vec::new() };
+        let batch =
+            Batch { cursor: CursorId::Table(id), from: upto, upto: position, moves: Vec::new(), is_piece: false };
         let mut waits = RetryPolicy::default().waits();
         loop {
             let event = Event::Relation { new: Arc::clone(&new), position };
