@@ -3,6 +3,7 @@
 mod bulk;
 mod bulk_lanes;
 mod bulk_limits;
+mod checks;
 mod clickhouse;
 mod duckdb;
 mod duckdb_values;

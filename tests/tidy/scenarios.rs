@@ -59,7 +59,7 @@ fn unchecked(files: &[File], numbers: &[u32]) -> Vec<String> {
 
 #[test]
 fn every_number_of_the_checklist_has_a_test_that_runs() {
-    let numbers: Vec<u32> = [2, 3].into_iter().chain(6..=24).chain([32, 34, 35, 37, 41, 44, 45, 47]).collect();
+    let numbers: Vec<u32> = [2, 3].into_iter().chain(6..=29).chain([32, 34, 35, 37, 41, 42, 44, 45, 46, 47]).collect();
     demand(&unchecked(&files(), &numbers));
     let page =
         format!("{CHECKLIST}\n| 6 | a | `x/a` `one` |\n| 7 | b | `x/a` `two` |\n\n## Next\n| 9 | c | `x/a` `one` |\n");
