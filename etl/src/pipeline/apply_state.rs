@@ -291,10 +291,10 @@ impl ApplyState {
             return if can_leave { Decision::Write } else { Decision::Wait { read: false, until: None } };
         }
         let gives_piece = boundary.is_none() && (is_full || (is_pressed && !is_ending && self.filling.len() > 0));
-        // What is kept back is of no use without the rest.
-        let ends_batch = is_ending && !is_kept_back;
-        let wants_write =
-            can_join || gives_piece || closes || (has_batch && (is_full || is_old || is_pressed || ends_batch));
+        // What is kept back is of no use without the rest, however full or old it is.
+        let is_in_vain = is_ending && is_kept_back;
+        let is_due = has_batch && !is_in_vain && (is_full || is_old || is_pressed || is_ending);
+        let wants_write = can_join || gives_piece || closes || is_due;
         if wants_write && !is_held && self.in_flight < self.writes_in_flight {
             return Decision::Write;
         }
@@ -309,7 +309,8 @@ impl ApplyState {
         if is_ending && self.in_flight == 0 && (is_held || is_kept_back || boundary.is_none()) {
             return Decision::Finish;
         }
-        let until = if wants_write { None } else { self.filling.deadline(&self.limits).filter(|_| boundary.is_some()) };
+        let is_timed = boundary.is_some() && !wants_write && !is_in_vain;
+        let until = self.filling.deadline(&self.limits).filter(|_| is_timed);
         Decision::Wait { read: !is_full && !is_ending, until }
     }
 
