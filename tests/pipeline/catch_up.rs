@@ -180,9 +180,9 @@ async fn r9_a_table_joins_after_all_that_the_source_has_forgotten_wherever_the_m
     held.is_held(Call::Changes).await;
     drop(running);
 
-    // What was cut off waits for ever.
+    held.nobody_waits().await;
     let running = world.start().await;
-    held.are_held(Call::Changes, 2).await;
+    held.are_held(Call::Changes, 1).await;
     drop(running);
 
     let running = world.start().await;
