@@ -249,10 +249,10 @@ impl Board {
         }
     }
 
-    /// The run ends by itself once everything before is durable.
-    pub(super) fn ends_at(&self, until: Lsn) {
-        self.has_end.store(true, Ordering::Relaxed);
-        self.update(|status| status.until = Some(until));
+    /// The run ends by itself once everything before is durable; without, it goes on.
+    pub(super) fn ends_at(&self, until: Option<Lsn>) {
+        self.has_end.store(until.is_some(), Ordering::Relaxed);
+        self.update(|status| status.until = until);
     }
 
     /// Says whether something that happened to tables between two runs is yet to be acted on.

@@ -84,9 +84,7 @@ pub(super) async fn start(mut pipeline: Pipeline) -> EtlResult<RunningPipeline> 
     let board = Arc::new(Board::new(&pipeline.id, &slot, &pipeline.settings));
     show(&board, table_statuses(&published, &successors, &states), main, confirmed);
     board.owes(is_owing);
-    if let Some(until) = source.until {
-        board.ends_at(until);
-    }
+    board.ends_at(source.until);
     let stop = Arc::new(watch::Sender::new(Stop::No));
     let (requests, main_ear) = mpsc::channel(16);
     let (orders, wishes) = mpsc::channel(16);
@@ -123,12 +121,7 @@ pub(super) async fn start(mut pipeline: Pipeline) -> EtlResult<RunningPipeline> 
         _data_dir: data_dir,
     });
     leave_main(&run, &plan, main).await?;
-    if run.until.is_some() && run.shown_whole(CursorId::Main).is_none() {
-        tracing::warn!(
-            destination = run.destination.name(),
-            "the destination cannot show all changes of a run at once: they are shown commit by commit"
-        );
-    }
+    say_if_shown_in_parts(&run);
     let handle = PipelineHandle { stop, board, orders };
     // What was confirmed may come again, but is durable, unless the relay has it alone.
     let durable = main.max(Position::new(behind.unwrap_or(confirmed), 0));
@@ -138,6 +131,16 @@ pub(super) async fn start(mut pipeline: Pipeline) -> EtlResult<RunningPipeline> 
     let work = Work { plan, holds, wishes, left_changed, left_failed, seen, until };
     let task = tokio::spawn(supervise(run, applier, writer, work));
     Ok(RunningPipeline { handle, task })
+}
+
+/// Whoever reads the destination sees a run that ends by itself come bit by bit, where the destination cannot do better.
+fn say_if_shown_in_parts(run: &Run) {
+    if run.until.is_some() && run.shown_whole(CursorId::Main).is_none() {
+        tracing::warn!(
+            destination = run.destination.name(),
+            "the destination cannot show all changes of a run at once: they are shown commit by commit"
+        );
+    }
 }
 
 /// Shows what was found.
