@@ -33,7 +33,7 @@ pub(super) struct Staging {
 
 /// The run that was shown last.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub(super) struct Shown {
+pub(super) struct LastShown {
     run: String,
     /// The number of its last batch; later ones go on from it although its operations are forgotten.
     pub(super) sequence: u64,
@@ -63,10 +63,10 @@ impl<B: BulkDestination> Bulk<B> {
         self.staging.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) async fn last_shown(&self) -> EtlResult<Shown> {
+    pub(super) async fn last_shown(&self) -> EtlResult<LastShown> {
         match self.store.fact(SHOWN_FACT).await? {
             Some(text) => serde_json::from_str(&text).or_etl(ErrorKind::Store, "read which run was shown"),
-            None => Ok(Shown::default()),
+            None => Ok(LastShown::default()),
         }
     }
 
@@ -116,7 +116,7 @@ impl<B: BulkDestination> Bulk<B> {
             }
             let tables: Vec<_> = tables.iter().map(|Replacement { to, .. }| Arc::clone(to)).collect();
             self.bulk.publish_run(run, &tables).await?;
-            let shown = Shown { run: run.to_owned(), sequence: self.sequence.load(Ordering::SeqCst) };
+            let shown = LastShown { run: run.to_owned(), sequence: self.sequence.load(Ordering::SeqCst) };
             let shown = serde_json::to_string(&shown).or_etl(ErrorKind::Internal, "write which run is shown")?;
             self.store.set_fact(SHOWN_FACT, shown).await?;
         }

@@ -123,15 +123,15 @@ impl Line {
 impl Together {
     /// It is written, or it has failed: the first who listens hears why.
     fn end(mut self, written: EtlResult<()>) {
-        let mut waiting = std::mem::take(&mut self.done).into_iter();
+        let waiting = std::mem::take(&mut self.done);
         let Err(error) = written else {
             // Whoever was to hear it may be gone.
-            waiting.for_each(|done| drop(done.send(Ok(()))));
+            waiting.into_iter().for_each(|done| drop(done.send(Ok(()))));
             return;
         };
         self.lane.line().break_at(self.first);
         let mut unheard = Err(error);
-        while let Some(done) = waiting.next() {
+        for done in waiting {
             match done.send(unheard) {
                 Ok(()) => return,
                 Err(back) => unheard = back,
