@@ -179,12 +179,15 @@ impl<B: BulkDestination> Bulk<B> {
         Ok(spool)
     }
 
-    async fn lane(&self, table: TableId) -> OwnedMutexGuard<Lane> {
+    /// The table's lane, with what an earlier process has left in it.
+    async fn lane(&self, table: TableId) -> EtlResult<OwnedMutexGuard<Lane>> {
+        // Whoever had a lane before that was taken up would go on without it.
+        self.spool().await?;
         let lane = {
             let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(lanes.entry(table).or_default())
         };
-        lane.lock_owned().await
+        Ok(lane.lock_owned().await)
     }
 
     fn driver<'d>(&'d self, spool: &'d Spool) -> Driver<'d, B> {
@@ -300,7 +303,7 @@ impl<B: BulkDestination> Bulk<B> {
     /// The source emptied the table: after all that came before, and once.
     async fn truncate(&self, unit: &WriteUnit, Truncated { table, position, .. }: &Truncated) -> EtlResult<()> {
         let spool = self.spool().await?;
-        let mut lane = self.lane(table.id).await;
+        let mut lane = self.lane(table.id).await?;
         self.begin(spool, &mut lane, table.id).await?;
         // What is settled beyond it was handed over after it.
         let was_done = unit.batch.is_some() && *position <= lane.settled;
@@ -468,7 +471,7 @@ impl<B: BulkDestination> TableWriter for Bulk<B> {
                     Work::Truncate(truncated) => self.truncate(&unit, truncated).await?,
                     Work::Write(batch) => {
                         let source = Source::of(&unit);
-                        self.write(&mut *self.lane(batch.table.id).await, source, batch).await?;
+                        self.write(&mut *self.lane(batch.table.id).await?, source, batch).await?;
                     }
                 }
             }
@@ -489,7 +492,7 @@ impl<B: BulkDestination> TableWriter for Bulk<B> {
         let Some(batch) = writes else { return Ok(Vec::new()) };
         let table = &batch.table;
         self.census.met(table);
-        let mut lane = self.lane(table.id).await;
+        let mut lane = self.lane(table.id).await?;
         self.read_again(&mut lane, table.id).await?;
         self.finish(spool, &mut lane).await?;
         lane.is_replaying = true;
@@ -530,7 +533,7 @@ impl<B: BulkDestination> TableWriter for Bulk<B> {
     /// What is under way of the old rows is settled first: it would come after the new ones.
     async fn reset(&self, table: &Arc<TargetTable>) -> EtlResult<()> {
         let spool = self.spool().await?;
-        let mut lane = self.lane(table.id).await;
+        let mut lane = self.lane(table.id).await?;
         self.read_again(&mut lane, table.id).await?;
         self.finish(spool, &mut lane).await?;
         if let Some(last) = lane.last.take() {
