@@ -119,7 +119,7 @@ fn every_broken_profile_is_refused_with_the_line_and_what_is_wrong() {
 fn all_that_is_wrong_is_said_at_once() {
     let text = WHOLE.replace("rows = 10\n", "").replace("about =", "abuot =").replace("state = \"/state\"", "");
     let problems = Profile::read(&text).unwrap_err();
-    assert!(problems.0.len() >= 4, "{problems}");
+    assert_eq!(problems.0.len(), 4, "{problems}");
     assert!(problems.0.is_sorted(), "in the order of the lines");
     for said in ["`about` is missing", "unknown key `abuot`", "`limits.rows` is missing", "`poll.state` is missing"] {
         assert!(problems.0.iter().any(|problem| problem.what.contains(said)), "{said}: {problems}");
