@@ -106,8 +106,8 @@ async fn an_incremental_run_that_is_killed_between_its_writes_shows_nothing_of_w
     let client = database.client().await;
     client
         .batch_execute(
-            "CREATE TABLE t (id int PRIMARY KEY, round int); INSERT INTO t SELECT g, 0 FROM generate_series(1, 5000) g;
-             CREATE PUBLICATION p FOR TABLE t",
+            "CREATE TABLE t (id int PRIMARY KEY, round int, words text);
+             INSERT INTO t SELECT g, 0, repeat('wide ', 300) FROM generate_series(1, 5000) g; CREATE PUBLICATION p FOR TABLE t",
         )
         .await
         .unwrap();
@@ -118,7 +118,7 @@ async fn an_incremental_run_that_is_killed_between_its_writes_shows_nothing_of_w
     let found = async || site.reader.query(&site.file(), query).await.unwrap()[0][0].clone().unwrap();
     let mut round = 0;
     for failpoint in ["apply.after_write=kill@2", "apply.before_write=kill@9", "apply.after_write=kill@14"] {
-        // Each a transaction of several batches.
+        // Each a transaction of several batches, however much is read at once: its rows are wide.
         for _ in 0..4 {
             client.batch_execute("UPDATE t SET round = round + 1").await.unwrap();
         }
