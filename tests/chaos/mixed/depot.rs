@@ -101,6 +101,18 @@ impl Depot {
         self.taken.get(table).into_iter().flatten().map(logged).collect()
     }
 
+    /// Where in the log the last copy of a table begins. Several may have the same position: one that was cut short is begun
+    /// again from there, and its rows stay. The time of the snapshot tells them apart.
+    pub(super) fn last_copy(&self, table: &str) -> usize {
+        let log = self.taken.get(table).map_or(&[][..], Vec::as_slice);
+        let snapshot = |line: &Value| {
+            let is_copied = line["_CHANGE_TYPE"] == "UPSERT";
+            is_copied.then(|| line["_TIMESTAMP"].as_str().expect("a time").to_owned())
+        };
+        let last = log.iter().filter_map(snapshot).max();
+        last.map_or(0, |last| log.iter().position(|line| snapshot(line).as_ref() == Some(&last)).unwrap_or(0))
+    }
+
     fn begin(&mut self, table: &str, asked: &Asked) -> Answer {
         let name = asked.parameter("name").unwrap_or_default().to_owned();
         if let Some(known) = self.jobs.iter().position(|job| job.name == name) {
