@@ -165,11 +165,8 @@ impl DuckDb {
             };
             let done = file.begin(turn).and_then(|connection| {
                 let stays_open = turn.upto.is_some();
-                if turn.shapes {
-                    file.checkpoint(&connection);
-                }
                 let done = unit::in_transaction(&connection, stays_open, |connection| work(connection, &file.owner))?;
-                if turn.shapes && !stays_open {
+                if turn.alters && !stays_open {
                     file.checkpoint(&connection);
                 }
                 match turn.upto {
@@ -242,6 +239,9 @@ impl File {
             }
             None => self.connection()?,
         };
+        if turn.alters {
+            self.checkpoint(&connection);
+        }
         unit::begin(&connection)?;
         Ok(connection)
     }
@@ -253,8 +253,8 @@ impl File {
         self.clone_first()
     }
 
-    /// Nothing of before or after a change of shapes is in one log with it: after a crash DuckDB cannot always read such a
-    /// log again (duckdb/duckdb#25395). Where there is no room, the next write says so.
+    /// Nothing of before or after an alteration is in one log with it: after a crash DuckDB cannot always read such a log
+    /// again (duckdb/duckdb#25395). Where there is no room, the next write says so.
     fn checkpoint(&self, connection: &Connection) {
         if let Err(error) = connection.execute_batch("CHECKPOINT").or_duckdb("write a checkpoint") {
             tracing::debug!(%error, "DuckDB keeps its log");
