@@ -2,9 +2,10 @@
 //! can go on from it.
 
 use std::collections::hash_map::DefaultHasher;
+use std::future::Future;
 use std::hash::{Hash, Hasher};
 use std::sync::atomic::AtomicU64;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use etl::Position;
@@ -12,12 +13,15 @@ use etl::clock::{self, Timestamp};
 use etl::error::{ErrorKind, EtlError, EtlResult};
 use etl::failpoint;
 use etl::retry::pause;
+use etl::schema::TableId;
 use etl::store::{Operation, OperationContext, OperationId, OperationState, SharedStore};
 use tokio::sync::Mutex as AsyncMutex;
+use tracing::Instrument;
 
 use super::answer::{is_of_others, outcomes};
 use super::census::Census;
 use super::limits::Bucket;
+use super::requests::Requests;
 use super::sealed::{Spool, off_thread};
 use super::{
     BulkDestination, CallError, ErrorClass, Found, ManifestRow, Overall, PollState, Resubmit, RowOutcome, SealedBatch,
@@ -26,18 +30,35 @@ use super::{
 use crate::dead_rows::DeadLetterRules;
 
 /// What all operations of a destination share.
-pub(super) struct Driver<'d, B> {
-    pub(super) bulk: &'d B,
-    pub(super) store: &'d SharedStore,
-    pub(super) spool: &'d Spool,
+pub(super) struct Driver<B> {
+    pub(super) bulk: Arc<B>,
+    pub(super) store: SharedStore,
+    pub(super) spool: Spool,
     /// The account's requests, where they are counted.
-    pub(super) bucket: &'d Mutex<Option<Bucket>>,
+    pub(super) bucket: Arc<Mutex<Option<Bucket>>>,
+    /// Those that are under way.
+    pub(super) requests: Requests,
     /// The sequence of the operation that is sealed last.
-    pub(super) sequence: &'d AtomicU64,
+    pub(super) sequence: Arc<AtomicU64>,
     /// Within which limit rows that are refused for good are kept as dead letters; else they hold their table.
     pub(super) dead_letters: Option<DeadLetterRules>,
     /// What is counted.
-    pub(super) census: &'d Census,
+    pub(super) census: Arc<Census>,
+}
+
+impl<B> Clone for Driver<B> {
+    fn clone(&self) -> Self {
+        Self {
+            bulk: Arc::clone(&self.bulk),
+            store: SharedStore::clone(&self.store),
+            spool: self.spool.clone(),
+            bucket: Arc::clone(&self.bucket),
+            requests: self.requests.clone(),
+            sequence: Arc::clone(&self.sequence),
+            dead_letters: self.dead_letters,
+            census: Arc::clone(&self.census),
+        }
+    }
 }
 
 /// What a submission has learnt: stored as soon as it is told.
@@ -128,7 +149,7 @@ fn held(operation: &Operation, reason: &str) -> EtlError {
         .of_table(operation.table)
 }
 
-impl<B: BulkDestination> Driver<'_, B> {
+impl<B: BulkDestination> Driver<B> {
     /// Goes on with an operation until it and all that its rows went on in are settled; returns the latter.
     pub(super) async fn settle(&self, operation: Operation) -> EtlResult<Vec<OperationId>> {
         let (mut waiting, mut parts) = (vec![operation], Vec::new());
@@ -157,13 +178,11 @@ impl<B: BulkDestination> Driver<'_, B> {
             OperationState::Sealed { not_before, .. } => {
                 self.until(*not_before).await;
                 self.admitted().await;
-                let state = OperationState::Submitting { since: clock::now(), contexts: Vec::new() };
-                let attempts = operation.attempts + 1;
-                let operation = self.put(Operation { attempts, ..operation }, state).await?;
-                failpoint::visit("bulk.submitting").await?;
-                self.submit(operation).await
+                self.to_the_end(operation.table, |driver| driver.submit_first(operation)).await
             }
-            OperationState::Submitting { .. } => self.in_doubt(operation).await,
+            OperationState::Submitting { .. } => {
+                self.to_the_end(operation.table, |driver| async move { driver.in_doubt(operation).await }).await
+            }
             OperationState::Submitted { next_poll, deadline, .. } => {
                 self.until(Some(*next_poll.min(deadline))).await;
                 self.admitted().await;
@@ -171,6 +190,31 @@ impl<B: BulkDestination> Driver<'_, B> {
             }
             _ => Err(EtlError::new(ErrorKind::Internal, "an operation is in a state that nobody knows")),
         }
+    }
+
+    /// Does this whether anybody goes on waiting for it or not: a write may be given up because of another table, and what
+    /// becomes of a request whose answer nobody hears is in doubt.
+    async fn to_the_end<F>(&self, table: TableId, work: impl FnOnce(Self) -> F) -> EtlResult<Next>
+    where
+        F: Future<Output = EtlResult<Next>> + Send + 'static,
+    {
+        let under_way = self.requests.of(table).await;
+        let work = work(self.clone());
+        let done = async move {
+            let done = work.await;
+            drop(under_way);
+            done
+        };
+        let done = tokio::spawn(done.in_current_span()).await;
+        done.map_err(|error| EtlError::new(ErrorKind::Internal, "a submission was cut short").because(error))?
+    }
+
+    async fn submit_first(self, operation: Operation) -> EtlResult<Next> {
+        let state = OperationState::Submitting { since: clock::now(), contexts: Vec::new() };
+        let attempts = operation.attempts + 1;
+        let operation = self.put(Operation { attempts, ..operation }, state).await?;
+        failpoint::visit("bulk.submitting").await?;
+        self.submit(operation).await
     }
 
     async fn until(&self, time: Option<Timestamp>) {
@@ -223,7 +267,7 @@ impl<B: BulkDestination> Driver<'_, B> {
 
     async fn submit(&self, operation: Operation) -> EtlResult<Next> {
         let batch = self.batch(&operation).await?;
-        let said = Said { store: self.store, operation: AsyncMutex::new(operation) };
+        let said = Said { store: &self.store, operation: AsyncMutex::new(operation) };
         let began = clock::now();
         let answer = self.bulk.submit(&batch, &said).await;
         self.census.metrics().submitted(clock::now().since(began));

@@ -12,7 +12,7 @@ use super::driver::{Driver, Next, chance, later};
 use super::sealed::{Manifest, named, off_thread};
 use super::{BulkDestination, RowOutcome, SealedBatch, Unattributed};
 
-impl<B: BulkDestination> Driver<'_, B> {
+impl<B: BulkDestination> Driver<B> {
     /// In two halves, until what is wrong stands alone.
     pub(super) async fn split(&self, operation: Operation, batch: &SealedBatch, reason: String) -> EtlResult<Next> {
         if operation.rows <= 1 {

@@ -13,6 +13,7 @@ mod ending;
 mod filling;
 mod lane;
 mod limits;
+mod requests;
 mod sealed;
 mod simple;
 mod staging;

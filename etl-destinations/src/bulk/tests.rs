@@ -16,10 +16,12 @@ use etl::store::{
 };
 use etl::{Lsn, Position};
 use serde_json::json;
+use tokio::sync::Notify;
 
 use super::census::Census;
 use super::driver::Driver;
 use super::limits::Bucket;
+use super::requests::Requests;
 use super::sealed::{Draft, ManifestRow, Spool, named};
 use super::*;
 use crate::dead_rows::DeadLetterRules;
@@ -37,6 +39,8 @@ struct Scripted {
     policy: Option<Policy>,
     is_simple: bool,
     rate: Option<Rate>,
+    /// What its answers to submits wait for.
+    answers_once: Option<Notify>,
 }
 
 impl Scripted {
@@ -93,6 +97,9 @@ impl BulkDestination for Scripted {
         if known == 0 {
             said.save(OperationContext { step: 0, vendor: json!("definition"), rows: (0, 0) }).await.unwrap();
         }
+        if let Some(answers_once) = &self.answers_once {
+            answers_once.notified().await;
+        }
         next(&self.submits)
     }
 
@@ -124,22 +131,29 @@ impl BulkDestination for Scripted {
 
 /// One operation, and all that outlives a process.
 struct Scene {
-    system: Scripted,
+    system: Arc<Scripted>,
     store: SharedStore,
     dir: tempfile::TempDir,
-    bucket: Mutex<Option<Bucket>>,
-    sequence: AtomicU64,
+    bucket: Arc<Mutex<Option<Bucket>>>,
+    requests: Requests,
+    sequence: Arc<AtomicU64>,
     keeps_dead_letters: bool,
-    census: Census,
+    census: Arc<Census>,
 }
 
 impl Scene {
     fn new(system: Scripted) -> Self {
         clock::follow_tokio(Timestamp(1_000_000_000_000));
-        let bucket = Mutex::new(system.rate.map(Bucket::new));
-        let (dir, sequence) = (tempfile::tempdir().unwrap(), AtomicU64::new(1));
-        let census = Census::default();
-        Self { system, store: Arc::new(MemoryStore::new()), dir, bucket, sequence, keeps_dead_letters: true, census }
+        Self {
+            bucket: Arc::new(Mutex::new(system.rate.map(Bucket::new))),
+            system: Arc::new(system),
+            store: Arc::new(MemoryStore::new()),
+            dir: tempfile::tempdir().unwrap(),
+            requests: Requests::default(),
+            sequence: Arc::new(AtomicU64::new(1)),
+            keeps_dead_letters: true,
+            census: Arc::default(),
+        }
     }
 
     /// Seals rows `a`, `b`, ...
@@ -184,22 +198,27 @@ impl Scene {
 
     /// Goes on with what is stored, as another process would.
     async fn go_on(&self) -> EtlResult<()> {
-        let spool = Spool::open(self.dir.path()).unwrap();
-        let driver = Driver {
-            bulk: &self.system,
-            store: &self.store,
-            spool: &spool,
-            bucket: &self.bucket,
-            sequence: &self.sequence,
-            dead_letters: self.dead_letters(),
-            census: &self.census,
-        };
+        let driver = self.driver();
+        drop(self.requests.of(TableId(7)).await);
         for operation in self.store.operations().await? {
             if !operation.state.is_settled() {
                 driver.settle(operation).await?;
             }
         }
         Ok(())
+    }
+
+    fn driver(&self) -> Driver<Scripted> {
+        Driver {
+            bulk: Arc::clone(&self.system),
+            store: SharedStore::clone(&self.store),
+            spool: Spool::open(self.dir.path()).unwrap(),
+            bucket: Arc::clone(&self.bucket),
+            requests: self.requests.clone(),
+            sequence: Arc::clone(&self.sequence),
+            dead_letters: self.dead_letters(),
+            census: Arc::clone(&self.census),
+        }
     }
 
     fn dead_letters(&self) -> Option<DeadLetterRules> {
@@ -544,19 +563,28 @@ async fn a_second_process_cannot_submit_what_the_first_is_submitting() {
     let scene = Scene::new(Scripted { submits: answers([completed(UploadStats::SUCCEEDED)]), ..Scripted::default() });
     let seen = scene.sealed("a").await;
     scene.go_on().await.unwrap();
-    let spool = Spool::open(scene.dir.path()).unwrap();
-    let driver = Driver {
-        bulk: &scene.system,
-        store: &scene.store,
-        spool: &spool,
-        bucket: &scene.bucket,
-        sequence: &scene.sequence,
-        dead_letters: scene.dead_letters(),
-        census: &scene.census,
-    };
-    let error = driver.settle(seen).await.unwrap_err();
+    let error = scene.driver().settle(seen).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::StoreConflict);
     assert_eq!(scene.system.asked().len(), 2, "one submit and its cleanup");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_nobody_waits_for_any_more_is_answered_and_comes_once() {
+    let scene = Scene::new(Scripted {
+        submits: answers([pending(&[("1", 0, 1)])]),
+        polls: answers([Ok(vec![PollState::Completed])]),
+        stats: answers([Ok(UploadStats::SUCCEEDED)]),
+        policy: with(Policy { resubmit: Resubmit::UnsafeAtMostOnce, ..Policy::default() }),
+        answers_once: Some(Notify::new()),
+        ..Scripted::default()
+    });
+    let operation = scene.sealed("a").await;
+    assert!(tokio::time::timeout(Duration::from_secs(1), scene.go_on()).await.is_err(), "it is given up");
+    assert_eq!(scene.state(&operation.id).await.name(), "submitting");
+    scene.system.answers_once.as_ref().unwrap().notify_one();
+    scene.go_on().await.unwrap();
+    assert_eq!(scene.accounting(&operation.id).await, all(1));
+    assert_eq!(scene.system.asked().iter().filter(|asked| asked.starts_with("submit")).count(), 1);
 }
 
 #[tokio::test(start_paused = true)]

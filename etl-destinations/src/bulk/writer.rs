@@ -20,6 +20,7 @@ use super::driver::Driver;
 use super::filling::{Filling, known};
 use super::lane::{Lane, Source};
 use super::limits::Bucket;
+use super::requests::Requests;
 use super::sealed::{Draft, ManifestRow, Spool, off_thread};
 use super::staging::{Staging, is_staged};
 use super::{BulkDestination, BulkRow};
@@ -72,12 +73,13 @@ impl BulkSettings {
 
 /// A [`BulkDestination`] as a writer of tables.
 pub struct Bulk<B> {
-    pub(super) bulk: B,
+    pub(super) bulk: Arc<B>,
     settings: BulkSettings,
     pub(super) store: SharedStore,
-    bucket: Mutex<Option<Bucket>>,
-    pub(super) sequence: AtomicU64,
-    pub(super) census: Census,
+    bucket: Arc<Mutex<Option<Bucket>>>,
+    requests: Requests,
+    pub(super) sequence: Arc<AtomicU64>,
+    pub(super) census: Arc<Census>,
     dead_letters: Option<DeadLetterRules>,
     spool: OnceCell<Spool>,
     lanes: Mutex<Lanes>,
@@ -100,18 +102,18 @@ impl<B: BulkDestination> Bulk<B> {
         store: SharedStore,
         rules: TableRules,
     ) -> TableDestination<Self> {
-        let bucket = Mutex::new(bulk.limits().rate.map(Bucket::new));
+        let bucket = Arc::new(Mutex::new(bulk.limits().rate.map(Bucket::new)));
         let percent = bulk.policy().max_dead_percent;
         let by_settings = settings.dead_letters.then_some(DeadLetterRules { max_percent: percent });
         let dead_letters = rules.defaults.dead_letters.or(by_settings);
-        let (sequence, census) = (AtomicU64::new(0), Census::default());
         let writer = Self {
-            bulk,
+            bulk: Arc::new(bulk),
             settings,
             store: Arc::clone(&store),
             bucket,
-            sequence,
-            census,
+            requests: Requests::default(),
+            sequence: Arc::default(),
+            census: Arc::default(),
             dead_letters,
             spool: OnceCell::new(),
             lanes: Mutex::default(),
@@ -190,15 +192,16 @@ impl<B: BulkDestination> Bulk<B> {
         Ok(lane.lock_owned().await)
     }
 
-    fn driver<'d>(&'d self, spool: &'d Spool) -> Driver<'d, B> {
+    fn driver(&self, spool: &Spool) -> Driver<B> {
         Driver {
-            bulk: &self.bulk,
-            store: &self.store,
-            spool,
-            bucket: &self.bucket,
-            sequence: &self.sequence,
+            bulk: Arc::clone(&self.bulk),
+            store: SharedStore::clone(&self.store),
+            spool: spool.clone(),
+            bucket: Arc::clone(&self.bucket),
+            requests: self.requests.clone(),
+            sequence: Arc::clone(&self.sequence),
             dead_letters: self.dead_letters,
-            census: &self.census,
+            census: Arc::clone(&self.census),
         }
     }
 
@@ -224,6 +227,8 @@ impl<B: BulkDestination> Bulk<B> {
 
     /// Reads what is stored of the lane's table: somebody may have let an operation go on, or given it up.
     pub(super) async fn read_again(&self, lane: &mut Lane, table: TableId) -> EtlResult<()> {
+        // What was being handed over as its write was given up is stored first.
+        drop(self.requests.of(table).await);
         let is_of_lane = |of: &Operation| of.table == table && is_staged(of) == lane.run.is_some();
         let operations = self.store.operations().await?.into_iter().filter(is_of_lane);
         let (settled, live): (Vec<_>, Vec<_>) = operations.partition(|of| of.state.is_settled());
