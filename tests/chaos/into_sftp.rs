@@ -76,6 +76,8 @@ destination:
     }
 
     async fn catch_up(&self) {
+        // What a killed process has asked the server for may still be done, and leave something that the next one removes.
+        self.sshd.rest().await;
         let mut running = self.program.clone().argument("--until-caught-up").start().unwrap();
         let ended = running.end(Duration::from_secs(180)).await.unwrap();
         assert!(ended.success(), "{ended}\n{}", running.output());

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use etl::destination::Destination;
@@ -101,6 +102,46 @@ async fn a_server_whose_key_is_not_the_known_one_gets_nothing_and_its_fingerprin
     let nothing = SftpConfig { known_hosts: None, ..reaching(&sshd) };
     let error = checked(nothing).await.unwrap_err();
     assert_eq!((error.kind(), error.context("key")), (ErrorKind::Config, Some("host_keys")), "{error}");
+}
+
+#[tokio::test]
+async fn a_server_that_lets_in_and_serves_no_files_says_so() {
+    let Some(sshd) = Sshd::start_or_skip().await else { return };
+    for (program, why) in
+        [(None, "no such subsystem"), (Some("/bin/false"), "status 1"), (Some("/nowhere"), "status 1")]
+    {
+        sshd.serve_files_by(program);
+        let text = refused(reaching(&sshd), ErrorKind::Config, "login").await;
+        assert!(text.contains("takes no files") && text.contains(why), "{program:?}: {text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_killed_while_somebody_logs_in_is_not_taken_for_one_that_refuses() {
+    let Some(sshd) = Sshd::start_or_skip().await else { return };
+    let kills = async {
+        for pause in (0..60).map(|round| 5 + round * 7 % 60) {
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+            sshd.kill();
+            sshd.up();
+        }
+    };
+    let killed = AtomicBool::new(false);
+    let logins = (0..4).map(|_| async {
+        let mut failed = 0;
+        while !killed.load(Relaxed) {
+            let Err(error) = checked(reaching(&sshd)).await else { continue };
+            assert_eq!(error.kind(), ErrorKind::DestinationUnavailable, "{error}");
+            failed += 1;
+        }
+        failed
+    });
+    let all = async {
+        kills.await;
+        killed.store(true, Relaxed);
+    };
+    let (failed, ()) = tokio::join!(futures_util::future::join_all(logins), all);
+    assert!(failed.iter().sum::<u32>() > 0, "nobody was killed while logging in");
 }
 
 #[tokio::test]

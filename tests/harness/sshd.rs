@@ -162,6 +162,22 @@ impl Sshd {
         self.connections.is_down.store(false, SeqCst);
     }
 
+    /// Waits until nothing is done any more for connections whose other side is gone.
+    pub async fn rest(&self) {
+        while self.connections.children().iter_mut().any(|child| matches!(child.try_wait(), Ok(None))) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// From the next connection on files are served by another program, or by none.
+    pub fn serve_files_by(&self, program: Option<&str>) {
+        let path = self.dir.path().join("config");
+        let config = fs::read_to_string(&path).expect("a config");
+        let other: Vec<&str> = config.lines().filter(|line| !line.starts_with("Subsystem")).collect();
+        let line = program.map(|program| format!("Subsystem sftp {program}\n")).unwrap_or_default();
+        fs::write(path, other.join("\n") + "\n" + &line).expect("a config");
+    }
+
     /// An agent with the user's key.
     ///
     /// # Panics

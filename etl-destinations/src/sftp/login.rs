@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use etl::Secret;
 use etl::error::{ErrorKind, EtlError, EtlResult};
+use russh::AgentAuthError;
 use russh::client::{AuthResult, Handle, KeyboardInteractiveAuthResponse};
 use russh::keys::agent::AgentIdentity;
 use russh::keys::agent::client::AgentClient;
@@ -79,6 +80,7 @@ impl Login<'_> {
                     }
                 }
                 // A key that the agent does not sign with is none that we have.
+                Err(error @ AgentAuthError::Send(_)) => return Err(lost(&error.to_string())),
                 Err(error) if self.handle.is_closed() => return Err(lost(&error.to_string())),
                 Err(_) => {}
             }
@@ -118,7 +120,10 @@ impl Login<'_> {
     fn answer(&mut self, answer: Result<AuthResult, russh::Error>) -> EtlResult<bool> {
         match answer {
             Ok(AuthResult::Success) => Ok(true),
-            Ok(AuthResult::Failure { .. }) if self.handle.is_closed() => Err(lost("the server ended the login")),
+            // So the crate says that the connection has ended, and so a server that there is no way in: what it said last tells.
+            Ok(AuthResult::Failure { remaining_methods, .. }) if remaining_methods.is_empty() => {
+                Err(lost("the server ended the login"))
+            }
             Ok(AuthResult::Failure { remaining_methods, .. }) => {
                 let takes: Vec<&str> = remaining_methods.iter().map(Into::into).collect();
                 self.takes = takes.join(", ");

@@ -11,12 +11,13 @@ use std::time::Duration;
 use etl::error::{ErrorKind, EtlError, EtlResult};
 use russh::client::{self, DisconnectReason, Handle, Handler};
 use russh::keys::PublicKeyOrCertificate;
-use russh::{ChannelStream, Disconnect, Preferred};
+use russh::{ChannelId, ChannelMsg, ChannelStream, Disconnect, Preferred, Sig};
 use russh_sftp::client::error::Error as SftpError;
 use russh_sftp::client::rawsession::Limits;
 use russh_sftp::client::{Config as ProtocolConfig, RawSftpSession};
 use russh_sftp::extensions;
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 
 use super::config::SftpConfig;
 use super::error::{Fault, lost};
@@ -31,6 +32,9 @@ const SAFE_WRITE: u64 = 32 * 1024;
 
 /// More in one write makes nothing faster.
 const LONGEST_WRITE: u64 = 128 * 1024;
+
+/// How long the server's last words are waited for, once it has ended something.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// How often a server may be silent when it is asked whether it is there.
 const SILENCES: usize = 3;
@@ -56,8 +60,18 @@ impl fmt::Debug for Session {
 pub(super) struct Verifier {
     known: HostKeys,
     refused: Arc<Mutex<Option<EtlError>>>,
-    /// Why the server ended the connection, where it said so.
-    farewell: Arc<OnceLock<String>>,
+    last: Arc<LastWords>,
+}
+
+/// What the server said last. An end of which nothing is said is a connection that was lost.
+#[derive(Default)]
+struct LastWords {
+    /// Why it ended the connection, where it is that the user is not let in.
+    farewell: OnceLock<String>,
+    /// What the program for files ended with, where it ended by itself.
+    exit_status: OnceLock<u32>,
+    /// Told once nothing more is to come of that program.
+    ended: Notify,
 }
 
 impl Handler for Verifier {
@@ -73,17 +87,37 @@ impl Handler for Verifier {
         }
     }
 
+    async fn exit_status(&mut self, _: ChannelId, status: u32, _: &mut client::Session) -> Result<(), russh::Error> {
+        let _ = self.last.exit_status.set(status); // there is one program
+        self.last.ended.notify_one();
+        Ok(())
+    }
+
+    async fn exit_signal(
+        &mut self,
+        _: ChannelId,
+        _: Sig,
+        _: bool,
+        _: &str,
+        _: &str,
+        _: &mut client::Session,
+    ) -> Result<(), russh::Error> {
+        self.last.ended.notify_one();
+        Ok(())
+    }
+
     async fn disconnected(&mut self, reason: DisconnectReason<russh::Error>) -> Result<(), russh::Error> {
+        self.last.ended.notify_one();
         match reason {
             DisconnectReason::ReceivedDisconnect(said) => {
                 if is_refusal(&said.reason_code) {
-                    let _ = self.farewell.set(said.message); // the first one counts
+                    let _ = self.last.farewell.set(said.message); // the first one counts
                 }
                 Ok(())
             }
             DisconnectReason::Error(error) => {
                 if matches!(error, russh::Error::NoAuthMethod) {
-                    let _ = self.farewell.set("no other way to log in is left".to_owned()); // as above
+                    let _ = self.last.farewell.set("no other way to log in is left".to_owned()); // as above
                 }
                 Err(error)
             }
@@ -110,21 +144,22 @@ impl Session {
     /// `DestinationUnavailable` where the server cannot be reached; `Config` where its key or the user is not accepted, or it
     /// does not take files. Each names the step that failed.
     pub(super) async fn open(config: &SftpConfig) -> EtlResult<Self> {
-        let farewell = Arc::new(OnceLock::new());
-        let connecting = Box::pin(connect(config, Arc::clone(&farewell)));
+        let last = Arc::new(LastWords::default());
+        let connecting = Box::pin(connect(config, Arc::clone(&last)));
         let mut handle = in_time(config.connect_timeout, "connect", connecting).await?;
         let login = in_time(config.connect_timeout, "log in", Box::pin(log_in(&mut handle, config))).await;
         if let Err(error) = login {
-            if handle.is_closed() {
+            if error.kind() == ErrorKind::DestinationUnavailable {
                 // What it said last is known once it has ended.
-                let _ = tokio::time::timeout(config.connect_timeout, &mut handle).await;
+                let _ = tokio::time::timeout(LAST_WORDS, &mut handle).await;
             }
-            return Err(match farewell.get() {
+            return Err(match last.farewell.get() {
                 Some(said) => refused(config).because(said.clone()),
                 None => error,
             });
         }
-        let begun = in_time(config.connect_timeout, "begin the file protocol", Box::pin(begin(&handle, config))).await;
+        let beginning = Box::pin(begin(&handle, config, &last));
+        let begun = in_time(config.connect_timeout, "begin the file protocol", beginning).await;
         let (mut sftp, offers) = begun?;
         let mut write_bytes = SAFE_WRITE;
         if offers.contains_key(extensions::LIMITS)
@@ -201,7 +236,7 @@ async fn in_time<T>(longest: Duration, doing: &str, work: impl Future<Output = E
     })
 }
 
-async fn connect(config: &SftpConfig, farewell: Arc<OnceLock<String>>) -> EtlResult<Handle<Verifier>> {
+async fn connect(config: &SftpConfig, last: Arc<LastWords>) -> EtlResult<Handle<Verifier>> {
     let known = HostKeys::read(config)?;
     let unreachable = |error: String| {
         EtlError::new(ErrorKind::DestinationUnavailable, "the SFTP server cannot be reached")
@@ -223,7 +258,7 @@ async fn connect(config: &SftpConfig, farewell: Arc<OnceLock<String>>) -> EtlRes
         ..client::Config::default()
     };
     let refused = Arc::new(Mutex::new(None));
-    let verifier = Verifier { known, refused: Arc::clone(&refused), farewell };
+    let verifier = Verifier { known, refused: Arc::clone(&refused), last };
     let connected = client::connect_stream(Arc::new(settings), stream, verifier).await;
     let refused = refused.lock().unwrap_or_else(PoisonError::into_inner).take();
     match (refused, connected) {
@@ -235,7 +270,8 @@ async fn connect(config: &SftpConfig, farewell: Arc<OnceLock<String>>) -> EtlRes
 
 type Begun = (RawSftpSession, HashMap<String, String>);
 
-async fn begin(handle: &Handle<Verifier>, config: &SftpConfig) -> EtlResult<Begun> {
+/// Begins the file protocol. Only what the server says is its refusal: a connection that ends is lost, however it shows.
+async fn begin(handle: &Handle<Verifier>, config: &SftpConfig, last: &LastWords) -> EtlResult<Begun> {
     let refused = |error: String| {
         EtlError::new(ErrorKind::Config, "the server lets the user in, but takes no files over SFTP")
             .with("server", format!("{}:{}", config.host, config.port))
@@ -243,19 +279,34 @@ async fn begin(handle: &Handle<Verifier>, config: &SftpConfig) -> EtlResult<Begu
             .because(error)
             .hint("Let its owner turn on the subsystem `sftp` for the user")
     };
-    let failed = |error: russh::Error| match handle.is_closed() {
-        true => lost(&error.to_string()),
-        false => refused(error.to_string()),
+    let gone = |error: russh::Error| lost(&error.to_string());
+    let mut channel = match handle.channel_open_session().await {
+        Err(error @ russh::Error::ChannelOpenFailure(_)) => return Err(refused(error.to_string())),
+        opened => opened.map_err(gone)?,
     };
-    let channel = handle.channel_open_session().await.map_err(failed)?;
-    channel.request_subsystem(true, "sftp").await.map_err(failed)?;
+    channel.request_subsystem(true, "sftp").await.map_err(gone)?;
+    loop {
+        match channel.wait().await {
+            Some(ChannelMsg::Success) => break,
+            Some(ChannelMsg::Failure) => return Err(refused("it has no such subsystem".to_owned())),
+            Some(_) => {}
+            None => return Err(lost("the server ended the connection")),
+        }
+    }
     let stream: ChannelStream<client::Msg> = channel.into_stream();
     let protocol =
         ProtocolConfig { request_timeout_secs: config.timeout.as_secs().max(1), ..ProtocolConfig::default() };
     let sftp = RawSftpSession::new_with_config(stream, protocol);
-    let version = sftp.init().await.map_err(|error| match handle.is_closed() {
-        true => lost(&error.to_string()),
-        false => refused(error.to_string()),
-    })?;
-    Ok((sftp, version.extensions))
+    match sftp.init().await {
+        Ok(version) => Ok((sftp, version.extensions)),
+        Err(error @ (SftpError::Status(_) | SftpError::UnexpectedPacket)) => Err(refused(error.to_string())),
+        Err(error) => {
+            // A program that cannot be run, or is another one, ends by itself, and is told of after the end of its words.
+            let _ = tokio::time::timeout(LAST_WORDS, last.ended.notified()).await;
+            Err(match last.exit_status.get() {
+                Some(status) => refused(format!("its program for files ended with status {status}")),
+                None => lost(&error.to_string()),
+            })
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use etl::error::{ErrorKind, EtlError, EtlResult};
@@ -35,7 +36,7 @@ pub struct Sftp {
     client: Client,
     /// The names of files that are being written.
     under_way: Mutex<HashSet<String>>,
-    /// Directories in which nothing is left of attempts of an earlier process.
+    /// Directories in which nothing is left of attempts that have failed or were an earlier process's.
     swept: Mutex<HashSet<String>>,
 }
 
@@ -114,7 +115,9 @@ impl Sftp {
             directory = below(&directory, &segment);
             directories.push(directory.clone());
         }
-        let part = below(&directory, &format!("{}{}{PART}", self.part_prefix(), batch.id));
+        // No two attempts have one name: a server may still do what an attempt that is dead has asked it for.
+        let attempt = RandomState::new().hash_one(&batch.id);
+        let part = below(&directory, &format!("{}{}-{attempt:016x}{PART}", self.part_prefix(), batch.id));
         Place { path: below(&directory, &name), part, directories, directory }
     }
 
@@ -126,9 +129,13 @@ impl Sftp {
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Removes what is left in a directory of attempts that an earlier process has made, once.
+    fn swept(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.swept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Removes what is left in a directory of attempts that have failed or were an earlier process's, once.
     async fn sweep(&self, session: &Session, directory: &str) -> EtlResult<()> {
-        if self.swept.lock().unwrap_or_else(PoisonError::into_inner).contains(directory) {
+        if self.swept().contains(directory) {
             return Ok(());
         }
         let prefix = self.part_prefix();
@@ -137,7 +144,7 @@ impl Sftp {
             is_part && !self.under_way().contains(&below(directory, name))
         };
         remove_dead(session, directory, is_dead).await?;
-        self.swept.lock().unwrap_or_else(PoisonError::into_inner).insert(directory.to_owned());
+        self.swept().insert(directory.to_owned());
         Ok(())
     }
 
@@ -146,7 +153,12 @@ impl Sftp {
         let _writing = Writing::of(self, &place.part);
         let session = self.client.session().await?;
         self.sweep(&session, &place.directory).await?;
-        put(&session, &batch.body, &place).await
+        let put = put(&session, &batch.body, &place).await;
+        if put.is_err() {
+            // What there is of it is in nobody's way, but the next attempt has another name for it.
+            self.swept().remove(&place.directory);
+        }
+        put
     }
 }
 
