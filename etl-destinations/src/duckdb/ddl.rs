@@ -124,15 +124,15 @@ fn comment(table: &str, name: &str, column: &Column) -> String {
     format!("COMMENT ON COLUMN {table}.{} IS '{type_name}';\n", quoted(name))
 }
 
-/// Changes the table as the source's was changed.
+/// Changes the table as the source's was changed; returns what the rows that are there are to get in a column that is new.
 pub(super) fn alter(
     connection: &Connection,
     tables: Tables<'_>,
     table: &Arc<TargetTable>,
     change: &SchemaChange,
-) -> EtlResult<()> {
+) -> EtlResult<Option<FilledColumn>> {
     if let SchemaChange::RenameTable { .. } = change {
-        return tables.settle(connection, table).map(drop);
+        return tables.settle(connection, table).map(|_| None);
     }
     let table = &tables.found(connection, table)?;
     let name = quoted_table(&table.name);
@@ -150,23 +150,21 @@ pub(super) fn alter(
             sql_type(&to.kind),
             comment(&name, &to.name, to)
         ),
-        SchemaChange::AddColumn(column) if !has(&column.name)? => add_column(&name, column),
+        SchemaChange::AddColumn(column) if !has(&column.name)? => {
+            let (added, of) = (quoted(&column.name), sql_type(&column.kind));
+            format!("ALTER TABLE {name} ADD COLUMN {added} {of};\n{}", comment(&name, &column.name, column))
+        }
         // Columns take nulls, keys are not constraints, and what is done already stays.
-        _ => return Ok(()),
+        _ => return Ok(None),
     };
-    run(connection, &sql, "change a table's shape", &table.name)
-}
-
-/// The default is for the rows that are there: later ones come with all their values.
-fn add_column(table: &str, column: &Column) -> String {
-    let (name, of) = (quoted(&column.name), sql_type(&column.kind));
-    let comment = comment(table, &column.name, column);
-    let Some(fill) = &column.fill else { return format!("ALTER TABLE {table} ADD COLUMN {name} {of};\n{comment}") };
-    let fill = fill.replace('\'', "''");
-    format!(
-        "ALTER TABLE {table} ADD COLUMN {name} {of} DEFAULT CAST('{fill}' AS {of});
-         ALTER TABLE {table} ALTER COLUMN {name} DROP DEFAULT;\n{comment}"
-    )
+    run(connection, &sql, "change a table's shape", &table.name)?;
+    Ok(match change {
+        // Later rows come with all their values.
+        SchemaChange::AddColumn(column) if column.fill.is_some() => {
+            Some(FilledColumn { name: column.name.clone(), column: column.clone(), from: None })
+        }
+        _ => None,
+    })
 }
 
 /// Gives the rows that are there the values of columns that they did not have.

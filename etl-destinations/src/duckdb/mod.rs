@@ -11,6 +11,8 @@ mod ddl;
 #[cfg(feature = "duckdb")]
 mod error;
 #[cfg(feature = "duckdb")]
+mod fills;
+#[cfg(feature = "duckdb")]
 mod keyed;
 #[cfg(feature = "duckdb")]
 mod keyless;

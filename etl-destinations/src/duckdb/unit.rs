@@ -7,6 +7,7 @@ use etl::error::EtlResult;
 
 use super::ddl::{self, quoted, quoted_table, run};
 use super::error::DuckDbResult;
+use super::fills::Fills;
 use super::places::Tables;
 use super::rows::{LIMITS, append};
 use super::{keyed, keyless, ledger};
@@ -57,11 +58,18 @@ pub(super) fn apply(connection: &Connection, tables: Tables<'_>, unit: &WriteUni
     if let Some(batch) = &unit.batch {
         ledger::expect_position(connection, owner, batch.cursor, unit.stored)?;
     }
+    let mut fills = Fills::default();
     for step in &unit.steps {
+        if matches!(step, Step::Truncate(_) | Step::Write(_)) {
+            fills.write(connection, tables)?;
+        }
         match step {
             Step::Ensure(table) => ddl::ensure(connection, tables, table)?,
-            Step::Alter(table, change) => ddl::alter(connection, tables, table, change)?,
-            Step::Fill(table, columns) => ddl::fill(connection, &*tables.found(connection, table)?, columns)?,
+            Step::Alter(table, change) => {
+                fills.follow(table, change);
+                fills.add(table, ddl::alter(connection, tables, table, change)?);
+            }
+            Step::Fill(table, columns) => fills.add(table, columns.iter().cloned()),
             Step::Truncate(all) => all.iter().try_for_each(|truncated| {
                 let table = tables.found(connection, &truncated.table)?;
                 truncate(connection, &Truncated { table, ..truncated.clone() })
@@ -72,6 +80,7 @@ pub(super) fn apply(connection: &Connection, tables: Tables<'_>, unit: &WriteUni
             })?,
         }
     }
+    fills.write(connection, tables)?;
     match &unit.batch {
         Some(batch) => ledger::advance(connection, owner, batch, unit.stored),
         None => Ok(()),

@@ -187,6 +187,7 @@ cases! {
     positions_and_moves_are_stored_with_the_data in replay;
     schema_changes_are_followed_within_a_batch in shapes;
     a_column_is_added_in_the_middle_of_a_batch in shapes;
+    columns_with_defaults_are_added_beside_others in shapes;
     a_column_is_dropped_in_the_middle_of_a_batch in shapes;
     a_column_is_renamed_in_the_middle_of_a_batch in shapes;
     a_column_gets_another_type_in_the_middle_of_a_batch in shapes;

@@ -78,6 +78,25 @@ pub(super) async fn a_column_is_added_in_the_middle_of_a_batch(trial: &mut Trial
     altered(trial, added, &["3", "30", "c", "d"], expected).await
 }
 
+pub(super) async fn columns_with_defaults_are_added_beside_others(trial: &mut Trial<'_>) -> CaseResult {
+    let [_, number, text] = [0, 1, 2].map(|place| items(1).columns[place].clone());
+    let column = |of: &Column, name: &str, attnum, fill: &str| Column {
+        name: name.into(),
+        attnum,
+        fill: Some(fill.into()),
+        ..of.clone()
+    };
+    let altered_at_once = |columns: &mut Vec<Column>| {
+        columns.remove(1);
+        columns.push(column(&number, "seven", 4, "7"));
+        columns.push(column(&text, "old", 5, OLD));
+        columns.push(column(&number, "eight", 6, "8"));
+    };
+    let expected: &[&[&str]] =
+        &[&["1", "a", "7", OLD, "8"], &["2", "b", "7", OLD, "8"], &["3", "c", "30", "new", "31"]];
+    altered(trial, altered_at_once, &["3", "c", "30", "new", "31"], expected).await
+}
+
 pub(super) async fn a_column_is_dropped_in_the_middle_of_a_batch(trial: &mut Trial<'_>) -> CaseResult {
     let dropped = |columns: &mut Vec<Column>| drop(columns.remove(1));
     altered(trial, dropped, &["3", "c"], &[&["1", "a"], &["2", "b"], &["3", "c"]]).await
