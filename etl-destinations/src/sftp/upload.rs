@@ -59,7 +59,7 @@ pub(super) async fn put(session: &Session, body: &Path, place: &Place) -> Result
     failpoint::visit("sftp.before_rename").await?;
     rename(session, place).await.map_err(|fault| Failed {
         in_doubt: fault.is_lost(),
-        error: fault.error("give a file its name", &place.path),
+        error: if fault.is_missing() { vanished(place) } else { fault.error("give a file its name", &place.path) },
     })?;
     sync_directory(session, &place.directory).await;
     failpoint::visit("sftp.after_rename").await?;
@@ -210,6 +210,13 @@ fn other_size(path: &str, there: u64, bytes: u64) -> EtlError {
         .with("its_bytes", there)
         .with("bytes", bytes)
         .hint("It is written again; look at the server's disk if this comes back")
+}
+
+/// Somebody has removed it, or its directory: it is written again.
+fn vanished(place: &Place) -> EtlError {
+    EtlError::new(ErrorKind::DestinationUnavailable, "a file at the SFTP server is gone before it got its name")
+        .with("path", &place.part)
+        .hint("It is written again; leave files alone whose names begin with a point")
 }
 
 fn unreadable(body: &Path, error: std::io::Error) -> EtlError {
