@@ -157,6 +157,16 @@ impl Watched {
         self.hold.send_modify(|hold| hold.retain(|held| *held != call));
     }
 
+    /// The call for this that waits goes on, and the next one waits again.
+    pub(crate) async fn let_one_pass(&self, call: Call) {
+        self.are_held(call, 1).await;
+        self.release_one(call);
+        let mut waiting = self.all_waiting.subscribe();
+        waiting.wait_for(|waiting| !waiting.contains(&call)).await.unwrap();
+        self.hold(call);
+        self.are_held(call, 1).await;
+    }
+
     /// Waits until such a call waits.
     pub(crate) async fn is_held(&self, call: Call) {
         let mut waiting = self.waiting.subscribe();

@@ -89,7 +89,8 @@ pub(super) struct Applier {
     calls: Calls,
     /// Everything up to here is durable.
     durable: Position,
-    /// The last commit of which anything was sent to be written: the destination may have it although nobody heard so.
+    /// The last commit of which anything was sent to be written, or that was passed: the destination may have it although
+    /// nobody heard so.
     sent: Lsn,
     /// The end of what is durable, as the source counts.
     reached: Lsn,
@@ -501,6 +502,7 @@ impl Applier {
     fn reached(&mut self, boundary: Boundary) {
         self.reader.release(boundary.offset);
         self.reached = self.reached.max(boundary.end);
+        self.sent = self.sent.max(boundary.position.commit);
         if self.cursor == CursorId::Main {
             self.run.progress.reached(boundary.end);
             self.run.board.reached(boundary.end);

@@ -320,6 +320,9 @@ async fn open_relay(
         behind = None;
     }
     let progress = store.progress().await?;
+    // Up to here all counts as durable of the tables that share the main cursor.
+    let passed = behind.unwrap_or(found.confirmed);
+    let last = relay.head().last.map_or(Lsn::ZERO, |last| last.commit);
     let (mut plan, mut holds, mut lost) = (Plan::new(), HashMap::new(), Vec::new());
     for (id, state) in &*found.states {
         let durable = pipeline.destination.durable_position(CursorId::Table(*id)).await?;
@@ -327,7 +330,8 @@ async fn open_relay(
         let from = reads_on_from(&state.phase, own);
         let relay_holds = relay.holds(start_after(from.unwrap_or_default()));
         let is_replaced = pipeline.destination.capabilities().atomic && durable.is_none();
-        let begin = begin(state, Known { main: found.main, own, relay_holds, is_replaced });
+        let is_level = own.is_none_or(|own| passed.0 <= own.commit.0.saturating_add(1) || last <= own.commit);
+        let begin = begin(state, Known { main: found.main, own, relay_holds, is_level, is_replaced });
         match (&state.phase, &begin) {
             (waiting, Begin::Rest) if waiting.held().is_some_and(|held| held.cursor.is_some()) => {
                 tracing::warn!(table = %id, phase = waiting.name(), "the relay does not hold what the table has to read: it is copied once it goes on");

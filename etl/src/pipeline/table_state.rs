@@ -62,6 +62,8 @@ pub(super) struct Known {
     pub(super) own: Option<Position>,
     /// Whether the relay still holds everything after `own`, or after the snapshot's cursor without one.
     pub(super) relay_holds: bool,
+    /// Whether nothing after `own` counts as durable of the main cursor: that is true of the tables alone that shared it.
+    pub(super) is_level: bool,
     /// Whether the destination has lost what was copied: it stores positions, and has none of the table.
     pub(super) is_replaced: bool,
 }
@@ -77,10 +79,12 @@ pub(super) fn begin(state: &TableState, known: Known) -> Begin {
         Phase::CatchingUp { cursor, snapshot, mixed } => match known.own {
             // A destination that stores positions says the main one for a table that has joined it. One with rows
             // from more than one snapshot never has. Within a transaction nothing joins: of a large one, the main cursor
-            // would write pieces before the table's place says that they are there.
+            // would write pieces before the table's place says that they are there. Nor where the main cursor has passed
+            // what the table lacks: it would be ready at once, and the next restart begin behind that.
             Some(own)
                 if own >= known.main
                     && own > *cursor
+                    && known.is_level
                     && (own.ordinal == Position::WHOLE || own == known.main)
                     && known.relay_holds
                     && mixed.is_none() =>
@@ -130,7 +134,7 @@ mod tests {
 
     fn known(main: u64, own: Option<u64>, relay_holds: bool) -> Known {
         let own = own.map(|lsn| Position::after(Lsn(lsn)));
-        Known { main: Position::after(Lsn(main)), own, relay_holds, is_replaced: false }
+        Known { main: Position::after(Lsn(main)), own, relay_holds, is_level: true, is_replaced: false }
     }
 
     #[test]
@@ -144,6 +148,7 @@ mod tests {
         let half_copied = || Phase::Copying { cursor, so_far: Some(so_far.clone()) };
         let paused = |cursor| Phase::Paused(Held { cursor, ..Held::default() });
         let failed = |cursor| Phase::Quarantined(Box::new(quarantine(Held { cursor, ..Held::default() })));
+        let behind = |known: Known| Known { is_level: false, ..known };
         let replaced = |known: Known| Known { is_replaced: true, ..known };
         let again = Begin::Copy { generation: 8 };
         let shared = |lsn| Begin::Share { after: Position::after(Lsn(lsn)), snapshot: Some(snapshot.clone()) };
@@ -169,6 +174,7 @@ mod tests {
             (catching(), known(50, Some(50), false), again),
             (catching(), known(50, Some(50), true), shared(50)),
             (catching(), known(50, Some(60), true), shared(60)),
+            (catching(), behind(known(50, Some(60), true)), on(Position::after(Lsn(60)))),
             (catching(), within, on(place)),
             (catching(), joined_within, shared_within),
             (paused(Some(cursor)), known(50, None, true), Begin::Wait),

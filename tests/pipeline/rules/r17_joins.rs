@@ -313,3 +313,47 @@ async fn r17_a_table_that_joined_unheard_lacks_nothing_of_what_the_main_cursor_p
     world.assert_equal(&client, &["t", "u"]).await;
     stop(running).await;
 }
+
+/// What the main cursor has passed counts as durable of the tables alone that shared it then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r17_a_table_behind_what_the_main_cursor_has_passed_lacks_nothing_of_it_after_two_restarts() {
+    let Some(database) = database().await else { return };
+    let client = database.client().await;
+    let tables = "CREATE TABLE t (v text); CREATE TABLE u (v text); INSERT INTO u VALUES ('old');
+        CREATE PUBLICATION p FOR TABLE t";
+    client.batch_execute(tables).await.unwrap();
+    let mut world = World::new(database.name(), &database.url());
+    world.settings.batch.max_rows = 5;
+    let running = world.start().await;
+    until("ready", &running, async || find(&running, "t").is_some_and(|t| t.phase == "ready")).await;
+    world.destination.hold(Call::CopyRows);
+    client.batch_execute("ALTER PUBLICATION p ADD TABLE u").await.unwrap();
+    world.destination.is_held(Call::CopyRows).await;
+    // The last that it writes; then there is nothing for it, and too much for the table to join at once.
+    client.batch_execute("INSERT INTO t VALUES ('new')").await.unwrap();
+    for _ in 0..60 {
+        client.batch_execute("INSERT INTO u SELECT repeat('x', 60000)").await.unwrap();
+    }
+    let end = client.query_one("SELECT pg_current_wal_lsn()::text", &[]).await.unwrap();
+    let end: Lsn = end.get::<_, &str>(0).parse().unwrap();
+    until("passed", &running, async || running.handle().status().confirmed >= end).await;
+    world.destination.hold(Call::OwnChanges);
+    world.destination.release_one(Call::CopyRows);
+    world.destination.let_one_pass(Call::OwnChanges).await;
+    running.handle().abort();
+    running.wait().await.unwrap();
+    slot_is_free(&client).await;
+
+    let again = Watched::new(world.memory.clone(), true);
+    again.hold(Call::Changes);
+    let running = world.start_into(again.clone()).await;
+    again.let_one_pass(Call::Changes).await;
+    running.handle().abort();
+    running.wait().await.unwrap();
+    slot_is_free(&client).await;
+
+    let running = world.start_into(world.memory.clone()).await;
+    caught_up(&running).await;
+    world.assert_equal(&client, &["t", "u"]).await;
+    stop(running).await;
+}
