@@ -34,6 +34,7 @@ pub const NAMES: &[&str] = &[
     "run.staged",
     "run.sealed",
     "run.published",
+    "parquet.run_gathered",
     "sftp.write",
     "sftp.before_rename",
     "sftp.after_rename",

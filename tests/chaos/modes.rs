@@ -1,8 +1,10 @@
 //! Is a run that stages shown whole or not at all, and once, wherever it is killed?
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use harness::postgres::database;
+use tokio_postgres::Client;
 
 use crate::site::{Site, slots};
 
@@ -100,32 +102,91 @@ async fn an_incremental_run_that_is_killed_anywhere_is_gone_on_with_and_doubles_
     assert_eq!(slots(&client).await, 1);
 }
 
+/// Rows so wide that each transaction that changes all of them is several batches, however much is read at once.
+const WIDE: &str = "CREATE TABLE t (id int PRIMARY KEY, round int, words text);
+    INSERT INTO t SELECT g, 0, repeat('wide ', 300) FROM generate_series(1, 5000) g; CREATE PUBLICATION p FOR TABLE t";
+
+/// Runs are killed there, of which each brings four transactions: what is found then is what is expected of the round before,
+/// and after the next run what is expected of this one.
+async fn assert_shown_whole(
+    site: &Site,
+    client: &Client,
+    failpoints: &[&str],
+    found: impl AsyncFn() -> String,
+    expected: impl Fn(i32) -> String,
+) {
+    assert!(run(site, "incremental", "").await);
+    assert_eq!(found().await, expected(0));
+    let mut round = 0;
+    for failpoint in failpoints {
+        for _ in 0..4 {
+            client.batch_execute("UPDATE t SET round = round + 1").await.unwrap();
+        }
+        assert!(!run(site, "incremental", failpoint).await, "{failpoint}");
+        assert_eq!(found().await, expected(round), "{failpoint}");
+        assert!(run(site, "incremental", "").await, "{failpoint}");
+        round += 4;
+        assert_eq!(found().await, expected(round), "{failpoint}");
+    }
+    assert!(run(site, "incremental", "").await, "nothing is to be brought");
+    assert_eq!(found().await, expected(round));
+}
+
+const BETWEEN_WRITES: [&str; 3] =
+    ["apply.after_write=kill@2", "apply.before_write=kill@9", "apply.after_write=kill@14"];
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_incremental_run_that_is_killed_between_its_writes_shows_nothing_of_what_it_brings() {
     let Some(database) = database().await else { return };
     let client = database.client().await;
-    client
-        .batch_execute(
-            "CREATE TABLE t (id int PRIMARY KEY, round int, words text);
-             INSERT INTO t SELECT g, 0, repeat('wide ', 300) FROM generate_series(1, 5000) g; CREATE PUBLICATION p FOR TABLE t",
-        )
-        .await
-        .unwrap();
+    client.batch_execute(WIDE).await.unwrap();
     let Some(mut site) = Site::new(&database.url()).await else { return };
     site.program = site.program.clone().variable("ETL__PIPELINE__BATCH__MAX_ROWS", "1000");
-    assert!(run(&site, "incremental", "").await);
     let query = "SELECT concat_ws(' ', count(*), min(round), max(round)) FROM public.t";
     let found = async || site.reader.query(&site.file(), query).await.unwrap()[0][0].clone().unwrap();
-    let mut round = 0;
-    for failpoint in ["apply.after_write=kill@2", "apply.before_write=kill@9", "apply.after_write=kill@14"] {
-        // Each a transaction of several batches, however much is read at once: its rows are wide.
-        for _ in 0..4 {
-            client.batch_execute("UPDATE t SET round = round + 1").await.unwrap();
-        }
-        assert!(!run(&site, "incremental", failpoint).await, "{failpoint}");
-        assert_eq!(found().await, format!("5000 {round} {round}"), "{failpoint}");
-        assert!(run(&site, "incremental", "").await, "{failpoint}");
-        round += 4;
-        assert_eq!(found().await, format!("5000 {round} {round}"), "{failpoint}");
-    }
+    let expected = |round| format!("5000 {round} {round}");
+    assert_shown_whole(&site, &client, &BETWEEN_WRITES, found, expected).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_into_a_lake_that_is_killed_anywhere_shows_nothing_and_the_next_one_each_change_once() {
+    let Some(database) = database().await else { return };
+    let client = database.client().await;
+    client.batch_execute(WIDE).await.unwrap();
+    let lake = |file: PathBuf| format!("parquet: {{ location: {:?} }}", file.with_file_name("lake"));
+    let Some(mut site) = Site::into_destination(&database.url(), "", "{}", lake).await else { return };
+    site.program = site.program.clone().variable("ETL__PIPELINE__BATCH__MAX_ROWS", "1000");
+    let place = site.file().with_file_name("lake");
+    let found = async || format!("{:?}", harness::parquet::logged_rows(&place, &["public.t"]));
+    let expected = |round: i32| format!("{:?}", Some([5000 * (1 + round)]));
+    let [first, second, third] = BETWEEN_WRITES;
+    let failpoints = [first, second, third, "parquet.run_gathered=kill"];
+    assert_shown_whole(&site, &client, &failpoints, found, expected).await;
+    let files = place.join("public/t/log/*.parquet").display().to_string();
+    let sql = format!("SELECT count(*), count(DISTINCT (id, round)), max(round) FROM read_parquet('{files}')");
+    let expected = ["85000", "85000", "16"].map(|text| Some(text.to_owned()));
+    assert_eq!(harness::parquet::query(&site.reader, &sql).await, [expected]);
+    assert!(!place.join(".etl/staged").exists(), "nothing is left of what has waited");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_into_files_that_is_killed_anywhere_shows_nothing_and_the_next_one_each_change_once() {
+    let Some(database) = database().await else { return };
+    let client = database.client().await;
+    client.batch_execute(WIDE).await.unwrap();
+    let files = |file: PathBuf| format!("file: {{ path: {:?}, max_bytes: 4MiB }}", file.with_file_name("files"));
+    let Some(mut site) = Site::into_destination(&database.url(), "", "{}", files).await else { return };
+    site.program = site.program.clone().variable("ETL__PIPELINE__BATCH__MAX_ROWS", "1000");
+    let directory = site.file().with_file_name("files").join("public/t");
+    let files = directory.join("*.jsonl").display().to_string();
+    let sql =
+        format!("SELECT concat_ws(' ', count(*), count(DISTINCT (id, round)), max(round)) FROM read_json('{files}')");
+    let found = async || harness::parquet::query(&site.reader, &sql).await[0][0].clone().unwrap();
+    let expected = |round: i32| format!("{0} {0} {round}", 5000 * (1 + round));
+    assert_shown_whole(&site, &client, &BETWEEN_WRITES, found, expected).await;
+    let names = std::fs::read_dir(directory).unwrap().map(|file| file.unwrap().file_name());
+    assert!(
+        !names.into_iter().any(|name| name.to_string_lossy().starts_with('.')),
+        "nothing is left of what has waited"
+    );
 }

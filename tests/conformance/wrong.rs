@@ -47,6 +47,8 @@ enum Fault {
     ShowsNothing,
     ForgetsThatARunBegins,
     ShowsWhatIsGivenUp,
+    ShowsPieces,
+    ForgetsPieces,
     /// One of four changes and chunks, by chance, is lost.
     LosesSome(u64),
 }
@@ -89,6 +91,8 @@ const FAULTS: &[(Fault, &[&str])] = &[
     ),
     (ForgetsThatARunBegins, &["what_a_dead_run_has_staged_is_never_shown"]),
     (ShowsWhatIsGivenUp, &["a_run_that_is_given_up_leaves_the_tables_as_they_are"]),
+    (ShowsPieces, &["what_comes_in_pieces_is_shown_with_the_last_or_not_at_all"]),
+    (ForgetsPieces, &["what_comes_in_pieces_is_shown_with_the_last_or_not_at_all"]),
 ];
 
 /// The reference, with a fault.
@@ -248,7 +252,8 @@ impl Destination for Way {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::default().with_atomic().with_staged_runs()
+        let can = Capabilities::default().with_atomic().with_staged_runs();
+        if [ShowsPieces, ForgetsPieces].contains(&self.0.fault) { can.with_whole_runs() } else { can }
     }
 
     async fn begin_run(&self, run: StagedRun) -> EtlResult<()> {
@@ -321,6 +326,7 @@ impl Destination for Way {
         let events = self.0.events(events);
         match self.0.fault {
             StoresNoPosition => self.0.inner.write_events(events).await,
+            ForgetsPieces if batch.is_piece => Ok(()),
             ForgetsMoves => {
                 batch.moves.clear();
                 self.0.inner.write_batch(batch, events).await

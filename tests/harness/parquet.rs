@@ -85,16 +85,37 @@ fn stamped(row: Row) -> Option<Stamped> {
 /// The generation of a table, the files of its log in their order, and those of its current state.
 type Known = (Value, BTreeMap<(u64, u64), Value>, Vec<Value>);
 
-/// The files of the last whole manifest and of those after it, with how many rows they have.
-fn counted(location: &Path, table: &str, which: Which) -> Option<Vec<(PathBuf, u64)>> {
-    let mut names: Vec<PathBuf> =
-        fs::read_dir(location.join(".etl/log")).ok()?.map(|file| file.expect("a manifest").path()).collect();
+/// How many rows the log of each of these tables has, all by the same manifests; `None` where one of those went while they
+/// were read.
+#[must_use]
+pub fn logged_rows(location: &Path, tables: &[&str]) -> Option<Vec<u64>> {
+    let entries = manifests(location).ok()?;
+    let rows = |table: &&str| {
+        let files = counted_in(&entries, location, table, Which::Log).unwrap_or_default();
+        files.into_iter().map(|(_, rows)| rows).sum()
+    };
+    Some(tables.iter().map(rows).collect())
+}
+
+/// The manifests, in their order.
+fn manifests(location: &Path) -> std::io::Result<Vec<Value>> {
+    let files = fs::read_dir(location.join(".etl/log"))?.map(|file| file.map(|file| file.path()));
+    let mut names: Vec<PathBuf> = files.collect::<Result<_, _>>()?;
     // What was being written when the process was killed is no object yet: it has a number after its name.
     names.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
     names.sort();
-    let read =
-        |path: &PathBuf| -> Value { serde_json::from_slice(&fs::read(path).expect("a manifest")).expect("JSON") };
-    let entries: Vec<Value> = names.iter().map(read).collect();
+    names.iter().map(|path| Ok(serde_json::from_slice(&fs::read(path)?).expect("JSON"))).collect()
+}
+
+/// The files of the last whole manifest and of those after it, with how many rows they have.
+fn counted(location: &Path, table: &str, which: Which) -> Option<Vec<(PathBuf, u64)>> {
+    if !location.join(".etl/log").is_dir() {
+        return None;
+    }
+    counted_in(&manifests(location).expect("the manifests"), location, table, which)
+}
+
+fn counted_in(entries: &[Value], location: &Path, table: &str, which: Which) -> Option<Vec<(PathBuf, u64)>> {
     let whole = entries.iter().rposition(|entry| entry["whole"] == true)?;
     let mut known: Option<Known> = None;
     let id = table.parse::<u64>().ok();

@@ -6,6 +6,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::{Path, PathBuf};
 
 use etl::clock;
+use etl::destination::Batch;
 use etl::error::{ErrorKind, EtlError, EtlResult};
 use etl::schema::{TableId, TableName};
 use etl::{CursorId, Position};
@@ -14,6 +15,7 @@ use super::config::FileConfig;
 use super::encoding::Encoding;
 use super::error::FileResult;
 use super::journal::{Journal, sync_directory};
+use super::kept_back::KeptBack;
 use super::part::PartFile;
 use super::staging::Staged;
 use super::state::{Entry, Part, PartName, State, TableFiles};
@@ -33,19 +35,37 @@ pub(super) struct Directory {
     owner: String,
     pub(super) state: State,
     journal: Journal,
-    parts: HashMap<TableId, PartFile>,
+    pub(super) parts: HashMap<TableId, PartFile>,
     /// Complete files that do not have their name yet.
     finished: Vec<PartName>,
     /// What a run writes that is not shown.
     pub(super) staged: Option<Staged>,
+    /// What counts with a later batch of the main cursor.
+    pub(super) kept_back: Option<KeptBack>,
     _lock: File,
 }
 
-/// What a unit changes, until the journal has it.
-struct Pending {
+/// What units change, until the journal has it.
+#[derive(Debug)]
+pub(super) struct Pending {
     entry: Entry,
-    tables: HashMap<TableId, TableFiles>,
-    finished: Vec<PartName>,
+    pub(super) tables: HashMap<TableId, TableFiles>,
+    pub(super) finished: Vec<PartName>,
+}
+
+impl Pending {
+    pub(super) fn of(entry: Entry) -> Self {
+        Self { entry, tables: HashMap::new(), finished: Vec::new() }
+    }
+
+    /// The cursor is where the batch ends, and its tables are where it moves them.
+    pub(super) fn covers(&mut self, unit: &WriteUnit, batch: &Batch) {
+        let upto = unit.stored.map_or(batch.upto, |stored| stored.max(batch.upto));
+        self.entry.cursors.push((batch.cursor, Some(upto)));
+        let moved =
+            |(table, to): &(TableId, CursorId)| (CursorId::Table(*table), (*to != CursorId::Main).then_some(upto));
+        self.entry.cursors.extend(batch.moves.iter().map(moved));
+    }
 }
 
 impl Directory {
@@ -67,6 +87,7 @@ impl Directory {
             parts: HashMap::new(),
             finished: Vec::new(),
             staged: None,
+            kept_back: None,
             _lock: lock,
         };
         directory.recover()?;
@@ -139,6 +160,7 @@ impl Directory {
 
     /// No position is beyond this one any more.
     pub(super) fn go_back(&mut self, to: Position) -> EtlResult<()> {
+        self.take_back();
         if !self.is_own() {
             return Ok(());
         }
@@ -147,13 +169,16 @@ impl Directory {
         if entry.cursors.is_empty() {
             return Ok(());
         }
-        self.commit(Pending { entry, tables: HashMap::new(), finished: Vec::new() })
+        self.commit(Pending::of(entry))
     }
 
     /// Writes a unit; `encoded` has the bytes of each step.
     pub(super) fn write(&mut self, unit: &WriteUnit, encoded: &[Vec<u8>]) -> EtlResult<()> {
         self.publish()?;
-        let mut pending = Pending { entry: self.claim(), tables: HashMap::new(), finished: Vec::new() };
+        if let Some(batch) = unit.batch.as_ref().filter(|batch| batch.cursor == CursorId::Main) {
+            return self.write_main(unit, batch, encoded);
+        }
+        let mut pending = Pending::of(self.claim());
         let is_written = unit.steps.iter().any(|step| !matches!(step, Step::Ensure(_)));
         if let Some((table, chunk)) = unit.chunk.filter(|_| is_written) {
             let token = (table, chunk.generation, chunk.index);
@@ -164,13 +189,12 @@ impl Directory {
         }
         if let Some(batch) = &unit.batch {
             self.expect_position(batch.cursor, unit.stored)?;
-            let upto = unit.stored.map_or(batch.upto, |stored| stored.max(batch.upto));
-            pending.entry.cursors.push((batch.cursor, Some(upto)));
-            let moved =
-                |(table, to): &(TableId, CursorId)| (CursorId::Table(*table), (*to != CursorId::Main).then_some(upto));
-            pending.entry.cursors.extend(batch.moves.iter().map(moved));
+            pending.covers(unit, batch);
         }
-        let done = self.write_steps(unit, encoded, &mut pending).and_then(|()| self.commit_unit(pending));
+        let done = self.write_steps(unit, encoded, &mut pending).and_then(|()| {
+            self.rest(&mut pending)?;
+            self.commit(pending)
+        });
         if done.is_err() {
             // Opened again they are cut to what the journal knows.
             self.parts.clear();
@@ -178,7 +202,12 @@ impl Directory {
         done
     }
 
-    fn write_steps(&mut self, unit: &WriteUnit, encoded: &[Vec<u8>], pending: &mut Pending) -> EtlResult<()> {
+    pub(super) fn write_steps(
+        &mut self,
+        unit: &WriteUnit,
+        encoded: &[Vec<u8>],
+        pending: &mut Pending,
+    ) -> EtlResult<()> {
         for (step, bytes) in unit.steps.iter().zip(encoded) {
             match step {
                 Step::Ensure(table) | Step::Alter(table, _) | Step::Fill(table, _) => {
@@ -193,20 +222,22 @@ impl Directory {
         Ok(())
     }
 
-    fn commit_unit(&mut self, mut pending: Pending) -> EtlResult<()> {
+    /// Makes what was written durable, and closes what is large enough.
+    pub(super) fn rest(&mut self, pending: &mut Pending) -> EtlResult<()> {
         for (table, files) in &mut pending.tables {
             if let Some(part) = self.parts.get_mut(table) {
                 part.sync()?;
             }
             if files.open.as_ref().is_some_and(|open| open.bytes >= self.max_bytes) {
                 pending.finished.extend(files.open.take().map(|part| part.name));
+                self.parts.remove(table);
             }
         }
-        self.commit(pending)
+        Ok(())
     }
 
     /// Tells the journal, then gives complete files their names.
-    fn commit(&mut self, pending: Pending) -> EtlResult<()> {
+    pub(super) fn commit(&mut self, pending: Pending) -> EtlResult<()> {
         let Pending { mut entry, tables, finished } = pending;
         entry.tables.extend(tables);
         self.journal.append(&entry, &self.state)?;
@@ -232,14 +263,8 @@ impl Directory {
         touched.iter().try_for_each(|directory| sync_directory(directory))
     }
 
-    fn expect_position(&self, cursor: CursorId, expected: Option<Position>) -> EtlResult<()> {
-        let found = self.position(cursor);
-        if found == expected {
-            return Ok(());
-        }
-        Err(EtlError::new(ErrorKind::StoreConflict, "another position is stored than the write was made for")
-            .with("cursor", cursor)
-            .with("stored", found.map_or("none".to_owned(), |position| position.to_string())))
+    pub(super) fn expect_position(&self, cursor: CursorId, expected: Option<Position>) -> EtlResult<()> {
+        expect_same(self.position(cursor), expected).map_err(|error| error.with("cursor", cursor))
     }
 
     fn files<'p>(&self, table: TableId, pending: &'p mut Pending) -> &'p mut TableFiles {
@@ -301,7 +326,7 @@ impl Directory {
     }
 
     /// Closes a table's part within a unit.
-    fn finish_part(&mut self, table: TableId, pending: &mut Pending) -> EtlResult<()> {
+    pub(super) fn finish_part(&mut self, table: TableId, pending: &mut Pending) -> EtlResult<()> {
         let Some(open) = self.files(table, pending).open.take() else { return Ok(()) };
         match self.parts.remove(&table) {
             Some(mut part) => part.sync()?,
@@ -312,17 +337,23 @@ impl Directory {
         Ok(())
     }
 
-    /// Completes the parts whose first row is old enough, or all.
+    /// Completes the parts whose first row is old enough, or all. Those that a run goes on with are completed with it; one
+    /// that is not whole by the end was never there.
     pub(super) fn finish(&mut self, all: bool) -> EtlResult<()> {
+        if all {
+            self.take_back();
+        }
         self.publish()?;
         let old = clock::now().0.saturating_sub(self.max_age_micros);
         let is_due = |part: &Part| all || part.opened_at <= old;
-        let due = self.state.tables.iter().filter(|(_, files)| files.open.as_ref().is_some_and(is_due));
+        let is_kept = |table: &TableId| self.kept_back.as_ref().is_some_and(|kept| kept.has(*table));
+        let is_due = |files: &TableFiles| files.open.as_ref().is_some_and(is_due);
+        let due = self.state.tables.iter().filter(|(table, files)| is_due(files) && !is_kept(table));
         let due: Vec<TableId> = due.map(|(table, _)| *table).collect();
         if due.is_empty() {
             return Ok(());
         }
-        let mut pending = Pending { entry: Entry::default(), tables: HashMap::new(), finished: Vec::new() };
+        let mut pending = Pending::of(Entry::default());
         for table in due {
             self.finish_part(table, &mut pending)?;
         }
@@ -332,8 +363,10 @@ impl Directory {
     /// Ends a generation of a table: its files go, and what is known of it.
     pub(super) fn reset(&mut self, table: TableId) -> EtlResult<()> {
         self.parts.remove(&table);
-        let entry = Entry { forgets: Some(table), ..self.claim() };
-        let mut pending = Pending { entry, tables: HashMap::new(), finished: Vec::new() };
+        if let Some(kept) = &mut self.kept_back {
+            kept.forget(table);
+        }
+        let mut pending = Pending::of(Entry { forgets: Some(table), ..self.claim() });
         let Some(before) = self.state.tables.get(&table).cloned() else { return self.commit(pending) };
         self.finished.retain(|name| name.table != table);
         let after = TableFiles { generation: before.generation + 1, next: 1, open: None, ..before.clone() };
@@ -353,8 +386,17 @@ impl Directory {
 
     /// Tells the journal something that no open file is about.
     pub(super) fn tell(&mut self, entry: Entry) -> EtlResult<()> {
-        self.commit(Pending { entry, tables: HashMap::new(), finished: Vec::new() })
+        self.commit(Pending::of(entry))
     }
+}
+
+/// That the position which is stored is the one that a write was made for.
+pub(super) fn expect_same(found: Option<Position>, expected: Option<Position>) -> EtlResult<()> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(EtlError::new(ErrorKind::StoreConflict, "another position is stored than the write was made for")
+        .with("stored", found.map_or("none".to_owned(), |position| position.to_string())))
 }
 
 fn made_up() -> String {

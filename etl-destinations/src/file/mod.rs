@@ -14,6 +14,8 @@ mod error;
 #[cfg(feature = "file")]
 mod journal;
 #[cfg(feature = "file")]
+mod kept_back;
+#[cfg(feature = "file")]
 mod part;
 #[cfg(feature = "file")]
 mod staging;

@@ -52,6 +52,7 @@ fn mark(run: &str) -> String {
 impl Directory {
     /// Begins a run, and removes what others have left.
     pub(super) fn begin_run(&mut self, run: &str) -> EtlResult<()> {
+        self.take_back();
         self.staged = None;
         let place = self.root.join(place());
         remove_all(&place)?;

@@ -149,7 +149,7 @@ impl TableWriter for Files {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::default().with_atomic().with_schema_changes().with_staged_runs()
+        Capabilities::default().with_atomic().with_schema_changes().with_staged_runs().with_whole_runs()
     }
 
     fn name_rules(&self) -> NameRules {
@@ -234,6 +234,6 @@ impl TableWriter for Files {
 
     async fn durable_position(&self, cursor: CursorId) -> EtlResult<Option<Position>> {
         let open = Arc::clone(self.opened().await?);
-        blocking(move || Ok(open.directory().position(cursor))).await
+        blocking(move || Ok(open.directory().durable_position(cursor))).await
     }
 }

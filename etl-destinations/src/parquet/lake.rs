@@ -12,7 +12,8 @@ use tokio::sync::{Mutex as AsyncMutex, MutexGuard as AsyncMutexGuard};
 
 use super::config::{ParquetConfig, RetainConfig};
 use super::encoding::{Encoded, Encoding};
-use super::layout::{FileName, GUEST, MANIFESTS, is_of_guest, is_ours};
+use super::kept_back::KeptBack;
+use super::layout::{FileName, GUEST, MANIFESTS, STAGED, is_of_guest, is_ours};
 use super::manifest::Manifests;
 use super::state::{DataFile, Entry, Shape, State, Table, TablePart};
 use crate::storage::Location;
@@ -32,13 +33,47 @@ pub(super) struct Lake {
     manifests: AsyncMutex<Manifests>,
     /// How often each table was emptied. A chunk that was begun before does not come after.
     emptied: Mutex<HashMap<TableId, u64>>,
+    /// What counts with a later batch of the main cursor.
+    pub(super) kept_back: AsyncMutex<Option<KeptBack>>,
 }
 
+/// The files of a unit, by table.
+pub(super) type EncodedTables = Vec<(Arc<TargetTable>, Vec<Encoded>)>;
+
 /// A file that is there and does not count yet.
+#[derive(Debug)]
 pub(super) struct Uploaded {
-    table: Arc<TargetTable>,
+    pub(super) table: Arc<TargetTable>,
     generation: u64,
-    file: DataFile,
+    pub(super) file: DataFile,
+}
+
+/// What is left to be told of a unit once its files are there.
+#[derive(Debug)]
+pub(super) struct Piece {
+    /// Tables that have these shapes from then on.
+    shaped: Vec<Arc<TargetTable>>,
+    pub(super) uploaded: Vec<Uploaded>,
+}
+
+impl Piece {
+    pub(super) fn new(unit: &WriteUnit, uploaded: Vec<Uploaded>) -> Self {
+        let shaped = unit.steps.iter().filter_map(|step| match step {
+            Step::Ensure(table) | Step::Alter(table, _) | Step::Fill(table, _) => Some(Arc::clone(table)),
+            Step::Truncate(_) | Step::Write(_) => None,
+        });
+        Self { shaped: shaped.collect(), uploaded }
+    }
+
+    pub(super) fn paths(&self) -> Vec<String> {
+        paths_of(&self.uploaded)
+    }
+
+    /// Nothing of it is about the table any more.
+    pub(super) fn forget(&mut self, table: TableId) {
+        self.shaped.retain(|shaped| shaped.id != table);
+        self.uploaded.retain(|uploaded| uploaded.table.id != table);
+    }
 }
 
 /// Where files are put.
@@ -68,6 +103,7 @@ impl Lake {
             next: AtomicU64::new(manifests.state().next.max(1)),
             manifests: AsyncMutex::new(manifests),
             emptied: Mutex::default(),
+            kept_back: AsyncMutex::default(),
         };
         // What an old pointer names is there until it is replaced.
         lake.restore_pointers().await?;
@@ -87,8 +123,8 @@ impl Lake {
         let Some(manifests) = Manifests::visit(Arc::clone(&location), session.clone()).await? else { return Ok(None) };
         let next = AtomicU64::new(manifests.state().next.max(1));
         let (owner, manifests) = (String::new(), AsyncMutex::new(manifests));
-        let retain = config.retain.clone();
-        Ok(Some(Self { location, encoding, retain, session, owner, next, manifests, emptied: Mutex::default() }))
+        let (retain, emptied, kept_back) = (config.retain.clone(), Mutex::default(), AsyncMutex::default());
+        Ok(Some(Self { location, encoding, retain, session, owner, next, manifests, emptied, kept_back }))
     }
 
     /// Removes files of ours that do not count: whoever wrote them cannot make them count any more.
@@ -98,7 +134,8 @@ impl Lake {
         let is_over = |path: &String| !is_of_guest(path) || of_guests.contains(path);
         let paths = self.location.list("").await?;
         let ours = paths.into_iter().filter(|path| !path.starts_with(MANIFESTS) && is_ours(path));
-        self.location.delete(ours.filter(|path| is_over(path) && !known.contains(&**path)).collect()).await
+        self.location.delete(ours.filter(|path| is_over(path) && !known.contains(&**path)).collect()).await?;
+        if manifests.state().staged.is_some() { Ok(()) } else { self.location.delete_folder(STAGED).await }
     }
 
     pub(super) fn location(&self) -> &Location {
@@ -135,16 +172,21 @@ impl Lake {
         Entry { owner, next: self.next.load(Ordering::Relaxed), ..Entry::default() }
     }
 
+    /// The position that a cursor has in the manifests: what waits for the rest of a run comes again.
     pub(super) async fn position(&self, cursor: CursorId) -> Option<Position> {
+        if cursor == CursorId::Main {
+            self.take_back().await;
+        }
         self.position_in(self.manifests.lock().await.state(), cursor)
     }
 
-    fn position_in(&self, state: &State, cursor: CursorId) -> Option<Position> {
+    pub(super) fn position_in(&self, state: &State, cursor: CursorId) -> Option<Position> {
         state.position(cursor).filter(|_| self.is_own(state))
     }
 
     /// No position is beyond this one any more.
     pub(super) async fn go_back(&self, to: Position) -> EtlResult<()> {
+        self.take_back().await;
         let mut manifests = self.manifests.lock().await;
         if !self.is_own(manifests.state()) {
             return Ok(());
@@ -169,27 +211,31 @@ impl Lake {
     /// Writes a unit. `begun` is how often the table of its chunk had been emptied when it came.
     pub(super) async fn apply(self: Arc<Self>, unit: WriteUnit, begun: Option<u64>) -> EtlResult<()> {
         let unit = Arc::new(unit);
-        let encoded = {
-            let (lake, unit) = (Arc::clone(&self), Arc::clone(&unit));
-            blocking(move || lake.encode(&unit)).await?
-        };
+        // First: what cannot be encoded leaves everything as it is.
+        let encoded = self.encode(&unit).await?;
+        match &unit.batch {
+            Some(batch) if batch.cursor == CursorId::Main => self.apply_main(&unit, batch, encoded).await,
+            _ => self.write(&unit, encoded, begun).await,
+        }
+    }
+
+    /// Writes a unit that counts by itself.
+    pub(super) async fn write(&self, unit: &WriteUnit, encoded: EncodedTables, begun: Option<u64>) -> EtlResult<()> {
         let uploaded = {
             let manifests = self.manifests.lock().await;
-            if self.is_there(manifests.state(), &unit, begun)? {
+            if self.is_there(manifests.state(), unit, begun)? {
                 return Ok(());
             }
-            let named = self.named(&manifests.state().tables, Place::Log, &unit, encoded)?;
+            let named = self.named(&manifests.state().tables, Place::Log, unit, encoded)?;
             drop(manifests);
             self.upload(named).await?
         };
         let manifests = self.manifests.lock().await;
-        match self.is_there(manifests.state(), &unit, begun) {
+        match self.is_there(manifests.state(), unit, begun) {
             Ok(false) => {
                 let paths = paths_of(&uploaded);
-                let counted = self.count(manifests, &unit, uploaded).await;
-                // Then they do not count for sure, and never will.
-                if matches!(&counted, Err(error) if [ErrorKind::Locked, ErrorKind::StoreConflict].contains(&error.kind()))
-                {
+                let counted = self.count(manifests, unit, vec![Piece::new(unit, uploaded)]).await;
+                if counted.as_ref().is_err_and(never_counts) {
                     self.location.delete(paths).await?;
                 }
                 counted
@@ -202,7 +248,12 @@ impl Lake {
         }
     }
 
-    pub(super) fn encode(&self, unit: &WriteUnit) -> EtlResult<Vec<(Arc<TargetTable>, Vec<Encoded>)>> {
+    pub(super) async fn encode(self: &Arc<Self>, unit: &Arc<WriteUnit>) -> EtlResult<EncodedTables> {
+        let (lake, unit) = (Arc::clone(self), Arc::clone(unit));
+        blocking(move || lake.encode_now(&unit)).await
+    }
+
+    fn encode_now(&self, unit: &WriteUnit) -> EtlResult<EncodedTables> {
         let mut encoded = Vec::new();
         for step in &unit.steps {
             match step {
@@ -235,9 +286,7 @@ impl Lake {
         if found == unit.stored {
             return Ok(false);
         }
-        Err(EtlError::new(ErrorKind::StoreConflict, "another position is stored than the write was made for")
-            .with("cursor", batch.cursor)
-            .with("stored", found.map_or("none".to_owned(), |position| position.to_string())))
+        Err(conflict(batch.cursor, found))
     }
 
     /// Gives files their names. A table that has none yet gets one without rows.
@@ -246,7 +295,7 @@ impl Lake {
         known: &BTreeMap<TableId, Table>,
         place: Place<'_>,
         unit: &WriteUnit,
-        encoded: Vec<(Arc<TargetTable>, Vec<Encoded>)>,
+        encoded: EncodedTables,
     ) -> EtlResult<Vec<(Uploaded, bytes::Bytes)>> {
         let mut named = Vec::new();
         let generation = |table: &TargetTable| known.get(&table.id).map_or(1, |known| known.generation);
@@ -263,6 +312,11 @@ impl Lake {
         Ok(named)
     }
 
+    /// The number of the next file.
+    pub(super) fn number(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
     fn name(
         &self,
         place: Place<'_>,
@@ -271,7 +325,7 @@ impl Lake {
         file: Encoded,
     ) -> (Uploaded, bytes::Bytes) {
         let Encoded { day, bytes, rows, first, last } = file;
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let number = self.number();
         let name = FileName { table: table.id, generation, number, session: &self.session };
         let path = match place {
             Place::Log => name.path(&table.name, day),
@@ -297,11 +351,11 @@ impl Lake {
     }
 
     /// Makes the files count, and the position with them.
-    async fn count(
+    pub(super) async fn count(
         &self,
         mut manifests: AsyncMutexGuard<'_, Manifests>,
         unit: &WriteUnit,
-        uploaded: Vec<Uploaded>,
+        pieces: Vec<Piece>,
     ) -> EtlResult<()> {
         let state = manifests.state();
         let mut entry = self.claim(state);
@@ -313,7 +367,7 @@ impl Lake {
                 |(table, to): &(TableId, CursorId)| (CursorId::Table(*table), (*to != CursorId::Main).then_some(upto));
             entry.cursors.extend(batch.moves.iter().map(moved));
         }
-        entry.tables = parts(&state.tables, unit, uploaded);
+        entry.tables = parts(&state.tables, pieces);
         let says_nothing = entry.tables.is_empty() && entry.cursors.is_empty() && entry.chunks.is_empty();
         if says_nothing && entry.owner.is_none() {
             return Ok(());
@@ -324,6 +378,7 @@ impl Lake {
     /// Ends a generation of a table: its files go, and what is known of it.
     pub(super) async fn reset(self: Arc<Self>, table: TableId) -> EtlResult<()> {
         *self.emptied().entry(table).or_default() += 1;
+        self.take_back_of(table).await;
         let mut manifests = self.manifests.lock().await;
         let state = manifests.state();
         let mut entry = Entry { forgets: Some(table), ..self.claim(state) };
@@ -346,16 +401,16 @@ impl Lake {
     }
 }
 
-/// What a manifest says of the tables of a unit, of which so much is known, once its files count.
-pub(super) fn parts(known: &BTreeMap<TableId, Table>, unit: &WriteUnit, uploaded: Vec<Uploaded>) -> Vec<TablePart> {
+/// What a manifest says of the tables of units, of which so much is known, once their files count.
+pub(super) fn parts(known: &BTreeMap<TableId, Table>, pieces: Vec<Piece>) -> Vec<TablePart> {
     let mut tables = Tables { known, entries: BTreeMap::new() };
-    for step in &unit.steps {
-        if let Step::Ensure(table) | Step::Alter(table, _) | Step::Fill(table, _) = step {
-            tables.shape(table);
+    for Piece { shaped, uploaded } in pieces {
+        for table in shaped {
+            tables.shape(&table);
         }
-    }
-    for Uploaded { table, generation, file } in uploaded {
-        tables.add(&table, generation, file);
+        for Uploaded { table, generation, file } in uploaded {
+            tables.add(&table, generation, file);
+        }
     }
     tables.entries.into_values().collect()
 }
@@ -400,6 +455,18 @@ impl Tables<'_> {
             entry.add.push(DataFile { shape, ..file });
         }
     }
+}
+
+/// Whether what the manifest was to name does not count for sure, and never will.
+pub(super) fn never_counts(error: &EtlError) -> bool {
+    [ErrorKind::Locked, ErrorKind::StoreConflict].contains(&error.kind())
+}
+
+/// That another position is stored than a write was made for.
+pub(super) fn conflict(cursor: CursorId, found: Option<Position>) -> EtlError {
+    EtlError::new(ErrorKind::StoreConflict, "another position is stored than the write was made for")
+        .with("cursor", cursor)
+        .with("stored", found.map_or("none".to_owned(), |position| position.to_string()))
 }
 
 pub(super) fn paths_of(uploaded: &[Uploaded]) -> Vec<String> {

@@ -2,7 +2,8 @@
 //!
 //! A unit's rows are files under their final names first. Then one manifest, written only where there is none of its
 //! number, makes them count, together with the position or the token that they cover: a unit lands whole or not at all,
-//! over all of its tables. What no manifest knows after a crash is removed before anything else is written.
+//! over all of its tables, and so do the units of a run that is shown at once. What no manifest knows after a crash is
+//! removed before anything else is written.
 
 #[cfg(feature = "parquet")]
 mod compact;
@@ -11,6 +12,8 @@ mod config;
 mod encoding;
 #[cfg(feature = "parquet")]
 mod fold;
+#[cfg(feature = "parquet")]
+mod kept_back;
 #[cfg(feature = "parquet")]
 mod keyless;
 #[cfg(feature = "parquet")]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use etl::error::{ErrorKind, EtlError, EtlResult};
 
-use super::lake::{Lake, Place, blocking, parts, paths_of, token};
+use super::lake::{Lake, Piece, Place, never_counts, parts, paths_of, token};
 use super::layout;
 use super::retain::Replaced;
 use super::state::{Entry, RunPart, Staged, StagedPart, State, Table, TablePart};
@@ -18,6 +18,7 @@ pub(super) type Shown = (Arc<TargetTable>, WriteMode);
 impl Lake {
     /// Begins a run; what others have staged goes.
     pub(super) async fn begin_run(&self, run: &str) -> EtlResult<()> {
+        self.take_back().await;
         let mut manifests = self.manifests().await;
         if manifests.state().staged(run).is_some() {
             return Ok(());
@@ -32,10 +33,7 @@ impl Lake {
     /// Writes copied rows of the run.
     pub(super) async fn stage(self: &Arc<Self>, run: &str, unit: WriteUnit) -> EtlResult<()> {
         let unit = Arc::new(unit);
-        let encoded = {
-            let (lake, unit) = (Arc::clone(self), Arc::clone(&unit));
-            blocking(move || lake.encode(&unit)).await?
-        };
+        let encoded = self.encode(&unit).await?;
         let named = {
             let manifests = self.manifests().await;
             let staged = staged(manifests.state(), run)?;
@@ -48,11 +46,12 @@ impl Lake {
         let paths = paths_of(&uploaded);
         let mut manifests = self.manifests().await;
         let staged = staged(manifests.state(), run)?;
-        let (tables, chunks) = (parts(&staged.tables, &unit, uploaded), token(&unit).into_iter().collect());
+        let (tables, chunks) =
+            (parts(&staged.tables, vec![Piece::new(&unit, uploaded)]), token(&unit).into_iter().collect());
         let part = StagedPart { run: run.to_owned(), tables, chunks };
         let entry = Entry { runs: vec![RunPart::Staged(part)], ..self.claim(manifests.state()) };
         match manifests.append(entry).await {
-            Err(error) if [ErrorKind::Locked, ErrorKind::StoreConflict].contains(&error.kind()) => {
+            Err(error) if never_counts(&error) => {
                 drop(manifests);
                 self.location().delete(paths).await?;
                 Err(error)

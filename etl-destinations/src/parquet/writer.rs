@@ -188,7 +188,7 @@ impl TableWriter for Parquet {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::default().with_atomic().with_schema_changes().with_staged_runs()
+        Capabilities::default().with_atomic().with_schema_changes().with_staged_runs().with_whole_runs()
     }
 
     fn name_rules(&self) -> NameRules {
@@ -264,6 +264,9 @@ impl TableWriter for Parquet {
     }
 
     async fn shutdown(&self) -> EtlResult<()> {
+        if let Some(open) = self.open.get() {
+            open.lake.take_back().await;
+        }
         if self.config.compact.at_end {
             self.compact().await?;
         }

@@ -147,6 +147,7 @@ cases! {
     a_run_that_is_given_up_leaves_the_tables_as_they_are in runs;
     what_a_dead_run_has_staged_is_never_shown in runs;
     a_table_that_a_run_has_shown_is_copied_and_followed_anew in runs;
+    what_comes_in_pieces_is_shown_with_the_last_or_not_at_all in runs;
     every_kind_of_value_arrives_exactly in values;
     every_kind_of_value_arrives_exactly_in_changes in values;
     every_byte_and_odd_text_arrives_exactly in values;

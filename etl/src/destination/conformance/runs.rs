@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
-use super::trial::{CaseResult, Transaction, Trial, chunk, items, promised};
-use crate::destination::{Destination, StagedRun};
+use super::trial::{CaseResult, NULL, Transaction, Trial, chunk, items, promised};
+use crate::data::Event;
+use crate::destination::{Batch, Destination, StagedRun};
 use crate::error::EtlResult;
+use crate::lsn::{Lsn, Position};
 use crate::schema::TableSchema;
+use crate::store::CursorId;
 
 const OLD: &[&[&str]] = &[&["1", "10", "old"], &["2", "20", "old"]];
 const NEW: &[&[&str]] = &[&["2", "21", "new"], &["3", "30", "new"]];
@@ -133,4 +136,83 @@ pub(super) async fn a_table_that_a_run_has_shown_is_copied_and_followed_anew(tri
     trial.copy(&table, &[&["5", "50", "copied"]]).await?;
     trial.deliver(&[Transaction::at(200).insert(&table, &["6", "60", "followed"]).end()]).await?;
     trial.expect(&table, &[&["5", "50", "copied"], &["6", "60", "followed"]]).await
+}
+
+/// What a run of `incremental` brings, as the engine hands it over: a batch a transaction, the last one without rows.
+struct Brought(Vec<(Batch, Vec<Event>)>);
+
+impl Brought {
+    fn of(trial: &Trial<'_>, transactions: &[Transaction]) -> Self {
+        let (mut from, mut batches) = (trial.at, Vec::new());
+        for transaction in transactions {
+            let (batch, events) = trial.batch(std::slice::from_ref(transaction));
+            let upto = Position::new(batch.upto.commit, Position::WHOLE - 1);
+            batches.push((Batch { from, upto, is_piece: true, ..batch }, events));
+            from = upto;
+        }
+        let upto = Position::after(Lsn(from.commit.0 + 10));
+        let last = Batch { cursor: CursorId::Main, from, upto, moves: Vec::new(), is_piece: false };
+        batches.push((last, Vec::new()));
+        Self(batches)
+    }
+
+    async fn deliver(&self, trial: &Trial<'_>, places: std::ops::Range<usize>) -> EtlResult<()> {
+        for (batch, events) in &self.0[places] {
+            trial.destination().write_batch(batch.clone(), events.clone()).await?;
+        }
+        Ok(())
+    }
+
+    fn upto(&self) -> Position {
+        self.0.last().map_or(Position::ZERO, |(batch, _)| batch.upto)
+    }
+}
+
+pub(super) async fn what_comes_in_pieces_is_shown_with_the_last_or_not_at_all(trial: &mut Trial<'_>) -> CaseResult {
+    let (table, other) = (items(1), items(2));
+    trial.copy(&table, OLD).await?;
+    trial.copy(&other, &[]).await?;
+    if !trial.destination().capabilities().whole_runs {
+        return trial.is_beside();
+    }
+    let before = Transaction::at(90).insert(&other, &["1", "1", "before"]).end();
+    trial.deliver(&[before]).await?;
+    let transactions = [
+        Transaction::at(100).insert(&table, &["3", "30", "new"]).insert(&other, &["2", "2", "new"]).end(),
+        Transaction::at(110).delete(&table, &["1", NULL, NULL]).update(&table, &["3", "31", "newer"]).end(),
+        Transaction::at(120).insert(&other, &["3", "3", "newest"]).end(),
+    ];
+    let run = Brought::of(trial, &transactions);
+    let pieces = transactions.len();
+    // It dies, or is told to stop, before its last batch.
+    for count in 1..=pieces {
+        run.deliver(trial, 0..count).await?;
+        trial.reopen().await?;
+        run.deliver(trial, 0..count).await?;
+        trial.expect(&table, OLD).await?;
+        trial.expect(&other, &[&["1", "1", "before"]]).await?;
+    }
+    // Something fails, and all of it comes again.
+    run.deliver(trial, 0..pieces).await?;
+    run.deliver(trial, 0..2).await?;
+    // A table that has nothing to do with it is copied meanwhile: the rest goes on from there, or fails.
+    let third = items(3);
+    trial.copy(&third, OLD).await?;
+    if run.deliver(trial, 2..pieces + 1).await.is_err() {
+        run.deliver(trial, 0..pieces + 1).await?;
+    }
+    let stored = trial.destination().durable_position(CursorId::Main).await?;
+    let is_stored = stored == Some(run.upto()) || !trial.destination().capabilities().atomic;
+    promised(is_stored, || format!("the position after the run is {stored:?}"))?;
+    trial.at = run.upto();
+    trial.reopen().await?;
+    trial.expect(&table, &[OLD[1], &["3", "31", "newer"]]).await?;
+    trial.expect(&other, &[&["1", "1", "before"], &["2", "2", "new"], &["3", "3", "newest"]]).await?;
+    trial.expect(&third, OLD).await?;
+    // Another run brings nothing, and a stream goes on after it.
+    let run = Brought::of(trial, &[]);
+    run.deliver(trial, 0..1).await?;
+    trial.at = run.upto();
+    trial.deliver(&[Transaction::at(200).insert(&table, &["4", "40", "followed"]).end()]).await?;
+    trial.expect(&table, &[OLD[1], &["3", "31", "newer"], &["4", "40", "followed"]]).await
 }
