@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -61,6 +63,8 @@ pub struct TableDestination<W> {
     replays: Mutex<HashMap<TableId, Arc<AsyncMutex<()>>>>,
     /// Where the tables of a writer wait that takes several batches at a time.
     lanes: Lanes,
+    /// The main cursor has brought pieces, and not yet what comes after them.
+    is_in_run: AtomicBool,
     retry: RetryPolicy,
 }
 
@@ -71,9 +75,22 @@ impl<W: TableWriter> TableDestination<W> {
         let tables = TargetTables::new(rules, writer.name_rules()).keeping_every_change(writer.keeps_every_change());
         let tables = Mutex::new(tables);
         let (stored, keeping, staging) = (Mutex::default(), AsyncMutex::default(), Mutex::default());
-        let (may_have_letters, replays, lanes) = (OnceCell::new(), Mutex::default(), Lanes::default());
-        let retry = RETRY;
-        Self { writer, store, tables, stored, keeping, staging, dead_letters, may_have_letters, replays, lanes, retry }
+        let (may_have_letters, replays) = (OnceCell::new(), Mutex::default());
+        let (lanes, is_in_run, retry) = (Lanes::default(), AtomicBool::default(), RETRY);
+        Self {
+            writer,
+            store,
+            tables,
+            stored,
+            keeping,
+            staging,
+            dead_letters,
+            may_have_letters,
+            replays,
+            lanes,
+            is_in_run,
+            retry,
+        }
     }
 
     /// Says how long failures that may pass are tried again.
@@ -232,10 +249,12 @@ impl<W: TableWriter> TableDestination<W> {
         Ok(())
     }
 
-    /// Whether what the batch goes on from is gone: the transaction in which the pieces before it were written.
+    /// Whether what the batch goes on from is gone: the transaction in which the pieces before it were written. Where no position
+    /// is stored with the data, the writer says so itself.
     fn has_lost_pieces(&self, batch: &Batch, stored: Option<Position>) -> bool {
         let can = self.writer.capabilities();
-        (can.whole_transactions || can.whole_runs)
+        can.atomic
+            && (can.whole_transactions || can.whole_runs)
             && !batch.from.is_boundary()
             && stored.is_none_or(|stored| stored < batch.from)
     }
@@ -399,7 +418,7 @@ fn before(position: Position) -> Position {
 }
 
 /// Said to the engine, which then sends them again.
-const LOST_PIECES: &str = "the open transaction is gone, with the pieces that were written before";
+pub(crate) const LOST_PIECES: &str = "the open transaction is gone, with the pieces that were written before";
 
 /// Beyond every position.
 const END: Position = Position { commit: Lsn(u64::MAX), ordinal: Position::WHOLE };
@@ -456,10 +475,17 @@ impl<W: TableWriter> Destination for TableDestination<W> {
     }
 
     async fn write_batch(&self, batch: Batch, events: Vec<Event>) -> EtlResult<()> {
-        if self.writer.capabilities().writes_in_flight > 1 {
+        let can = self.writer.capabilities();
+        let is_of_run =
+            can.whole_runs && batch.cursor == CursorId::Main && (batch.is_piece || self.is_in_run.load(Relaxed));
+        if can.writes_in_flight > 1 && !is_of_run {
             return self.write_in_lanes(&batch, events).await;
         }
-        retry(self.retry, || self.try_to_write(&batch, &events)).await?
+        self.is_in_run.fetch_or(is_of_run, Relaxed);
+        self.lanes.mend(&batch, &events);
+        retry(self.retry, || self.try_to_write(&batch, &events)).await??;
+        self.is_in_run.fetch_and(batch.is_piece || batch.cursor != CursorId::Main, Relaxed);
+        Ok(())
     }
 
     async fn allow_change(&self, change: TableChange) -> EtlResult<()> {

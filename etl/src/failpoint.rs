@@ -38,6 +38,7 @@ pub const NAMES: &[&str] = &[
     "sftp.write",
     "sftp.before_rename",
     "sftp.after_rename",
+    "sftp.file_shown",
     "sftp.run_shown",
     "bulk.building",
     "bulk.on_disk",
@@ -51,6 +52,7 @@ pub const NAMES: &[&str] = &[
     "bulk.settling",
     "bulk.settled",
     "bulk.cleaned_up",
+    "bulk.taken_over",
 ];
 
 /// Visits a named place.

@@ -189,3 +189,54 @@ async fn a_refresh_that_is_killed_anywhere_ends_with_each_row_once_and_leaves_no
         whole().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_incremental_run_that_is_killed_anywhere_shows_nothing_before_it_is_whole_and_each_row_once() {
+    let Some(scene) = Scene::new().await else { return };
+    let client = client(&scene.source.url()).await;
+    // Each transaction is several batches.
+    let run = scene.program.clone().variable("ETL__PIPELINE__MODE", "incremental");
+    let run = run.variable("ETL__PIPELINE__BATCH__MAX_ROWS", "300");
+    let assert_whole = async || {
+        scene.assert_each_once().await;
+        let hidden = |entry: fs::DirEntry| entry.file_name().to_string_lossy().starts_with('.');
+        assert!(!fs::read_dir(scene.sshd.files()).unwrap().flatten().any(hidden), "what a run has left is removed");
+    };
+    let whole = async || {
+        scene.sshd.rest().await;
+        let mut running = run.clone().start().unwrap();
+        let ended = running.end(Duration::from_secs(180)).await.unwrap();
+        assert!(ended.success(), "{ended}\n{}", running.output());
+        assert_whole().await;
+    };
+    whole().await;
+    for (steps, is_shown) in [
+        ("apply.after_write=kill@2", false),
+        ("sftp.before_rename=kill@3", false),
+        ("bulk.settled=kill@4", false),
+        ("apply.before_write=kill@6", false),
+        ("sftp.file_shown=kill@2", true),
+        ("sftp.run_shown=kill", true),
+        ("bulk.taken_over=kill", true),
+        ("progress.before_store=kill", true),
+    ] {
+        let before = names(&scene.directory());
+        for _ in 0..3 {
+            client.batch_execute(MORE).await.unwrap();
+        }
+        let mut running = run.clone().failpoints(steps).start().unwrap();
+        let ended = running.end(Duration::from_secs(120)).await.unwrap();
+        assert_eq!(ended.code(), None, "{steps}: it was not killed\n{}", running.output());
+        assert_eq!(names(&scene.directory()) != before, is_shown, "{steps}");
+        scene.assert_whole();
+        // The next one need not be of the same mode.
+        if steps.starts_with("bulk") {
+            scene.catch_up().await;
+            assert_whole().await;
+        }
+        whole().await;
+    }
+    let before = names(&scene.directory());
+    whole().await;
+    assert_eq!(names(&scene.directory()), before, "a run that has nothing to bring");
+}

@@ -11,6 +11,8 @@ pub mod desk;
 mod driver;
 mod ending;
 mod filling;
+mod handing_over;
+mod kept_back;
 mod lane;
 mod limits;
 mod requests;
@@ -103,7 +105,7 @@ pub trait BulkDestination: Send + Sync + 'static {
         self.truncate(table)
     }
 
-    /// Whether batches can wait out of sight ([`SealedBatch::run`]) until all of them are shown. Where not, the next three are
+    /// Whether batches can wait out of sight ([`SealedBatch::run`]) until all of them are shown. Where not, what is about runs is
     /// never called.
     fn stages_runs(&self) -> bool {
         false
@@ -117,6 +119,18 @@ pub trait BulkDestination: Send + Sync + 'static {
     /// All batches of the run are settled: what waits of these tables takes the place of what there is of them. Called again
     /// where it failed or nobody heard of it, in another process too.
     fn publish_run(&self, _run: &str, _tables: &[Arc<TargetTable>]) -> impl Future<Output = EtlResult<()>> + Send {
+        async { Ok(()) }
+    }
+
+    /// Whether batches of changes can wait so, too: what they say comes to what there is, with
+    /// [`append_run`](Self::append_run).
+    fn appends_runs(&self) -> bool {
+        false
+    }
+
+    /// All batches of a run of changes are settled: they are shown as if they came now. Called again where it failed or nobody
+    /// heard of it, in another process too.
+    fn append_run(&self, _run: &str) -> impl Future<Output = EtlResult<()>> + Send {
         async { Ok(()) }
     }
 

@@ -64,6 +64,16 @@ pub trait SimpleBulk: Send + Sync + 'static {
         async { Ok(()) }
     }
 
+    /// As of [`BulkDestination::appends_runs`].
+    fn appends_runs(&self) -> bool {
+        false
+    }
+
+    /// As of [`BulkDestination::append_run`].
+    fn append_run(&self, _run: &str) -> impl Future<Output = EtlResult<()>> + Send {
+        async { Ok(()) }
+    }
+
     /// As of [`BulkDestination::remove_run`].
     fn remove_run(&self, _run: &str) -> impl Future<Output = EtlResult<()>> + Send {
         async { Ok(()) }
@@ -135,6 +145,14 @@ impl<T: SimpleBulk> BulkDestination for Simple<T> {
 
     async fn publish_run(&self, run: &str, tables: &[Arc<TargetTable>]) -> EtlResult<()> {
         self.0.publish_run(run, tables).await
+    }
+
+    fn appends_runs(&self) -> bool {
+        self.0.appends_runs()
+    }
+
+    async fn append_run(&self, run: &str) -> EtlResult<()> {
+        self.0.append_run(run).await
     }
 
     async fn remove_run(&self, run: &str) -> EtlResult<()> {

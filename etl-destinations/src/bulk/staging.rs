@@ -13,7 +13,7 @@ use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
 use super::BulkDestination;
 use super::lane::{Lane, Source};
-use super::sealed::{Frame, RUN, off_thread};
+use super::sealed::{Frame, RUN};
 use super::writer::{Bulk, Lanes};
 use crate::writer::{Replacement, Step, TableBatch, TargetTable, WriteUnit};
 
@@ -76,13 +76,17 @@ impl<B: BulkDestination> Bulk<B> {
                 .with("destination", self.bulk.name())
                 .hint("Use `stream` or `incremental`"));
         }
-        self.spool().await?;
-        self.forget_staged().await?;
+        self.forget_staged(self.spool().await?).await?;
         self.staging().names = tables.iter().map(|Replacement { to, .. }| (to.id, to.name.clone())).collect();
         self.bulk.begin_run(run).await
     }
 
-    async fn staged_lane(&self, run: &str, table: TableId) -> EtlResult<OwnedMutexGuard<Lane>> {
+    /// The tables of which this process has staged something.
+    pub(super) fn staged_tables(&self) -> Vec<TableId> {
+        self.staging().lanes.keys().copied().collect()
+    }
+
+    pub(super) async fn staged_lane(&self, run: &str, table: TableId) -> EtlResult<OwnedMutexGuard<Lane>> {
         let generation = generation(run)?;
         let new = || Arc::new(AsyncMutex::new(Lane::of_run(run, generation)));
         let lane = Arc::clone(self.staging().lanes.entry(table).or_insert_with(new));
@@ -125,25 +129,12 @@ impl<B: BulkDestination> Bulk<B> {
 
     /// Removes what is left of the run, shown or not.
     pub(super) async fn give_up_staged(&self, run: &str) -> EtlResult<()> {
-        self.forget_staged().await?;
+        self.forget_staged(self.spool().await?).await?;
         self.bulk.remove_run(run).await
     }
 
-    async fn staged_operations(&self) -> EtlResult<Vec<Operation>> {
+    pub(super) async fn staged_operations(&self) -> EtlResult<Vec<Operation>> {
         Ok(self.store.operations().await?.into_iter().filter(is_staged).collect())
-    }
-
-    /// Forgets the operations of runs: what they have handed over is shown, or goes.
-    async fn forget_staged(&self) -> EtlResult<()> {
-        *self.staging() = Staging::default();
-        let spool = self.spool().await?.clone();
-        for operation in self.staged_operations().await? {
-            self.census.forgot(&operation.id);
-            self.store.forget_operation(operation.id.clone()).await?;
-            let spool = spool.clone();
-            off_thread(move || spool.remove(&operation.id)).await?;
-        }
-        Ok(())
     }
 }
 

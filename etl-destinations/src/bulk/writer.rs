@@ -1,6 +1,6 @@
 //! How do units reach a system that answers later? As batches within its limits, each settled before the unit is done.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,13 +11,13 @@ use etl::error::{ErrorKind, EtlError, EtlResult};
 use etl::schema::TableId;
 use etl::store::{DeadLetter, DeadLetterId, Operation, OperationId, PIPELINE_FACT, SharedStore};
 use etl::{CursorId, Position};
-use futures_util::future::join_all;
 use tokio::sync::{Mutex as AsyncMutex, OnceCell, OwnedMutexGuard};
 
 use super::census::Census;
 use super::desk::SPOOL_FACT;
 use super::driver::Driver;
 use super::filling::{Filling, known};
+use super::kept_back::KeptBack;
 use super::lane::{Lane, Source};
 use super::limits::Bucket;
 use super::requests::Requests;
@@ -30,9 +30,7 @@ use crate::rowwise::Stamp;
 use crate::table_destination::TableDestination;
 use crate::table_name::NameRules;
 use crate::table_rules::{RuleSettings, TableRules};
-use crate::writer::{
-    BatchRows, Replacement, StampedRow, Step, TableBatch, TableWriter, TargetTable, Truncated, WriteUnit,
-};
+use crate::writer::{BatchRows, Replacement, StampedRow, Step, TableBatch, TableWriter, TargetTable, WriteUnit};
 
 /// What becomes of what a system cannot do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,10 +72,10 @@ impl BulkSettings {
 /// A [`BulkDestination`] as a writer of tables.
 pub struct Bulk<B> {
     pub(super) bulk: Arc<B>,
-    settings: BulkSettings,
+    pub(super) settings: BulkSettings,
     pub(super) store: SharedStore,
     bucket: Arc<Mutex<Option<Bucket>>>,
-    requests: Requests,
+    pub(super) requests: Requests,
     pub(super) sequence: Arc<AtomicU64>,
     pub(super) census: Arc<Census>,
     dead_letters: Option<DeadLetterRules>,
@@ -85,6 +83,8 @@ pub struct Bulk<B> {
     lanes: Mutex<Lanes>,
     /// Of the run that stages.
     pub(super) staging: Mutex<Staging>,
+    /// What is shown with a later batch of the main cursor.
+    pub(super) kept_back: AsyncMutex<KeptBack>,
 }
 
 /// How many batches of the engine's may be under way: for so many, tables that are done go on beside those that wait. What a
@@ -118,6 +118,7 @@ impl<B: BulkDestination> Bulk<B> {
             spool: OnceCell::new(),
             lanes: Mutex::default(),
             staging: Mutex::default(),
+            kept_back: AsyncMutex::default(),
         };
         let defaults = RuleSettings { dead_letters, ..rules.defaults };
         TableDestination::new(writer, store, TableRules { defaults, ..rules })
@@ -141,6 +142,7 @@ impl<B: BulkDestination> Bulk<B> {
         if self.store.fact(SPOOL_FACT).await?.as_ref() != Some(&place) {
             self.store.set_fact(SPOOL_FACT, place).await?;
         }
+        self.settle_kept(&spool).await?;
         let operations = self.store.operations().await?;
         let wanted: Vec<&str> =
             operations.iter().filter(|of| !of.state.is_settled()).map(|operation| &*operation.id.0).collect();
@@ -182,7 +184,7 @@ impl<B: BulkDestination> Bulk<B> {
     }
 
     /// The table's lane, with what an earlier process has left in it.
-    async fn lane(&self, table: TableId) -> EtlResult<OwnedMutexGuard<Lane>> {
+    pub(super) async fn lane(&self, table: TableId) -> EtlResult<OwnedMutexGuard<Lane>> {
         // Whoever had a lane before that was taken up would go on without it.
         self.spool().await?;
         let lane = {
@@ -296,37 +298,13 @@ impl<B: BulkDestination> Bulk<B> {
     }
 
     /// Settles what an earlier write has left, which may have been given up half-way.
-    async fn begin(&self, spool: &Spool, lane: &mut Lane, table: TableId) -> EtlResult<()> {
+    pub(super) async fn begin(&self, spool: &Spool, lane: &mut Lane, table: TableId) -> EtlResult<()> {
         if lane.is_writing || lane.is_replaying || !lane.live.is_empty() {
             self.read_again(lane, table).await?;
         }
         self.finish(spool, lane).await?;
         (lane.is_replaying, lane.is_writing) = (false, true);
         Ok(())
-    }
-
-    /// The source emptied the table: after all that came before, and once.
-    async fn truncate(&self, unit: &WriteUnit, Truncated { table, position, .. }: &Truncated) -> EtlResult<()> {
-        let spool = self.spool().await?;
-        let mut lane = self.lane(table.id).await?;
-        self.begin(spool, &mut lane, table.id).await?;
-        // What is settled beyond it was handed over after it.
-        let was_done = unit.batch.is_some() && *position <= lane.settled;
-        let is_done = was_done || self.bulk.truncate(table).await?;
-        lane.is_writing = false;
-        if is_done {
-            return Ok(());
-        }
-        match self.settings.on_truncate {
-            OnUnsupported::Ignore => {
-                self.census.met(table);
-                self.census.metrics().ignored(&self.census.name(table.id), "truncate", 1);
-                tracing::warn!(table = %table.name, "the source emptied the table, and the system keeps its rows");
-                Ok(())
-            }
-            OnUnsupported::Error | OnUnsupported::Deliver => Err(unsupported(table, "a truncate")
-                .hint("Set `on_truncate: ignore` where its rows may stay there, or `write_mode: append`")),
-        }
     }
 
     /// The rows, each with the place of the first change in it, and in the order of these: what is settled is then all up to
@@ -425,16 +403,10 @@ impl<B: BulkDestination> Bulk<B> {
     }
 }
 
-fn unsupported(table: &TargetTable, what: &str) -> EtlError {
+pub(super) fn unsupported(table: &TargetTable, what: &str) -> EtlError {
     EtlError::new(ErrorKind::DestinationUnsupported, format!("the system cannot take {what}"))
         .with("table", &table.name)
         .of_table(table.id)
-}
-
-/// What a unit has for one table.
-enum Work<'u> {
-    Truncate(&'u Truncated),
-    Write(&'u TableBatch),
 }
 
 impl<B: BulkDestination> TableWriter for Bulk<B> {
@@ -444,7 +416,8 @@ impl<B: BulkDestination> TableWriter for Bulk<B> {
 
     fn capabilities(&self) -> Capabilities {
         let can = Capabilities::default().with_writes_in_flight(BATCHES);
-        if self.bulk.stages_runs() { can.with_staged_runs() } else { can }
+        let can = if self.bulk.stages_runs() { can.with_staged_runs() } else { can };
+        if self.bulk.stages_runs() && self.bulk.appends_runs() { can.with_whole_runs() } else { can }
     }
 
     fn name_rules(&self) -> NameRules {
@@ -455,35 +428,11 @@ impl<B: BulkDestination> TableWriter for Bulk<B> {
         self.bulk.needs_all_values()
     }
 
-    /// Tables wait for their own jobs alone: those of one unit go on side by side, each in its order.
     async fn apply(&self, unit: WriteUnit) -> EtlResult<()> {
-        let mut lanes: BTreeMap<TableId, Vec<Work<'_>>> = BTreeMap::new();
-        for step in &unit.steps {
-            match step {
-                // The system has no tables of its own.
-                Step::Ensure(_) | Step::Alter(..) | Step::Fill(..) => {}
-                Step::Truncate(tables) => {
-                    for truncated in tables {
-                        lanes.entry(truncated.table.id).or_default().push(Work::Truncate(truncated));
-                    }
-                }
-                Step::Write(batch) => lanes.entry(batch.table.id).or_default().push(Work::Write(batch)),
-            }
+        match unit.batch.as_ref().filter(|batch| batch.cursor == CursorId::Main && self.bulk.appends_runs()) {
+            Some(batch) => self.apply_main(&unit, batch).await,
+            None => self.hand_over(&unit, None).await,
         }
-        let lanes = lanes.into_values().map(|work| async {
-            for work in work {
-                match work {
-                    Work::Truncate(truncated) => self.truncate(&unit, truncated).await?,
-                    Work::Write(batch) => {
-                        let source = Source::of(&unit);
-                        self.write(&mut *self.lane(batch.table.id).await?, source, batch).await?;
-                    }
-                }
-            }
-            Ok(())
-        });
-        // None is cut short by the failure of another: its request may be under way.
-        join_all(lanes).await.into_iter().collect()
     }
 
     /// Rows that are handed over are marked in their letters as they are sealed: after a crash they are asked for, and not
@@ -538,6 +487,7 @@ impl<B: BulkDestination> TableWriter for Bulk<B> {
     /// What is under way of the old rows is settled first: it would come after the new ones.
     async fn reset(&self, table: &Arc<TargetTable>) -> EtlResult<()> {
         let spool = self.spool().await?;
+        self.take_back_of(table.id).await?;
         let mut lane = self.lane(table.id).await?;
         self.read_again(&mut lane, table.id).await?;
         self.finish(spool, &mut lane).await?;
@@ -573,6 +523,11 @@ impl<B: BulkDestination> TableWriter for Bulk<B> {
 
     async fn startup(&self) -> EtlResult<()> {
         self.spool().await.map(drop)
+    }
+
+    async fn shutdown(&self) -> EtlResult<()> {
+        self.end_kept().await;
+        Ok(())
     }
 
     async fn durable_position(&self, _cursor: CursorId) -> EtlResult<Option<Position>> {

@@ -38,8 +38,8 @@ impl Sftp {
         make_directories(&session, &[own]).await
     }
 
-    /// Gives the run's files their names, in the order of these, then removes the files of before. Nothing is missing
-    /// meanwhile: a reader may find files of both.
+    /// Gives the run's files their names, in the order of these, then removes the files of before that are of these tables.
+    /// Nothing is missing meanwhile: a reader may find files of both.
     pub(super) async fn publish_staged(&self, run: &str, tables: &[Arc<TargetTable>]) -> EtlResult<()> {
         let session = self.client().session().await?;
         let staged = self.run_directory(run);
@@ -81,7 +81,8 @@ impl Sftp {
             ready.push(directory.clone());
         }
         let path = below(&directory, name);
-        move_to(session, file, &path).await.map_err(|fault| fault.error("give a file its name", &path))
+        move_to(session, file, &path).await.map_err(|fault| fault.error("give a file its name", &path))?;
+        failpoint::visit("sftp.file_shown").await
     }
 
     /// The files that the run takes the place of: those that were there when it was shown for the first time.

@@ -246,6 +246,15 @@ impl SimpleBulk for Sftp {
         Box::pin(self.publish_staged(run, tables)).await
     }
 
+    fn appends_runs(&self) -> bool {
+        true
+    }
+
+    /// As a run that takes the place of nothing.
+    async fn append_run(&self, run: &str) -> EtlResult<()> {
+        Box::pin(self.publish_staged(run, &[])).await
+    }
+
     async fn remove_run(&self, run: &str) -> EtlResult<()> {
         Box::pin(self.remove_staged(run)).await
     }

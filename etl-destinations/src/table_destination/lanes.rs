@@ -77,13 +77,19 @@ impl Lanes {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The batch is written beside the lanes: what was not written of its tables has come again with it.
+    pub(super) fn mend(&self, batch: &Batch, events: &[Event]) {
+        let lanes = self.lanes();
+        for lane in events.iter().flat_map(Event::table_ids).filter_map(|table| lanes.get(table)) {
+            lane.line().mend(batch);
+        }
+    }
+
     fn enter(&self, table: TableId, batch: &Batch, (first, events): (Position, Vec<Event>)) -> Place {
         let lane = Arc::clone(self.lanes().entry(table).or_default());
         let (done, told) = oneshot::channel();
         let mut line = lane.line();
-        if line.broken_at.is_some_and(|at| batch.from < at) {
-            line.broken_at = None;
-        }
+        line.mend(batch);
         if line.broken_at.is_none() {
             line.waiting.push_back(Waiting { first, batch: batch.clone(), events, done });
         }
@@ -113,6 +119,11 @@ impl Lane {
 }
 
 impl Line {
+    /// What was not written comes again with this batch, or with those after it.
+    fn mend(&mut self, batch: &Batch) {
+        self.broken_at = self.broken_at.filter(|at| batch.from >= *at);
+    }
+
     /// What begins here is not written, nor is anything after it. Whoever waits for that hears of it.
     fn break_at(&mut self, first: Position) {
         self.broken_at = Some(self.broken_at.map_or(first, |at| at.min(first)));
