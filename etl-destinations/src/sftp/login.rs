@@ -79,9 +79,10 @@ impl Login<'_> {
                         return Ok(true);
                     }
                 }
+                Err(error) if matches!(error, AgentAuthError::Send(_)) || self.handle.is_closed() => {
+                    return Err(lost(&error.to_string()));
+                }
                 // A key that the agent does not sign with is none that we have.
-                Err(error @ AgentAuthError::Send(_)) => return Err(lost(&error.to_string())),
-                Err(error) if self.handle.is_closed() => return Err(lost(&error.to_string())),
                 Err(_) => {}
             }
         }
