@@ -266,8 +266,14 @@ impl ApplyState {
         self.decide_if(now, self.is_pressed)
     }
 
+    /// A boundary that nothing waits before and that nothing becomes durable with: what comes after it goes on as if
+    /// there were none.
+    fn is_passing(&self, boundary: Boundary) -> bool {
+        self.is_open && !self.filling.has_events_before_boundary() && self.is_kept_back(boundary)
+    }
+
     fn decide_if(&self, now: Instant, is_pressed: bool) -> Decision {
-        let boundary = self.filling.boundary();
+        let boundary = self.filling.boundary().filter(|boundary| !self.is_passing(*boundary));
         let reach = boundary.map_or(self.taken, |boundary| self.taken.max(boundary.position));
         let is_over = self.is_beyond(reach, self.end.max(boundary.map_or(Lsn::ZERO, |boundary| boundary.end)));
         let is_ending = self.is_draining || is_over;
@@ -309,13 +315,17 @@ impl ApplyState {
         if is_ending && self.in_flight == 0 && (is_held || is_kept_back || boundary.is_none()) {
             return Decision::Finish;
         }
-        let is_timed = boundary.is_some() && !wants_write && !is_in_vain;
+        // Where nothing would be written, no time changes that.
+        let is_timed = has_batch && !wants_write && !is_in_vain;
         let until = self.filling.deadline(&self.limits).filter(|_| is_timed);
         Decision::Wait { read: !is_full && !is_ending, until }
     }
 
     /// Takes out what [`Decision::Write`] is about, with the tables that join and leave by it.
     pub(super) fn take(&mut self, now: Instant) -> Option<Taken> {
+        if self.filling.boundary().is_some_and(|boundary| self.is_passing(boundary)) {
+            self.filling.pass_boundary();
+        }
         let empty = Sealed { events: Vec::new(), bytes: 0, from: self.taken, upto: self.taken, boundary: None };
         let gives_piece = self.is_pressed && self.filling.boundary().is_none() && self.filling.len() > 0;
         let sealed = match self.filling.seal(&self.limits, now) {

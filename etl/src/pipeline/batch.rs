@@ -117,6 +117,11 @@ impl Filling {
         self.boundary.is_some_and(|(count, _)| count > 0)
     }
 
+    /// Goes on as if the last boundary, before which there is no event, had not been seen.
+    pub(super) fn pass_boundary(&mut self) {
+        self.boundary = None;
+    }
+
     /// The position of the last event that was added, or where the batch begins.
     pub(super) fn position(&self) -> Position {
         self.position.max(self.from)

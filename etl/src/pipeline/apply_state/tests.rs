@@ -266,6 +266,47 @@ fn what_a_run_brings_becomes_durable_with_the_first_write_that_reaches_its_end()
     assert_eq!(state.take(late).unwrap().sealed.upto, after(40), "what comes after the end is written as it comes");
 }
 
+/// The beginning of a transaction whose end is yet to come.
+fn beginning(events: usize, commit: u64) -> Assembly {
+    Assembly {
+        boundary: None,
+        position: Some(Position::new(Lsn(commit), events as u64)),
+        ..transaction(events, commit)
+    }
+}
+
+#[test]
+fn a_quiet_boundary_in_the_middle_of_a_run_keeps_no_large_transaction_after_it_from_being_written() {
+    let now = clock::monotonic();
+    let late = now + LIMITS.max_age;
+    let mut state = whole(50);
+    state.add(transaction(10, 10), now);
+    state.take(now).unwrap();
+    state.written();
+    state.add(transaction(0, 20), now);
+    state.add(beginning(4, 30), now);
+    assert_eq!(state.decide(late), reads(None), "there is nothing to write, however old it is");
+    state.add(beginning(10, 30), now);
+    assert_eq!(state.decide(now), Decision::Write);
+    let Sealed { events, from, upto, boundary: end, .. } = state.take(now).unwrap().sealed;
+    assert_eq!((events.len(), from.commit, upto, end), (14, Lsn(10), Position::new(Lsn(30), 10), None));
+    assert!(state.is_open());
+    state.written();
+    state.add(Assembly { boundary: Some((0, boundary(50))), ..Assembly::default() }, now);
+    assert_eq!((state.decide(now), state.take(now).unwrap().sealed.upto), (Decision::Write, after(50)));
+}
+
+#[test]
+fn an_old_beginning_after_a_quiet_boundary_is_read_on_while_a_write_is_under_way() {
+    let now = clock::monotonic();
+    let mut state = state();
+    state.add(transaction(10, 10), now);
+    state.take(now).unwrap();
+    state.add(transaction(0, 20), now);
+    state.add(beginning(3, 30), now);
+    assert_eq!(state.decide(now + LIMITS.max_age), reads(None));
+}
+
 #[test]
 fn what_is_kept_back_becomes_durable_although_nothing_comes_after_it() {
     let now = clock::monotonic();
