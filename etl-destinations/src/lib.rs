@@ -16,6 +16,8 @@ pub mod file;
 mod http;
 mod kept_shape;
 pub mod log;
+#[cfg(any(feature = "bulk", feature = "clickhouse", feature = "file", feature = "parquet"))]
+mod made_up;
 pub mod metadata_columns;
 pub mod null;
 pub mod parquet;

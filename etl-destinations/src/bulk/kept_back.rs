@@ -2,13 +2,11 @@
 //! by operations of its own. When all are, they are shown, and what their tables have settled goes on from there.
 
 use std::collections::BTreeMap;
-use std::hash::{BuildHasher, RandomState};
 use std::sync::PoisonError;
 
 use etl::Position;
-use etl::clock;
 use etl::destination::Batch;
-use etl::error::{ErrorKind, EtlError, EtlResult, ResultExt, RetryClass};
+use etl::error::{ErrorKind, EtlError, EtlResult, ResultExt};
 use etl::failpoint;
 use etl::schema::TableId;
 use etl::store::Operation;
@@ -18,6 +16,7 @@ use super::BulkDestination;
 use super::sealed::{Spool, off_thread};
 use super::staging::{Staging, is_staged};
 use super::writer::Bulk;
+use crate::made_up;
 use crate::table_destination::LOST_PIECES;
 use crate::writer::WriteUnit;
 
@@ -99,7 +98,7 @@ impl<B: BulkDestination> Bulk<B> {
 
     async fn begin_kept(&self, from: Position) -> EtlResult<Run> {
         self.spool().await?;
-        let id = format!("{:08x}", RandomState::new().hash_one(clock::now().0) as u32);
+        let id = format!("{:08x}", made_up::number() as u32);
         self.note(&id, Step::Waiting).await?;
         self.bulk.begin_run(&id).await?;
         Ok(Run { id, upto: from, is_whole: false, is_shown: false })
@@ -129,7 +128,11 @@ impl<B: BulkDestination> Bulk<B> {
             .hint("It is tried again"));
         }
         self.note(run, Step::Showing).await?;
-        self.bulk.append_run(run).await?;
+        if !self.bulk.append_run(run).await? {
+            return Err(EtlError::new(ErrorKind::DestinationRejected, "what the run has handed over is gone")
+                .with("run", run)
+                .hint("Somebody removed it: run again"));
+        }
         for operation in newest(staged).into_values() {
             let mut lane = self.lane(operation.table).await?;
             let taken_over = self.take_over(operation, lane.generation).await?;
@@ -197,14 +200,10 @@ impl<B: BulkDestination> Bulk<B> {
         }
         if step == Step::Showing {
             tracing::warn!(run, "the last run ended while it was shown: that is finished");
-            match self.bulk.append_run(&run).await {
-                Err(error) if error.retry_class() != RetryClass::Transient => {
-                    tracing::error!(%error, run, "what has waited cannot be shown: it comes again");
-                }
-                shown => {
-                    shown?;
-                    self.take_over_all().await?;
-                }
+            // What cannot be shown now may be shown in part already: it may not come again.
+            match self.bulk.append_run(&run).await? {
+                true => self.take_over_all().await?,
+                false => tracing::error!(run, "what has waited is gone: somebody removed it. It comes again"),
             }
         }
         self.forget_staged(spool).await?;

@@ -129,9 +129,9 @@ pub trait BulkDestination: Send + Sync + 'static {
     }
 
     /// All batches of a run of changes are settled: they are shown as if they came now. Called again where it failed or nobody
-    /// heard of it, in another process too.
-    fn append_run(&self, _run: &str) -> impl Future<Output = EtlResult<()>> + Send {
-        async { Ok(()) }
+    /// heard of it, in another process too. `false` where nothing of the run is left: it comes again.
+    fn append_run(&self, _run: &str) -> impl Future<Output = EtlResult<bool>> + Send {
+        async { Ok(true) }
     }
 
     /// Removes what is left of a run, shown or not.

@@ -70,8 +70,8 @@ pub trait SimpleBulk: Send + Sync + 'static {
     }
 
     /// As of [`BulkDestination::append_run`].
-    fn append_run(&self, _run: &str) -> impl Future<Output = EtlResult<()>> + Send {
-        async { Ok(()) }
+    fn append_run(&self, _run: &str) -> impl Future<Output = EtlResult<bool>> + Send {
+        async { Ok(true) }
     }
 
     /// As of [`BulkDestination::remove_run`].
@@ -151,7 +151,7 @@ impl<T: SimpleBulk> BulkDestination for Simple<T> {
         self.0.appends_runs()
     }
 
-    async fn append_run(&self, run: &str) -> EtlResult<()> {
+    async fn append_run(&self, run: &str) -> EtlResult<bool> {
         self.0.append_run(run).await
     }
 

@@ -2,6 +2,7 @@
 
 mod counted;
 mod given_up;
+mod kept_back;
 mod put_back;
 
 use std::collections::VecDeque;

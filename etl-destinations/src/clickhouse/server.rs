@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
@@ -13,6 +12,7 @@ use serde_json::Value;
 use super::config::ClickHouseConfig;
 use super::error::failed;
 use crate::http::{HttpAnswer, HttpClient, HttpOptions, HttpRequest};
+use crate::made_up;
 
 /// What every statement is run with: a null is never taken for a default, and an answer comes once all is done.
 const SETTINGS: &[(&str, &str)] = &[
@@ -33,7 +33,7 @@ const FIELD: usize = 64 << 10;
 
 /// Sets the rows that are sent apart from the rest of a request. No value can hold it: nobody knows it before.
 fn boundary() -> String {
-    let [one, other] = [(); 2].map(|()| RandomState::new().build_hasher().finish());
+    let [one, other] = [(); 2].map(|()| made_up::number());
     format!("etl-{one:016x}{other:016x}")
 }
 

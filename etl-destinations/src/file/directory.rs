@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::{Path, PathBuf};
 
 use etl::clock;
@@ -19,6 +18,7 @@ use super::kept_back::KeptBack;
 use super::part::PartFile;
 use super::staging::Staged;
 use super::state::{Entry, Part, PartName, State, TableFiles};
+use crate::made_up;
 use crate::writer::{Step, TargetTable, WriteUnit};
 
 /// Where journal and lock are; no mapped name of a schema begins with a point.
@@ -81,7 +81,7 @@ impl Directory {
             max_bytes: config.max_bytes.0,
             max_age_micros: i64::try_from(config.max_age.as_micros()).unwrap_or(i64::MAX),
             encoding,
-            owner: owner.unwrap_or_else(made_up),
+            owner: owner.unwrap_or_else(made_up_id),
             state,
             journal,
             parts: HashMap::new(),
@@ -399,9 +399,8 @@ pub(super) fn expect_same(found: Option<Position>, expected: Option<Position>) -
         .with("stored", found.map_or("none".to_owned(), |position| position.to_string())))
 }
 
-fn made_up() -> String {
-    let number = || RandomState::new().build_hasher().finish();
-    format!("{:016x}{:016x}", number(), number())
+fn made_up_id() -> String {
+    format!("{:016x}{:016x}", made_up::number(), made_up::number())
 }
 
 pub(super) fn below_root(name: &TableName) -> String {

@@ -1,7 +1,6 @@
 //! How do a unit's rows and its position become durable together? Files first, then the manifest that counts them.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -16,6 +15,7 @@ use super::kept_back::KeptBack;
 use super::layout::{FileName, GUEST, MANIFESTS, STAGED, is_of_guest, is_ours};
 use super::manifest::Manifests;
 use super::state::{DataFile, Entry, Shape, State, Table, TablePart};
+use crate::made_up;
 use crate::storage::Location;
 use crate::writer::{Step, TargetTable, WriteUnit};
 
@@ -89,11 +89,11 @@ impl Lake {
     /// Takes the location over, and removes what no manifest knows.
     pub(super) async fn open(config: &ParquetConfig, encoding: Encoding, owner: Option<String>) -> EtlResult<Self> {
         let location = Arc::new(Location::open(&config.location, &config.options)?);
-        let session = format!("{:08x}", made_up() as u32);
+        let session = format!("{:08x}", made_up::number() as u32);
         // Guests that come later may have files that no manifest knows yet.
         let of_guests = location.list("").await?.into_iter().filter(|path| is_of_guest(path)).collect();
         let manifests = Manifests::open(Arc::clone(&location), session.clone()).await?;
-        let owner = owner.unwrap_or_else(|| format!("{:016x}{:016x}", made_up(), made_up()));
+        let owner = owner.unwrap_or_else(|| format!("{:016x}{:016x}", made_up::number(), made_up::number()));
         let lake = Self {
             location,
             encoding,
@@ -119,7 +119,7 @@ impl Lake {
             return Ok(None);
         }
         let location = Arc::new(Location::look(&config.location, &config.options)?);
-        let session = format!("{GUEST}{:07X}", made_up() as u32 >> 4);
+        let session = format!("{GUEST}{:07X}", made_up::number() as u32 >> 4);
         let Some(manifests) = Manifests::visit(Arc::clone(&location), session.clone()).await? else { return Ok(None) };
         let next = AtomicU64::new(manifests.state().next.max(1));
         let (owner, manifests) = (String::new(), AsyncMutex::new(manifests));
@@ -478,11 +478,6 @@ pub(super) fn token(unit: &WriteUnit) -> Option<(TableId, u64, u64)> {
     let is_written = unit.steps.iter().any(|step| !matches!(step, Step::Ensure(_)));
     let (table, chunk) = unit.chunk.filter(|_| is_written)?;
     Some((table, chunk.generation, chunk.index))
-}
-
-/// A number that nobody else comes to.
-fn made_up() -> u64 {
-    RandomState::new().build_hasher().finish()
 }
 
 pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> EtlResult<T> + Send + 'static) -> EtlResult<T> {

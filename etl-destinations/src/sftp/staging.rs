@@ -46,23 +46,37 @@ impl Sftp {
         if size(&session, &staged).await?.is_none() {
             return Err(gone(run, &staged));
         }
-        let replaced = self.replaced(&session, &staged, tables).await?;
-        let (mut files, _) = tree(&session, &staged).await?;
+        self.show_all(&session, &staged, tables).await
+    }
+
+    /// As of a run that takes the place of nothing; whether there was something to show.
+    pub(super) async fn append_staged(&self, run: &str) -> EtlResult<bool> {
+        let session = self.client().session().await?;
+        let staged = self.run_directory(run);
+        if size(&session, &staged).await?.is_none() {
+            return Ok(false);
+        }
+        self.show_all(&session, &staged, &[]).await.map(|()| true)
+    }
+
+    async fn show_all(&self, session: &Session, staged: &str, tables: &[Arc<TargetTable>]) -> EtlResult<()> {
+        let replaced = self.replaced(session, staged, tables).await?;
+        let (mut files, _) = tree(session, staged).await?;
         files.sort_unstable();
         let mut ready = Vec::new();
         for file in files {
-            let path = file.strip_prefix(&staged).unwrap_or(&file).trim_start_matches('/');
+            let path = file.strip_prefix(staged).unwrap_or(&file).trim_start_matches('/');
             // What begins with a point is not whole, or not a file of rows.
             if !path.rsplit('/').next().is_some_and(|name| name.starts_with('.')) {
-                self.show(&session, &file, path, &mut ready).await?;
+                self.show(session, &file, path, &mut ready).await?;
             }
         }
         for directory in &ready {
-            sync_directory(&session, directory).await;
+            sync_directory(session, directory).await;
         }
         failpoint::visit("sftp.run_shown").await?;
         for path in replaced {
-            remove(&session, &path).await?;
+            remove(session, &path).await?;
         }
         Ok(())
     }

@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use etl::error::{ErrorKind, EtlError, EtlResult};
@@ -22,6 +21,7 @@ use crate::bulk::{
     Bulk, BulkRow, BulkSettings, CallError, Frame, Limits, OnUnsupported, Policy, Resubmit, SealedBatch, Simple,
     SimpleBulk, UploadStats,
 };
+use crate::made_up;
 use crate::table_destination::TableDestination;
 use crate::table_name::{Case, NameRules};
 use crate::table_rules::TableRules;
@@ -116,7 +116,7 @@ impl Sftp {
             directories.push(directory.clone());
         }
         // No two attempts have one name: a server may still do what an attempt that is dead has asked it for.
-        let attempt = RandomState::new().hash_one(&batch.id);
+        let attempt = made_up::number();
         let part = below(&directory, &format!("{}{}-{attempt:016x}{PART}", self.part_prefix(), batch.id));
         Place { path: below(&directory, &name), part, directories, directory }
     }
@@ -251,8 +251,8 @@ impl SimpleBulk for Sftp {
     }
 
     /// As a run that takes the place of nothing.
-    async fn append_run(&self, run: &str) -> EtlResult<()> {
-        Box::pin(self.publish_staged(run, &[])).await
+    async fn append_run(&self, run: &str) -> EtlResult<bool> {
+        Box::pin(self.append_staged(run)).await
     }
 
     async fn remove_run(&self, run: &str) -> EtlResult<()> {
