@@ -48,6 +48,8 @@ pub(crate) async fn drain(
 ) -> Result<f64> {
     server.psql(&format!("select pg_copy_logical_replication_slot('{slot}', 'bench_limit')")).await?;
     let mut command = server.tool("pg_recvlogical").ok_or("pg_recvlogical is not on this machine")?;
+    // The way that `etl` takes, too.
+    command.env("PGHOST", server.host());
     command.args(["-d", "postgres", "--start", "--slot", "bench_limit", "--no-loop", "-f", "/dev/null"]);
     command.args(["--endpos", last, "-o", "proto_version=1", "-o", &format!("publication_names={publication}")]);
     if binary {

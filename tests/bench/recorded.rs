@@ -15,6 +15,9 @@ use tokio::task::JoinSet;
 use crate::Result;
 use crate::site::{Bench, CONNECTIONS, Site};
 
+/// What was recorded stays in memory.
+const ALL_OF_IT: &str = "  memory_limit: 16GiB\n";
+
 /// What the engine has called, in order.
 #[derive(Debug, Clone)]
 enum Call {
@@ -85,6 +88,7 @@ impl Bench {
     }
 
     pub(crate) fn recording(&self, site: &Site<'_>) -> Result<Recording> {
+        let site = &Site { pipeline: ALL_OF_IT, ..site.clone() };
         let recorder = Recorder { can: Capabilities::default().with_schema_changes(), ..Recorder::default() };
         Ok(Recording { recorder, store: Arc::new(MemoryStore::new()), app: self.app(site)? })
     }
@@ -101,8 +105,12 @@ impl Bench {
                 chunks.join_next().await.transpose()?.transpose()?;
             }
             let destination = destination.clone();
-            // The first one makes the table.
-            let is_alone = matches!(&call, Call::Copy(_, _, rows) if rows.is_empty());
+            // The first one makes the table, and what empties it comes before all that is copied.
+            let is_alone = match &call {
+                Call::Empty(_) => true,
+                Call::Copy(_, _, rows) => rows.is_empty(),
+                Call::Batch(..) => false,
+            };
             chunks.spawn(perform(destination, call));
             while is_alone && let Some(done) = chunks.join_next().await {
                 done??;

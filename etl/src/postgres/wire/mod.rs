@@ -4,6 +4,7 @@ mod connection;
 mod copy_out;
 mod frame;
 mod hosts;
+mod low_water;
 mod replication;
 mod server_error;
 mod settings;

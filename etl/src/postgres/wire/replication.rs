@@ -8,6 +8,7 @@ use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::time::Instant;
 
 use super::frame::{Frames, ReadBuffer};
+use super::low_water::LowWater;
 use super::server_error;
 use super::socket::Socket;
 use crate::clock::{self, Timestamp};
@@ -18,9 +19,11 @@ use crate::retry;
 /// A read that brings less is short: the walsender flushes nearly every message, and who reads eagerly takes
 /// the processor away from it.
 const SHORT: usize = 32 << 10;
-/// After so many short reads in quick succession the reader waits a little before each.
+/// After so many short reads in quick succession the reader lets bytes pile up before each.
 const SHORT_READS: u32 = 8;
-/// How quick the succession is, and how long the wait.
+/// So much is enough to read, however soon. A pause alone would leave the walsender waiting for room.
+const ENOUGH: i32 = 128 << 10;
+/// How quick the succession is, and how long bytes may pile up.
 const PILE_UP: Duration = Duration::from_millis(2);
 /// The server is asked for an answer twice a second; one that is alive, however busy, gives it well within this time.
 const SILENCE: Duration = Duration::from_secs(60);
@@ -36,8 +39,10 @@ pub struct ReplicationStream {
 
 impl ReplicationStream {
     pub(super) fn new(socket: Socket, buffer: ReadBuffer) -> Self {
+        let low_water = LowWater::of(&socket);
         let (read, write) = tokio::io::split(socket);
-        let reader = StreamReader { half: read, buffer, left: None, short_reads: 0, last_read: clock::monotonic() };
+        let last_read = clock::monotonic();
+        let reader = StreamReader { half: read, buffer, left: None, low_water, short_reads: 0, last_read };
         Self { reader, writer: StreamWriter { half: write, packet: BytesMut::new() } }
     }
 }
@@ -49,6 +54,7 @@ pub struct StreamReader {
     buffer: ReadBuffer,
     /// Of the last block: what begins with a message that is not data.
     left: Option<Bytes>,
+    low_water: Option<LowWater>,
     short_reads: u32,
     last_read: Instant,
 }
@@ -100,15 +106,11 @@ impl StreamReader {
     /// Reads once; while the stream is behind, bytes pile up first.
     async fn fill(&mut self) -> EtlResult<()> {
         let piles_up = self.short_reads >= SHORT_READS;
-        if piles_up {
-            retry::pause(PILE_UP).await;
-        }
-        // The server is not silent while there is no memory to hear it.
-        self.buffer.make_room().await;
-        let count = tokio::time::timeout(SILENCE, self.buffer.fill(&mut self.half)).await.unwrap_or_else(|_| {
-            Err(EtlError::new(ErrorKind::SourceUnavailable, "the source is silent: the connection is taken for lost")
-                .with("silent for", crate::duration::format(SILENCE)))
-        })?;
+        let piled = if piles_up { self.pile_up().await? } else { None };
+        let count = match piled {
+            Some(count) => count,
+            None => self.read().await?,
+        };
         let now = clock::monotonic();
         let is_quick = now.saturating_duration_since(self.last_read) < 2 * PILE_UP;
         // What has piled up says that the stream is still behind, although the read was not short.
@@ -119,6 +121,33 @@ impl StreamReader {
         };
         self.last_read = now;
         Ok(())
+    }
+
+    /// Reads once enough has come; `None` where that took too long.
+    async fn pile_up(&mut self) -> EtlResult<Option<usize>> {
+        self.buffer.make_room().await;
+        if !self.low_water.as_mut().is_some_and(|low_water| low_water.put(ENOUGH)) {
+            retry::pause(PILE_UP).await;
+            return Ok(None);
+        }
+        tokio::select! {
+            biased;
+            count = self.buffer.fill(&mut self.half) => count.map(Some),
+            () = retry::pause(PILE_UP) => Ok(None),
+        }
+    }
+
+    /// Reads what there is, or comes next.
+    async fn read(&mut self) -> EtlResult<usize> {
+        if let Some(low_water) = &mut self.low_water {
+            low_water.put(1);
+        }
+        // The server is not silent while there is no memory to hear it.
+        self.buffer.make_room().await;
+        tokio::time::timeout(SILENCE, self.buffer.fill(&mut self.half)).await.unwrap_or_else(|_| {
+            Err(EtlError::new(ErrorKind::SourceUnavailable, "the source is silent: the connection is taken for lost")
+                .with("silent for", crate::duration::format(SILENCE)))
+        })
     }
 }
 
@@ -227,6 +256,8 @@ fn malformed() -> EtlError {
 
 #[cfg(test)]
 mod tests {
+    use tokio::net::{TcpListener, TcpStream};
+
     use super::*;
 
     fn copy_data(content: &[u8]) -> Vec<u8> {
@@ -247,6 +278,19 @@ mod tests {
                 let block = copy_data(&whole[..cut]);
                 assert!(replication_frames(&block).next().unwrap().is_err(), "cut at {cut}");
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_piles_up_comes_soon_although_it_is_not_enough() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let socket = Socket::Tcp(TcpStream::connect(listener.local_addr().unwrap()).await.unwrap());
+        let (mut server, _) = listener.accept().await.unwrap();
+        let ReplicationStream { mut reader, writer: _writer } = ReplicationStream::new(socket, ReadBuffer::default());
+        for round in 0..3 * SHORT_READS {
+            server.write_all(&copy_data(&round.to_be_bytes())).await.unwrap();
+            let block = tokio::time::timeout(Duration::from_secs(30), reader.next_block()).await.unwrap().unwrap();
+            assert_eq!(block[..], copy_data(&round.to_be_bytes()));
         }
     }
 }

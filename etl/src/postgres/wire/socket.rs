@@ -1,6 +1,7 @@
 //! What carries the bytes? TCP, a unix socket, or TLS over TCP.
 
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -51,6 +52,15 @@ impl Socket {
     /// Whether nobody can listen.
     pub(crate) fn is_encrypted(&self) -> bool {
         matches!(self, Self::Tls(_))
+    }
+
+    /// The TCP connection below.
+    pub(super) fn tcp(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Tcp(stream) => Some(stream.as_fd()),
+            Self::Tls(stream) => Some(stream.get_ref().0.as_fd()),
+            Self::Unix(_) => None,
+        }
     }
 
     /// What binds a login to this connection, where it is encrypted.
