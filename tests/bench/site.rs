@@ -4,6 +4,7 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use etl_local_postgres::LocalPostgres;
 use harness::kill::Program;
@@ -88,7 +89,12 @@ impl Bench {
         measured::run(self.etl.path(), &self.config(site)?)
     }
 
+    /// Drops the slot of a pipeline that has ended, once the server has noticed.
     pub(crate) async fn drop_slot(&self, id: &str) -> Result<()> {
+        let is_used = format!("select active from pg_replication_slots where slot_name = 'etl_{id}'");
+        while self.server.psql(&is_used).await? == "t" {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         self.server.psql(&format!("select pg_drop_replication_slot('etl_{id}')")).await.map(drop).map_err(Into::into)
     }
 }
