@@ -77,6 +77,7 @@ impl Bench {
                     targets.server.psql(&format!("create database {}", site.id)).await?;
                     took.ours.push(self.measure(&site)?);
                     self.drop_slot(&site.id).await?;
+                    clear(&targets.server, &site.id).await?;
                 }
                 self.took(took, &format!("{label}, {}", target.name));
             }
@@ -88,7 +89,9 @@ impl Bench {
     async fn load_anew(&self, target: &Target, server: &LocalPostgres, id: &str, recorded: &Recorded) -> Result<f64> {
         let id = format!("{id}mem");
         server.psql(&format!("create database {id}")).await?;
-        self.load(&target.site(id, "none"), recorded).await
+        let took = self.load(&target.site(id.clone(), "none"), recorded).await?;
+        clear(server, &id).await?;
+        Ok(took)
     }
 
     /// The pipelines begin while the table is empty, and drain the same backlog one after the other.
@@ -117,6 +120,7 @@ impl Bench {
                 took.load.push(self.load_anew(target, &targets.server, &site.id, &recorded).await?);
                 took.ours.push(self.measure(&site)?);
                 self.drop_slot(&site.id).await?;
+                clear(&targets.server, &site.id).await?;
             }
             self.took(took, &format!("W4 drain, {}", target.name));
         }
@@ -133,6 +137,13 @@ impl Bench {
         page.say(format!("| {label} | {source:.2} | {load:.2} | {wall:.2} | {ratio:.2} | {cpu:.2} | {peak:.0} |"));
         page.bar(label, slower, wall);
     }
+}
+
+/// Makes room on the disk for the next run.
+async fn clear(server: &LocalPostgres, database: &str) -> Result<()> {
+    server.psql(&format!("drop database {database} with (force)")).await?;
+    server.psql("checkpoint").await?;
+    Ok(())
 }
 
 /// What the runs of one workload into one destination took.

@@ -66,12 +66,14 @@ impl Bench {
         self.row(&format!("{label}, through the relay's disk, to that before"), plain, on_disk);
     }
 
-    /// A row of medians; returns the wall seconds.
+    /// A row of medians, of what has no limit where that is no number; returns the wall seconds.
     pub(crate) fn row(&self, label: &str, limit: f64, ours: &[Measured]) -> f64 {
         let of = |what: fn(&Measured) -> f64| median(ours.iter().map(what).collect());
         let (wall, cpu, peak) = (of(|run| run.wall), of(|run| run.cpu), of(|run| run.peak_mib));
-        let ratio = wall / limit;
-        self.page().say(format!("| {label} | {limit:.2} | {wall:.2} | {ratio:.2} | {cpu:.2} | {peak:.0} |"));
+        self.page().say(match limit.is_nan() {
+            true => format!("| {label} | | {wall:.2} | | {cpu:.2} | {peak:.0} |"),
+            false => format!("| {label} | {limit:.2} | {wall:.2} | {:.2} | {cpu:.2} | {peak:.0} |", wall / limit),
+        });
         wall
     }
 }
