@@ -2,6 +2,7 @@
 
 mod counted;
 mod given_up;
+mod held;
 mod kept_back;
 mod put_back;
 
@@ -486,20 +487,6 @@ async fn a_job_that_the_system_forgot_is_handed_over_again_or_held_as_its_class_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_job_that_fails_again_and_again_is_held() {
-    let failed = || PollState::Failed { class: ErrorClass::Retry, code: "E1".to_owned(), message: "no".to_owned() };
-    let scene = Scene::new(Scripted {
-        submits: answers((0..3).map(|_| pending(&[("1", 0, 2)]))),
-        polls: answers((0..3).map(|_| Ok(vec![failed()]))),
-        policy: with(Policy { max_attempts: 3, ..Policy::default() }),
-        ..Scripted::default()
-    });
-    let operation = scene.sealed("ab").await;
-    scene.go_on().await.unwrap_err();
-    assert!(scene.reason(&operation.id).await.contains("3 attempts have failed: E1 no"));
-}
-
-#[tokio::test(start_paused = true)]
 async fn what_a_question_fails_with_says_nothing_about_the_job() {
     let lost = || call(ErrorClass::Retry, false);
     let throttled = Err(call(ErrorClass::Throttle(Some(Duration::from_secs(600))), false));
@@ -578,24 +565,4 @@ async fn a_store_of_ones_own_that_keeps_no_operations_says_so() {
     let operation = Scene::new(Scripted::default()).sealed("a").await;
     let error = Forgetful.put_operation(None, operation, Vec::new()).await.unwrap_err();
     assert!(error.to_string().contains("keeps neither"), "{error}");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_row_that_is_never_taken_is_held_alone() {
-    let locked = |rows| {
-        let rows = vec![(rows, RowOutcome::Retry("locked".to_owned()))];
-        completed(UploadStats { rows, rest: Rest::Succeeded })
-    };
-    let submits = answers([locked(1), locked(0), locked(0)]);
-    let policy = with(Policy { max_attempts: 3, ..Policy::default() });
-    let scene = Scene::new(Scripted { submits, policy, ..Scripted::default() });
-    let operation = scene.sealed("abc").await;
-    let error = scene.go_on().await.unwrap_err();
-    assert!(error.to_string().contains("3 attempts have failed: locked"), "{error}");
-    assert_eq!(scene.accounting(&operation.id).await, Accounting { succeeded: 2, retried: 1, ..Accounting::default() });
-    let operations = scene.store.operations().await.unwrap();
-    assert_eq!(
-        operations.iter().map(|of| (of.rows, of.state.name())).collect::<Vec<_>>(),
-        [(3, "settled"), (1, "held")]
-    );
 }
