@@ -1,6 +1,5 @@
 //! How do the rows of a table become record batches? Column by column, the metadata columns last.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, StringArray, TimestampMicrosecondArray};
@@ -8,7 +7,6 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use arrow::record_batch::RecordBatch;
 use etl::Position;
 use etl::clock::Timestamp;
-use etl::data::decode::DecodeError;
 use etl::data::{RawValue, TableRow};
 use etl::error::{ErrorKind, EtlError, EtlResult, ResultExt};
 use etl::schema::TableSchema;
@@ -21,9 +19,6 @@ use crate::writer::{StampedRow, TargetTable};
 /// A record batch is about as large: what is made of rows needs memory beside them.
 const PIECE_BYTES: usize = 1 << 20;
 const PIECE_ROWS: usize = 16 << 10;
-
-/// So many rows go into all columns before the next ones do: their bytes are still close to the processor.
-const BLOCK_ROWS: usize = 256;
 
 /// A table's Arrow schema, and how its rows are put into it.
 #[derive(Debug, Clone)]
@@ -54,7 +49,7 @@ impl ArrowTable {
     /// # Errors
     /// `Value`, when a value cannot be held exactly.
     pub fn copied(&self, rows: &[TableRow], position: Position, at: Timestamp) -> EtlResult<RecordBatch> {
-        let mut columns = self.columns(self.all_columns(), rows.iter(), false)?;
+        let mut columns = self.columns(rows.iter(), false)?;
         if self.target.metadata.is_some() {
             let count = rows.len();
             columns
@@ -91,42 +86,39 @@ impl ArrowTable {
         places: impl Iterator<Item = usize>,
         rows: impl Iterator<Item = &'a TableRow> + Clone,
     ) -> EtlResult<Vec<ArrayRef>> {
-        self.columns(places, rows, false)
+        places.map(|place| self.column(place, rows.clone(), false)).collect()
     }
 
     fn of_stamped(&self, rows: &[StampedRow], partial: bool) -> EtlResult<RecordBatch> {
-        let mut columns = self.columns(self.all_columns(), rows.iter().map(|stamped| &stamped.row), partial)?;
+        let mut columns = self.columns(rows.iter().map(|stamped| &stamped.row), partial)?;
         if self.target.metadata.is_some() {
             columns.extend(stamps(rows)?);
         }
         self.batch(columns)
     }
 
-    fn all_columns(&self) -> Range<usize> {
-        0..self.target.source.columns.len()
+    fn columns<'a>(&self, rows: impl Iterator<Item = &'a TableRow> + Clone, partial: bool) -> EtlResult<Vec<ArrayRef>> {
+        (0..self.target.source.columns.len()).map(|place| self.column(place, rows.clone(), partial)).collect()
     }
 
-    fn columns<'a>(
+    fn column<'a>(
         &self,
-        places: impl Iterator<Item = usize>,
+        place: usize,
         rows: impl Iterator<Item = &'a TableRow> + Clone,
         partial: bool,
-    ) -> EtlResult<Vec<ArrayRef>> {
-        let (source, count) = (&self.target.source, rows.size_hint().0);
-        let builder = |place: usize| (place, ColumnBuilder::new(&source.columns[place].kind, self.limits, count));
-        let mut builders: Vec<_> = places.map(builder).collect();
-        let mut rest = rows;
-        loop {
-            let block = rest.clone().take(BLOCK_ROWS);
-            for (place, builder) in &mut builders {
-                let filled = fill(builder, *place, block.clone(), partial);
-                filled.map_err(|error| TableSchema::value_error(source, *place, error))?;
-            }
-            if rest.nth(BLOCK_ROWS - 1).is_none() {
-                break;
-            }
-        }
-        Ok(builders.into_iter().map(|(_, builder)| builder.finish()).collect())
+    ) -> EtlResult<ArrayRef> {
+        let source = &self.target.source;
+        let mut builder = ColumnBuilder::new(&source.columns[place].kind, self.limits, rows.size_hint().0);
+        let filled = if partial {
+            builder.fill(rows.map(|row| match row.raw(place) {
+                RawValue::Unchanged => RawValue::Null,
+                raw => raw,
+            }))
+        } else {
+            builder.fill(rows.map(|row| row.raw(place)))
+        };
+        filled.map_err(|(_, error)| TableSchema::value_error(source, place, error))?;
+        Ok(builder.finish())
     }
 
     fn batch(&self, columns: Vec<ArrayRef>) -> EtlResult<RecordBatch> {
@@ -134,24 +126,6 @@ impl ArrowTable {
             .or_etl(ErrorKind::Internal, "put columns together")
             .map_err(|error| error.with("table", &self.target.source.name))
     }
-}
-
-/// Puts the rows' values of this place into their column; where it is `partial`, null for what was not sent.
-fn fill<'a>(
-    builder: &mut ColumnBuilder,
-    place: usize,
-    rows: impl Iterator<Item = &'a TableRow>,
-    partial: bool,
-) -> Result<(), DecodeError> {
-    let filled = if partial {
-        builder.fill(rows.map(|row| match row.raw(place) {
-            RawValue::Unchanged => RawValue::Null,
-            raw => raw,
-        }))
-    } else {
-        builder.fill(rows.map(|row| row.raw(place)))
-    };
-    filled.map_err(|(_, error)| error)
 }
 
 /// Cuts rows where a record batch is large enough; a single row may be larger.

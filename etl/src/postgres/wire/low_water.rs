@@ -29,7 +29,7 @@ impl LowWater {
 }
 
 #[cfg(target_os = "linux")]
-#[expect(unsafe_code, reason = "no safe crate has this option; it halves the time of a drain (docs/performance.md)")]
+#[expect(unsafe_code, reason = "no safe crate has this option; it takes a third off a drain (docs/performance.md)")]
 fn set(socket: &OwnedFd, bytes: i32) -> bool {
     use std::os::fd::AsRawFd;
     // It is at most four bytes long.
