@@ -11,6 +11,8 @@ mod encoding;
 #[cfg(feature = "sftp")]
 mod error;
 #[cfg(feature = "sftp")]
+mod file_stream;
+#[cfg(feature = "sftp")]
 mod host_key;
 #[cfg(feature = "sftp")]
 mod login;

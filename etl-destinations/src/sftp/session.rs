@@ -11,7 +11,7 @@ use std::time::Duration;
 use etl::error::{ErrorKind, EtlError, EtlResult};
 use russh::client::{self, DisconnectReason, Handle, Handler};
 use russh::keys::PublicKeyOrCertificate;
-use russh::{ChannelId, ChannelMsg, ChannelStream, Disconnect, Preferred, Sig};
+use russh::{ChannelId, ChannelMsg, Disconnect, Preferred, Sig};
 use russh_sftp::client::error::Error as SftpError;
 use russh_sftp::client::rawsession::Limits;
 use russh_sftp::client::{Config as ProtocolConfig, RawSftpSession};
@@ -21,6 +21,7 @@ use tokio::sync::Notify;
 
 use super::config::SftpConfig;
 use super::error::{Fault, lost};
+use super::file_stream::{FileStream, LONGEST_PACKET};
 use super::host_key::HostKeys;
 use super::login::{log_in, refused};
 
@@ -33,8 +34,8 @@ const SAFE_WRITE: u64 = 32 * 1024;
 /// More in one write makes nothing faster.
 const LONGEST_WRITE: u64 = 128 * 1024;
 
-/// How long the server's last words are waited for, once it has ended something.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long the server's last words are waited for, once it has ended something: what it does is over, but it may be busy.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// How often a server may be silent when it is asked whether it is there.
 const SILENCES: usize = 3;
@@ -65,13 +66,22 @@ pub(super) struct Verifier {
 
 /// What the server said last. An end of which nothing is said is a connection that was lost.
 #[derive(Default)]
-struct LastWords {
+pub(super) struct LastWords {
     /// Why it ended the connection, where it is that the user is not let in.
     farewell: OnceLock<String>,
     /// What the program for files ended with, where it ended by itself.
     exit_status: OnceLock<u32>,
+    /// What it says where the file protocol is to begin.
+    pub(super) talk: OnceLock<String>,
     /// Told once nothing more is to come of that program.
-    ended: Notify,
+    pub(super) ended: Notify,
+}
+
+impl LastWords {
+    /// Waits until the server has said why the file protocol ended, or for too long.
+    pub(super) async fn heard(&self) {
+        let _ = tokio::time::timeout(LAST_WORDS, self.ended.notified()).await;
+    }
 }
 
 impl Handler for Verifier {
@@ -271,13 +281,13 @@ async fn connect(config: &SftpConfig, last: Arc<LastWords>) -> EtlResult<Handle<
 type Begun = (RawSftpSession, HashMap<String, String>);
 
 /// Begins the file protocol. Only what the server says is its refusal: a connection that ends is lost, however it shows.
-async fn begin(handle: &Handle<Verifier>, config: &SftpConfig, last: &LastWords) -> EtlResult<Begun> {
+async fn begin(handle: &Handle<Verifier>, config: &SftpConfig, last: &Arc<LastWords>) -> EtlResult<Begun> {
     let refused = |error: String| {
         EtlError::new(ErrorKind::Config, "the server lets the user in, but takes no files over SFTP")
             .with("server", format!("{}:{}", config.host, config.port))
             .with("step", "login")
             .because(error)
-            .hint("Let its owner turn on the subsystem `sftp` for the user")
+            .hint("Let its owner turn on the subsystem `sftp` for the user, and let nothing be printed when the user logs in")
     };
     let gone = |error: russh::Error| lost(&error.to_string());
     let mut channel = match handle.channel_open_session().await {
@@ -293,20 +303,24 @@ async fn begin(handle: &Handle<Verifier>, config: &SftpConfig, last: &LastWords)
             None => return Err(lost("the server ended the connection")),
         }
     }
-    let stream: ChannelStream<client::Msg> = channel.into_stream();
-    let protocol =
-        ProtocolConfig { request_timeout_secs: config.timeout.as_secs().max(1), ..ProtocolConfig::default() };
+    let stream = FileStream::new(channel.into_stream(), Arc::clone(last));
+    let protocol = ProtocolConfig {
+        max_packet_len: LONGEST_PACKET,
+        request_timeout_secs: config.timeout.as_secs().max(1),
+        ..ProtocolConfig::default()
+    };
     let sftp = RawSftpSession::new_with_config(stream, protocol);
     match sftp.init().await {
         Ok(version) => Ok((sftp, version.extensions)),
         Err(error @ (SftpError::Status(_) | SftpError::UnexpectedPacket)) => Err(refused(error.to_string())),
-        Err(error) => {
-            // A program that cannot be run, or is another one, ends by itself, and is told of after the end of its words.
-            let _ = tokio::time::timeout(LAST_WORDS, last.ended.notified()).await;
-            Err(match last.exit_status.get() {
-                Some(status) => refused(format!("its program for files ended with status {status}")),
-                None => lost(&error.to_string()),
-            })
-        }
+        // A program that cannot be run, or is another one, ends by itself, and perhaps says why.
+        Err(error) => Err(match (last.talk.get(), last.exit_status.get()) {
+            (None, None) => lost(&error.to_string()),
+            (None, Some(status)) => refused(format!("its program for files ended with status {status}")),
+            (Some(talk), None) => refused(format!("its program for files says {talk:?}")),
+            (Some(talk), Some(status)) => {
+                refused(format!("its program for files says {talk:?} and ended with status {status}"))
+            }
+        }),
     }
 }
