@@ -122,7 +122,12 @@ impl<W: TableWriter> TableDestination<W> {
         self.recall_kept().await?;
         let is_new = |(id, name)| (!self.tables().knows(id, name)).then_some(id);
         let Some(first) = tables.find_map(is_new) else { return Ok(()) };
-        let new: Vec<TableId> = std::iter::once(first).chain(tables.filter_map(is_new)).collect();
+        let mut new: Vec<TableId> = std::iter::once(first).chain(tables.filter_map(is_new)).collect();
+        new.sort_unstable();
+        new.dedup();
+        if self.learn_apart(&new).await? {
+            return Ok(());
+        }
         let states = self.store.table_states().await?;
         let mut ids: Vec<TableId> = states.iter().map(|(id, _)| *id).chain(new).collect();
         ids.sort_unstable();
@@ -144,6 +149,19 @@ impl<W: TableWriter> TableDestination<W> {
         self.writer.apply(WriteUnit { steps, batch: None, stored: None, chunk: None }).await?;
         self.tables().settle(misnamed);
         Ok(())
+    }
+
+    /// Learns the names of new tables where no other table is concerned; whether that is so.
+    async fn learn_apart(&self, new: &[TableId]) -> EtlResult<bool> {
+        for id in new {
+            let kept = self.tables().kept_of(*id).cloned();
+            if let Some(schema) = kept.map_or(self.store.schema_at(*id, END).await?, Some)
+                && !self.tables().learn_apart(*id, &schema.name)
+            {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     async fn schema(&self, table: TableId, at: Position) -> EtlResult<Arc<TableSchema>> {

@@ -79,6 +79,11 @@ impl NameRules {
         TableName { schema: mapped.schema, name }
     }
 
+    /// What tables have in common that come to one name.
+    pub(crate) fn folded_table(&self, name: &TableName) -> (String, String) {
+        self.folded_both(&self.map_both(name))
+    }
+
     /// The name of a table whose own another one has at the source by now.
     pub(crate) fn map_aside(&self, id: TableId, name: &TableName) -> TableName {
         let mapped = self.map_both(name);

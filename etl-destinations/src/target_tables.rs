@@ -39,6 +39,8 @@ pub(crate) struct TargetTables {
     pub(crate) folds: bool,
     /// The source's names of all tables; they decide who gets a name that several come to.
     known: Vec<(TableId, TableName)>,
+    /// How many of them come to which name in the destination.
+    taken: HashMap<(String, String), usize>,
     /// Tables whose name another one has at the source by now, until it is known which one they have.
     nameless: Vec<(TableId, TableName)>,
     current: HashMap<TableId, Current>,
@@ -72,7 +74,8 @@ impl Current {
 
 impl TargetTables {
     pub(crate) fn new(rules: TableRules, names: NameRules) -> Self {
-        Self { rules, names, folds: true, known: Vec::new(), nameless: Vec::new(), current: HashMap::new(), kept: None }
+        let (known, taken, nameless) = (Vec::new(), HashMap::new(), Vec::new());
+        Self { rules, names, folds: true, known, taken, nameless, current: HashMap::new(), kept: None }
     }
 
     /// Says whether every change of a row without a key is wanted.
@@ -96,6 +99,22 @@ impl TargetTables {
         self.known.iter().chain(&self.nameless).any(|known| is_it(&known))
     }
 
+    /// Learns of one more table, if it comes to a name that no other is known to come to; whether it does. What is known of under
+    /// another name is no more table: which names are free then, only all tables tell.
+    pub(crate) fn learn_apart(&mut self, table: TableId, name: &TableName) -> bool {
+        let mut known = self.known.iter().chain(&self.nameless);
+        if self.known.is_empty() || known.any(|(id, known)| *id == table || known == name) {
+            return false;
+        }
+        let target = self.names.folded_table(name);
+        let is_apart = !self.taken.contains_key(&target);
+        if is_apart {
+            self.taken.insert(target, 1);
+            self.known.push((table, name.clone()));
+        }
+        is_apart
+    }
+
     /// The names of all tables from now on. Returns those that are in the destination under another one.
     pub(crate) fn learn(&mut self, tables: Vec<KnownTable>) -> Vec<Current> {
         let has_name = |table: &KnownTable| {
@@ -105,6 +124,10 @@ impl TargetTables {
         let (named, others): (Vec<_>, Vec<_>) = tables.iter().partition(|table| has_name(table));
         let pair = |table: &KnownTable| (table.id, table.name.clone());
         self.known = named.into_iter().map(pair).collect();
+        self.taken.clear();
+        for (_, name) in &self.known {
+            *self.taken.entry(self.names.folded_table(name)).or_default() += 1;
+        }
         self.nameless = others.into_iter().filter(|table| !table.is_gone).map(pair).collect();
         let is_gone = |id: TableId| tables.iter().any(|table| table.id == id && table.is_gone);
         self.current.retain(|id, _| !is_gone(*id));
@@ -118,8 +141,13 @@ impl TargetTables {
 
     fn name(&self, schema: &TableSchema) -> TableName {
         // A shape of before may have a name that another table has by now.
-        if self.known.iter().any(|(id, name)| *id != schema.id && *name == schema.name) {
+        let who = self.known.iter().find(|(_, name)| *name == schema.name).map(|(id, _)| *id);
+        if who.is_some_and(|id| id != schema.id) {
             return self.names.map_aside(schema.id, &schema.name);
+        }
+        let is_alone = self.taken.get(&self.names.folded_table(&schema.name)) == Some(&1);
+        if who.is_some() && is_alone {
+            return self.names.map_table(schema.id, &schema.name, &[]);
         }
         self.names.map_table(schema.id, &schema.name, &self.known)
     }
@@ -202,5 +230,30 @@ impl TargetTables {
     /// The table has to be ensured again.
     pub(crate) fn forget(&mut self, table: TableId) {
         self.current.remove(&table);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known(id: u32, name: &str) -> KnownTable {
+        KnownTable { id: TableId(id), name: TableName::new("public", name), since: Position::ZERO, is_gone: false }
+    }
+
+    #[test]
+    fn a_table_is_learnt_of_alone_unless_another_one_comes_to_its_name() {
+        let lower = NameRules { case: crate::table_name::Case::Lower, ..NameRules::default() };
+        let mut tables = TargetTables::new(TableRules::default(), lower);
+        let mut learns = |id, name: &str| tables.learn_apart(TableId(id), &TableName::new("public", name));
+        assert!(!learns(3, "first"), "nothing is known yet");
+        tables.learn(vec![known(3, "first"), known(4, "second")]);
+        let mut learns = |id, name: &str| tables.learn_apart(TableId(id), &TableName::new("public", name));
+        assert!(learns(5, "third"));
+        for (id, name) in [(6, "second"), (6, "THIRD"), (4, "renamed"), (5, "third")] {
+            assert!(!learns(id, name), "{name}");
+        }
+        assert!(tables.knows(TableId(5), Some(&TableName::new("public", "third"))));
+        assert!(!tables.knows(TableId(6), None));
     }
 }
