@@ -33,6 +33,10 @@ async fn five_hundred_tables_are_copied_and_followed() {
     stop(running).await;
     let names: Vec<&str> = tables.iter().map(String::as_str).collect();
     world.assert_equal(&client, &names).await;
+    // One or two a table, if a copy did not take the connections of the one before.
+    let sessions = "SELECT sessions FROM pg_stat_database WHERE datname = current_database()";
+    let sessions: i64 = client.query_one(sessions, &[]).await.unwrap().get(0);
+    assert!(sessions < 250, "{sessions} sessions");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

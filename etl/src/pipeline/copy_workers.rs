@@ -11,6 +11,7 @@ use tracing::Instrument;
 
 use super::board::Board;
 use super::copy_ledger::CopyLedger;
+use super::idle_connections::IdleConnections;
 use super::memory_budget::CopyBudget;
 use super::pace::Pace;
 use super::run::Run;
@@ -37,6 +38,10 @@ pub(super) trait CopySite: Send + Sync {
     /// What of the table is passed on.
     fn selection(&self, table: TableId) -> EtlResult<Arc<Selection>>;
     fn options(&self, table: &PublishedTable) -> ConnectOptions;
+    /// Connections that copies leave to each other, where they do.
+    fn idle(&self) -> Option<&IdleConnections> {
+        None
+    }
 }
 
 impl CopySite for Run {
@@ -62,6 +67,10 @@ impl CopySite for Run {
 
     fn options(&self, table: &PublishedTable) -> ConnectOptions {
         copy_options(self, table)
+    }
+
+    fn idle(&self) -> Option<&IdleConnections> {
+        Some(&self.idle)
     }
 }
 
@@ -180,6 +189,11 @@ pub(super) async fn read_all(
     if let Some(error) = failed {
         return Err(error);
     }
+    if let Some(idle) = job.site.idle() {
+        for connection in exporters.into_iter().flatten() {
+            idle.keep_connection(connection).await;
+        }
+    }
     let is_all = job.left().is_empty() && !*job.leave.borrow();
     Ok(if is_all { Read::All } else { Read::Stopped })
 }
@@ -230,7 +244,11 @@ async fn work(job: Arc<Job>, exporter: Option<Connection>) -> EtlResult<Option<C
 
 async fn joined(job: &Job) -> EtlResult<(Connection, OwnedSemaphorePermit)> {
     let seat = job.budget.admit().await?;
-    let mut connection = Connection::connect(&job.site.options(&job.table)).await?;
+    let options = job.site.options(&job.table);
+    let mut connection = match job.site.idle() {
+        Some(idle) => idle.connection(&options).await?,
+        None => Connection::connect(&options).await?,
+    };
     join_snapshot(&mut connection, &job.table, &job.snapshot).await?;
     Ok((connection, seat))
 }

@@ -160,8 +160,10 @@ impl Run {
     /// Looks at the table again. What is copied from here on is what the source says now; `false` where the table is
     /// not published any more.
     pub(super) async fn describe_again(&self, id: TableId) -> EtlResult<bool> {
-        let session = Session::connect(&self.source.connect.for_purpose("tables")).await?;
-        match published_table(session.client(), &self.publication, session.server_version(), id).await? {
+        let session = self.idle.session(&self.source.connect.for_purpose("tables")).await?;
+        let found = published_table(session.client(), &self.publication, session.server_version(), id).await?;
+        self.idle.keep_session(session);
+        match found {
             Some(table) => {
                 self.expect_allowed(&table).await?;
                 self.describe(table, None).await.map(|()| true)

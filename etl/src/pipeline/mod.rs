@@ -17,6 +17,7 @@ mod describe;
 mod end;
 mod full_refresh;
 mod guard;
+mod idle_connections;
 mod intake;
 mod leaving;
 mod memory_budget;

@@ -13,7 +13,7 @@ use crate::destination::{CopyChunk, Destination};
 use crate::error::{ErrorKind, EtlError, EtlResult};
 use crate::lsn::{Lsn, Position};
 use crate::memory::Part;
-use crate::postgres::Session;
+use crate::postgres::{Connection, Session};
 use crate::schema::TableId;
 use crate::source::{RowReader, Rows, Snapshot, wait_for_writers};
 use crate::store::{Mixed, RepairKey};
@@ -99,7 +99,7 @@ pub(super) async fn read_again(
     let shows = |who| run.board.table(id, |status| status.waits_for = who);
     let snapshot = async {
         wait_for_writers(session.client(), &table, shows).await?;
-        Snapshot::take(&options, &table, session.client(), shows).await
+        Snapshot::take(Connection::connect(&options).await?, &options, &table, session.client(), shows).await
     };
     let Snapshot { mut connection, filter, read_at, leaves, .. } = tokio::select! {
         snapshot = Box::pin(snapshot) => snapshot?,

@@ -11,6 +11,7 @@ use super::backlog::Notes;
 use super::board::Board;
 use super::control::Stop;
 use super::data_dir::DataDir;
+use super::idle_connections::IdleConnections;
 use super::pace::Pace;
 use super::progress::Progress;
 use super::published::PublishedTables;
@@ -52,6 +53,8 @@ pub(super) struct Run {
     pub(super) wished: Wished,
     /// What each table was copied from last.
     pub(super) copied_files: CopiedFiles,
+    /// What copies leave to each other.
+    pub(super) idle: IdleConnections,
     pub(super) streams: Streams,
     /// Told when rows come of a table that is not known.
     pub(super) strangers: Notify,

@@ -81,7 +81,7 @@ impl Refresh {
             wait_for_writers(session.client(), table, shows).await?;
         }
         let options = self.source.connect.for_purpose("snapshot");
-        let snapshot = Snapshot::take_of(&options, &described, session.client()).await?;
+        let snapshot = Snapshot::take_of(Connection::connect(&options).await?, &described, session.client()).await?;
         expect_unchanged(&session, &publication, &described).await?;
         let copy = &self.settings.copy;
         let token =

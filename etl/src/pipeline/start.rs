@@ -17,6 +17,7 @@ use super::data_dir::DataDir;
 use super::describe::{copy_half_followed, describe_all};
 use super::end::{end_at, end_of, flushed};
 use super::guard::give_up_slot;
+use super::idle_connections::IdleConnections;
 use super::leaving::{Leaving, keep_states};
 use super::memory_budget::{relay_tail, relieve};
 use super::pace::Pace;
@@ -76,8 +77,7 @@ pub(super) async fn start(mut pipeline: Pipeline) -> EtlResult<RunningPipeline> 
     let confirmed = store.progress().await?.confirmed.unwrap_or_default();
     let behind = backlog::reached_before(&store).await?;
     let found = Found { states: &mut states, main, begins: source.begins, confirmed, missed, behind };
-    let opened = open_relay(&pipeline, &store, &data_dir, found).await?;
-    let Opened { relay, writer, plan, holds, behind } = opened;
+    let Opened { relay, writer, plan, holds, behind } = open_relay(&pipeline, &store, &data_dir, found).await?;
     relay.require_durable(pipeline.settings.ack == Ack::Relay);
     let touched = Touched::read(&store, main.commit).await?;
     let notes = backlog::Notes::open(&store, pipeline.settings.ack).await?;
@@ -111,6 +111,7 @@ pub(super) async fn start(mut pipeline: Pipeline) -> EtlResult<RunningPipeline> 
         states: States::new(states),
         wished,
         copied_files: CopiedFiles::default(),
+        idle: IdleConnections::default(),
         strangers: Notify::new(),
         settling: AsyncMutex::default(),
         notes: AsyncMutex::new(notes),

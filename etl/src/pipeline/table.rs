@@ -205,7 +205,9 @@ impl Table {
     }
 
     async fn copy_once(&mut self) -> EtlResult<Option<CatchUp>> {
-        let turns = Arc::clone(&self.turns);
+        let (run, turns) = (Arc::clone(&self.run), Arc::clone(&self.turns));
+        // Whoever waits for its turn takes what the one before it leaves.
+        let _copying = run.idle.copying();
         let _turn = tokio::select! {
             turn = turns.acquire() => turn.map_err(|_| cancelled())?,
             () = told(self.leave.clone()) => return Ok(None),

@@ -80,7 +80,7 @@ impl CopyOrder<'_> {
             () = told(self.leave.clone()) => return Ok(Copied::Rests),
         };
         let options = copy_options(run, &table);
-        let session = Session::connect(&options).await?;
+        let session = run.idle.session(&options).await?;
         let selection = run.selection(id)?;
         // Rows are read again by the source's keys.
         let has_key = selection.schema.has_key() && !selection.masks_key();
@@ -118,6 +118,7 @@ impl CopyOrder<'_> {
             let old = is_old(&session, &table, run.settings.copy.snapshot_max_age, can_renew);
             match read_all(job, snapshot.connection, old).await? {
                 Read::All => {
+                    run.idle.keep_session(session);
                     failpoint::visit("copy.finished").await?;
                     let mixed = (now.snapshots > 1).then_some(Mixed {
                         snapshots: now.snapshots,
@@ -140,7 +141,7 @@ impl CopyOrder<'_> {
         let (run, id) = (self.run, self.id);
         let table = run.table(id)?;
         let options = copy_options(run, &table);
-        let session = Session::connect(&options).await?;
+        let session = run.idle.session(&options).await?;
         let Some(snapshot) = self.snapshot(&session, &options, &table).await? else { return Ok(Uncopied::Rests) };
         if run.change_of(&session, &table).await?.is_some() {
             return Ok(Uncopied::Changed);
@@ -150,6 +151,8 @@ impl CopyOrder<'_> {
         let token =
             CopyChunk { generation: self.generation, index: first_index(1), position, read_at, replaces: false };
         run.destination.write_copy_chunk(id, token, Vec::new()).await?;
+        run.idle.keep_session(session);
+        run.idle.keep_connection(snapshot.connection).await;
         Ok(Uncopied::Seen(snapshot.filter))
     }
 
@@ -163,7 +166,8 @@ impl CopyOrder<'_> {
         let shows = |who| self.run.board.table(self.id, |status| status.waits_for = who);
         let snapshot = async {
             wait_for_writers(session.client(), table, shows).await?;
-            Snapshot::take(options, table, session.client(), shows).await
+            let connection = self.run.idle.connection(options).await?;
+            Snapshot::take(connection, options, table, session.client(), shows).await
         };
         tokio::select! {
             snapshot = Box::pin(snapshot) => snapshot.map(Some),

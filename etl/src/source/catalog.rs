@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
 
 use super::membership::{ENTRY, asked_of_members};
@@ -157,7 +158,10 @@ async fn described_by(
     id: Option<u32>,
 ) -> EtlResult<Vec<PublishedTable>> {
     let tables = asked_of_members(&TABLES.replace("{entry}", ENTRY), server_version);
-    let rows = client.query(&tables, &[&publication, &id]).await.map_err(|e| query_error("read the publication", e))?;
+    let rows = client
+        .query_typed(&tables, &[(&publication, Type::TEXT), (&id, Type::OID)])
+        .await
+        .map_err(|e| query_error("read the publication", e))?;
     described(client, &rows, server_version).await
 }
 
@@ -169,7 +173,10 @@ pub(crate) async fn named_tables(
 ) -> EtlResult<Vec<PublishedTable>> {
     let schemas: Vec<&str> = names.iter().map(|name| &*name.schema).collect();
     let tables: Vec<&str> = names.iter().map(|name| &*name.name).collect();
-    let rows = client.query(NAMED, &[&schemas, &tables]).await.map_err(|e| query_error("read the tables", e))?;
+    let rows = client
+        .query_typed(NAMED, &[(&schemas, Type::TEXT_ARRAY), (&tables, Type::TEXT_ARRAY)])
+        .await
+        .map_err(|e| query_error("read the tables", e))?;
     described(client, &rows, server_version).await
 }
 
@@ -180,7 +187,10 @@ pub(crate) async fn existing_tables(
     server_version: u32,
 ) -> EtlResult<Vec<PublishedTable>> {
     let oids: Vec<u32> = ids.iter().map(|id| id.0).collect();
-    let rows = client.query(NUMBERED, &[&oids]).await.map_err(|e| query_error("read the tables", e))?;
+    let rows = client
+        .query_typed(NUMBERED, &[(&oids, Type::OID_ARRAY)])
+        .await
+        .map_err(|e| query_error("read the tables", e))?;
     described(client, &rows, server_version).await
 }
 
@@ -220,7 +230,10 @@ struct Attribute {
 }
 
 async fn columns(client: &Client, oids: &[u32]) -> EtlResult<HashMap<u32, Vec<Attribute>>> {
-    let rows = client.query(COLUMNS, &[&oids]).await.map_err(|e| query_error("read the columns", e))?;
+    let rows = client
+        .query_typed(COLUMNS, &[(&oids, Type::OID_ARRAY)])
+        .await
+        .map_err(|e| query_error("read the columns", e))?;
     let types = Types::read(client, rows.iter().map(|row| row.get::<_, u32>(3))).await?;
     let mut columns: HashMap<u32, Vec<Attribute>> = HashMap::new();
     for row in rows {
@@ -241,7 +254,8 @@ async fn columns(client: &Client, oids: &[u32]) -> EtlResult<HashMap<u32, Vec<At
 }
 
 async fn keys(client: &Client, oids: &[u32]) -> EtlResult<HashMap<u32, Vec<i16>>> {
-    let rows = client.query(KEYS, &[&oids]).await.map_err(|e| query_error("read the keys", e))?;
+    let rows =
+        client.query_typed(KEYS, &[(&oids, Type::OID_ARRAY)]).await.map_err(|e| query_error("read the keys", e))?;
     let key = |row: &Row| {
         let length = usize::try_from(row.get::<_, i16>(1)).unwrap_or(0);
         row.get::<_, Vec<i16>>(2).into_iter().take(length).collect()
@@ -258,7 +272,10 @@ struct Leaves {
 }
 
 async fn leaves(client: &Client, oids: &[u32]) -> EtlResult<HashMap<u32, Leaves>> {
-    let rows = client.query(LEAVES, &[&oids]).await.map_err(|e| query_error("read the partitions", e))?;
+    let rows = client
+        .query_typed(LEAVES, &[(&oids, Type::OID_ARRAY)])
+        .await
+        .map_err(|e| query_error("read the partitions", e))?;
     let mut leaves: HashMap<u32, Leaves> = HashMap::new();
     for row in rows {
         let known = leaves.entry(row.get(0)).or_insert_with(|| Leaves { rows_estimated: Some(0), ..Leaves::default() });

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tokio_postgres::Client;
+use tokio_postgres::types::Type;
 
 use super::catalog::{Leaf, PublishedTable};
 use super::slot_status::FLUSHED;
@@ -41,7 +42,10 @@ pub(crate) async fn wait_for_writers(
     let mut first: Option<Vec<String>> = None;
     let mut wait = Duration::from_millis(20);
     loop {
-        let rows = client.query(WRITERS, &[&oids]).await.map_err(|e| query_error("look for writers", e))?;
+        let rows = client
+            .query_typed(WRITERS, &[(&oids, Type::OID_ARRAY)])
+            .await
+            .map_err(|e| query_error("look for writers", e))?;
         let holders: Vec<(String, String)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
         let since_start = first.get_or_insert_with(|| holders.iter().map(|(id, _)| id.clone()).collect());
         let left: Vec<&str> =
@@ -64,7 +68,7 @@ SELECT EXISTS (SELECT FROM pg_catalog.pg_locks l
 
 /// Whether somebody wants to change the table, and waits for its readers (R2).
 pub(crate) async fn is_waited_for(client: &Client, table: &PublishedTable) -> EtlResult<bool> {
-    let row = client.query_one(WAITING, &[&oids(table)]).await;
+    let row = client.query_typed_one(WAITING, &[(&oids(table), Type::OID_ARRAY)]).await;
     row.map(|row| row.get(0)).map_err(|e| query_error("look for who waits", e))
 }
 
@@ -98,24 +102,24 @@ impl Snapshot {
     /// R2: locks, then takes and exports the snapshot. R3: returns once what it sees is flushed.
     /// On a standby that waits for a word of the primary (R6), which is shown.
     pub(crate) async fn take(
+        connection: Connection,
         options: &ConnectOptions,
         table: &PublishedTable,
         client: &Client,
         shows: impl Fn(Option<String>),
     ) -> EtlResult<Self> {
         if is_standby(client).await? {
-            return take_snapshot(options, table, shows).await;
+            return take_snapshot(connection, options, table, shows).await;
         }
-        Self::take_of(options, &[table], client).await
+        Self::take_of(connection, &[table], client).await
     }
 
     /// One snapshot of all these tables. On a standby it says nothing about the stream (R6).
     pub(crate) async fn take_of(
-        options: &ConnectOptions,
+        mut connection: Connection,
         tables: &[&PublishedTable],
         client: &Client,
     ) -> EtlResult<Self> {
-        let mut connection = Connection::connect(options).await?;
         begin_locked(&mut connection, tables).await?;
         let query = format!(
             "SELECT pg_catalog.pg_export_snapshot() AS id, pg_catalog.pg_current_snapshot()::text AS seen,

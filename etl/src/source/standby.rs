@@ -26,7 +26,7 @@ const WAITS: &str = "a standby's snapshot waits for a word of the primary about 
 
 /// Whether the server is a standby.
 pub(crate) async fn is_standby(client: &Client) -> EtlResult<bool> {
-    let row = client.query_one("SELECT pg_catalog.pg_is_in_recovery()", &[]).await;
+    let row = client.query_typed_one("SELECT pg_catalog.pg_is_in_recovery()", &[]).await;
     row.map(|row| row.get(0)).map_err(|e| query_error("ask whether this is a standby", e))
 }
 
@@ -51,11 +51,11 @@ pub(crate) fn can_read_standby(source: &SourceConfig, server_version: u32) -> Et
 /// The snapshot of a slot that is dropped at once. It has seen exactly what was committed before the slot's consistent
 /// point; what `pg_current_snapshot()` says on a standby is no filter.
 pub(super) async fn take_snapshot(
+    mut connection: Connection,
     options: &ConnectOptions,
     table: &PublishedTable,
     shows: impl Fn(Option<String>),
 ) -> EtlResult<Snapshot> {
-    let mut connection = Connection::connect(options).await?;
     begin_locked(&mut connection, &[table]).await?;
     let mut exporter = Connection::connect_replication(options).await?;
     let rows = exporter.query("SELECT pg_catalog.pg_backend_pid()::text AS pid").await?;

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
 
 use crate::error::EtlResult;
@@ -98,13 +99,18 @@ impl Types {
     /// Reads these types, and the ones that they are made of.
     pub(super) async fn read(client: &Client, oids: impl IntoIterator<Item = u32>) -> EtlResult<Self> {
         let mut types = Self::default();
-        let mut wanted: HashSet<u32> = oids.into_iter().collect();
+        // What is built in is known without asking.
+        let is_asked = |oid: &u32| Kind::of_builtin(*oid, -1).is_none();
+        let mut wanted: HashSet<u32> = oids.into_iter().filter(is_asked).collect();
         while !wanted.is_empty() {
             let asked: Vec<u32> = wanted.drain().collect();
-            let rows = client.query(QUERY, &[&asked]).await.map_err(|e| query_error("read the types", e))?;
+            let rows = client
+                .query_typed(QUERY, &[(&asked, Type::OID_ARRAY)])
+                .await
+                .map_err(|e| query_error("read the types", e))?;
             for row in rows {
                 let entry = TypeRow::of(&row);
-                wanted.extend(entry.parts());
+                wanted.extend(entry.parts().into_iter().filter(is_asked));
                 types.0.insert(row.get(0), entry);
             }
             wanted.retain(|oid| !types.0.contains_key(oid));

@@ -77,6 +77,15 @@ impl Connection {
         self.buffer.within(memory, part);
     }
 
+    /// Lets go of the memory for what was read, if all of it was taken; whether it was.
+    pub(crate) fn rest(&mut self) -> bool {
+        let is_empty = self.buffer.is_empty();
+        if is_empty {
+            self.buffer = ReadBuffer::default();
+        }
+        is_empty
+    }
+
     /// The server's version, such as 150018.
     pub fn server_version(&self) -> u32 {
         self.server_version

@@ -84,6 +84,11 @@ impl ReadBuffer {
         self.memory = Some((memory.clone(), part));
     }
 
+    /// Whether everything that was read was taken.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
     /// Counts what is held because of what was read, beside it.
     pub(crate) fn charge(&self, bytes: usize) -> Option<Claim> {
         self.memory.as_ref().map(|(memory, part)| memory.charge(*part, bytes))
