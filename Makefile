@@ -1,7 +1,7 @@
 # What one does here. Every target works in a fresh clone with git, make and Rust.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help setup engines demo test test-matrix fuzz conformance check reference instructions instructions-baseline bench soak
+.PHONY: help setup engines demo test test-matrix fuzz conformance check reference instructions instructions-baseline bench micro soak
 
 # What the binary has beyond its defaults where it is tested.
 FEATURES := --features etl-cli/otlp
@@ -28,6 +28,7 @@ help:
 	@echo "make instructions  count what the hot paths take, and compare with what was recorded"
 	@echo "make reference  write the pages that are made from the code"
 	@echo "make bench   copy and drain against their limits"
+	@echo "make micro   the hot paths by themselves, timed by criterion"
 	@echo "make soak    what takes longer: kill storms, chaos, duckdb-bundled"
 
 setup:
@@ -87,8 +88,12 @@ instructions-baseline:
 	tests/setup/valgrind
 	cargo run --quiet --profile instructions -p etl-instructions -- --write
 
+# The whole workspace, as the bench builds `etl`: what it depends on is compiled once.
 bench: setup
-	cargo bench -p etl-tests --bench bench
+	cargo bench --workspace --bench bench
+
+micro: setup
+	cargo bench --workspace --bench micro
 
 soak: export ETL_BIN := $(abspath $(or $(CARGO_TARGET_DIR),target))/debug/etl
 soak: setup engines

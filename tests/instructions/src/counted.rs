@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::rows::ROWS;
+use etl_instructions::ROWS;
 
 const FEW: usize = 2;
 const MANY: usize = 12;

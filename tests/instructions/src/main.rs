@@ -4,12 +4,12 @@
 //! `instructions` compares with `baseline.tsv`, `instructions --write` writes it anew.
 
 mod counted;
-mod paths;
-mod rows;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
+
+use etl_instructions::paths;
 
 /// By how much a path may grow before that is a failure.
 const ALLOWED: f64 = 1.10;

@@ -4,26 +4,32 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use etl::clock::Timestamp;
-use etl::data::{RowSpans, TableRow};
+use etl::data::{Change, Event, Op, RowSpans, TableRow};
+use etl::destination::{Capabilities, Destination};
 use etl::postgres::copy_binary::CopyBinary;
 use etl::postgres::pgoutput::{Message, note_change, note_kept_change, parse};
-use etl::{Lsn, Position};
+use etl::store::{MemoryStore, SchemaStore};
+use etl::{EtlResult, Lsn, Position};
 use etl_destinations::columnar::{ArrowLimits, ArrowTable};
 use etl_destinations::metadata_columns::{ChangeType, MetadataColumns};
 use etl_destinations::rowwise::{CsvFormat, JsonLines, Stamp};
+use etl_destinations::table_destination::TableDestination;
+use etl_destinations::table_rules::TableRules;
 use etl_destinations::write_mode::WriteMode;
-use etl_destinations::writer::TargetTable;
+use etl_destinations::writer::{TableWriter, TargetTable, WriteUnit};
 
 use crate::rows;
 
-type Path = fn(usize);
+/// Goes it so many times, with [`ROWS`](crate::ROWS) rows each time.
+pub type Path = fn(usize);
 
 /// Every path by its name.
-pub(crate) const ALL: &[(&str, Path)] = &[
+pub const ALL: &[(&str, Path)] = &[
     ("pgoutput text", |times| pgoutput(times, &rows::text())),
     ("pgoutput binary", |times| pgoutput(times, &rows::binary())),
     ("pgoutput binary, half of it", |times| chosen(times, &rows::binary())),
     ("copy binary", |times| copy(times, &rows::binary())),
+    ("plan of upserts", plan),
     ("arrow from text", |times| arrow(times, &rows::text())),
     ("arrow from binary", |times| arrow(times, &rows::binary())),
     ("cells from text", |times| cells(times, &rows::text())),
@@ -101,6 +107,52 @@ fn cells(times: usize, rows: &[TableRow]) {
             }
         }
     }
+}
+
+/// Takes what it is given, and forgets it.
+struct Nowhere;
+
+impl TableWriter for Nowhere {
+    fn name(&self) -> &str {
+        "nowhere"
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::default()
+    }
+
+    async fn apply(&self, unit: WriteUnit) -> EtlResult<()> {
+        black_box(unit);
+        Ok(())
+    }
+
+    async fn reset(&self, _: &Arc<TargetTable>) -> EtlResult<()> {
+        Ok(())
+    }
+
+    async fn check_connection(&self) -> EtlResult<()> {
+        Ok(())
+    }
+}
+
+/// A batch of changes, two of each key, folded to one row a key.
+fn plan(times: usize) {
+    let rows = rows::binary();
+    let table_id = rows::schema().id;
+    let changes = rows.iter().chain(&rows).step_by(2).zip(1..).map(|(row, ordinal)| {
+        let op = Op::Update { old: None, new: row.clone() };
+        Event::Change(Change { table_id, position: Position::new(Lsn(1), ordinal), committed_at: Timestamp(0), op })
+    });
+    let events: Vec<Event> = changes.collect();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    runtime.block_on(async {
+        let store = Arc::new(MemoryStore::new());
+        store.put_schema(rows::schema()).await.expect("a schema");
+        let destination = TableDestination::new(Nowhere, store, TableRules::default());
+        for _ in 0..times {
+            destination.write_events(events.clone()).await.expect("a unit");
+        }
+    });
 }
 
 const STAMP: Stamp =

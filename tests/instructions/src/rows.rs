@@ -8,7 +8,7 @@ use etl::data::{RawValue, RowBuilder, TableRow};
 use etl::schema::{Column, Kind, ReplicaIdentity, TableId, TableName, TableSchema};
 
 /// How many rows a round has.
-pub(crate) const ROWS: usize = 200;
+pub const ROWS: usize = 200;
 
 /// An oid, a type and what a row has there; `{}` is the row's number.
 const COLUMNS: &[(u32, &str, &str)] = &[
