@@ -59,12 +59,34 @@ pub(crate) struct Told {
     pub(crate) row: TextRow,
 }
 
+/// Which calls wait.
+#[derive(Debug, Default)]
+struct Hold {
+    calls: Vec<Call>,
+    /// Those of which one goes on all the same.
+    passes: Vec<Call>,
+    /// How many have.
+    passed: usize,
+}
+
+impl Hold {
+    fn lets(&self, call: Call) -> bool {
+        !self.calls.contains(&call) || self.passes.contains(&call)
+    }
+
+    /// Whether the call goes on, and whether it took a pass for that.
+    fn take(&mut self, call: Call) -> (bool, bool) {
+        let pass = self.passes.iter().position(|passing| *passing == call).filter(|_| self.calls.contains(&call));
+        let goes_on = self.lets(call);
+        (goes_on, pass.map(|place| self.passes.swap_remove(place)).is_some())
+    }
+}
+
 /// Clones are the same one.
 #[derive(Debug, Clone)]
 pub(crate) struct Watched {
     memory: MemoryDestination,
-    /// The calls that wait.
-    hold: watch::Sender<Vec<Call>>,
+    hold: watch::Sender<Hold>,
     /// The call that waits now, the last one of several.
     waiting: watch::Sender<Option<Call>>,
     /// All that wait.
@@ -103,7 +125,7 @@ impl Drop for Waits<'_> {
 
 impl Watched {
     pub(crate) fn new(memory: MemoryDestination, atomic: bool) -> Self {
-        let (hold, waiting) = (watch::Sender::new(Vec::new()), watch::Sender::new(None));
+        let (hold, waiting) = (watch::Sender::new(Hold::default()), watch::Sender::new(None));
         let enough = Arc::new(AtomicUsize::new(usize::MAX));
         let all_waiting = watch::Sender::new(Vec::new());
         let (told, copied, faults, shutdowns) = (Arc::default(), Arc::default(), Arc::default(), Arc::default());
@@ -132,7 +154,7 @@ impl Watched {
 
     /// From now on, calls for this wait.
     pub(crate) fn hold(&self, call: Call) {
-        self.hold.send_modify(|hold| hold.push(call));
+        self.hold.send_modify(|hold| hold.calls.push(call));
     }
 
     /// Once so many rows have come, the next ones wait.
@@ -148,22 +170,22 @@ impl Watched {
 
     /// Every call goes on.
     pub(crate) fn release(&self) {
-        self.hold.send_modify(Vec::clear);
+        self.hold.send_modify(|hold| hold.calls.clear());
         self.waiting.send_replace(None);
     }
 
     /// Calls for this go on.
     pub(crate) fn release_one(&self, call: Call) {
-        self.hold.send_modify(|hold| hold.retain(|held| *held != call));
+        self.hold.send_modify(|hold| hold.calls.retain(|held| *held != call));
     }
 
     /// The call for this that waits goes on, and the next one waits again.
     pub(crate) async fn let_one_pass(&self, call: Call) {
         self.are_held(call, 1).await;
-        self.release_one(call);
-        let mut waiting = self.all_waiting.subscribe();
-        waiting.wait_for(|waiting| !waiting.contains(&call)).await.unwrap();
-        self.hold(call);
+        let mut hold = self.hold.subscribe();
+        let passed = hold.borrow().passed;
+        self.hold.send_modify(|hold| hold.passes.push(call));
+        hold.wait_for(|hold| hold.passed > passed).await.unwrap();
         self.are_held(call, 1).await;
     }
 
@@ -244,10 +266,25 @@ impl Watched {
 
     async fn pass(&self, call: Call) {
         let mut hold = self.hold.subscribe();
-        if hold.borrow().contains(&call) {
-            self.waiting.send_replace(Some(call));
-            let _waits = Waits::new(&self.all_waiting, call);
-            let _ = hold.wait_for(|hold| !hold.contains(&call)).await;
+        if !hold.borrow().calls.contains(&call) {
+            return;
+        }
+        self.waiting.send_replace(Some(call));
+        let waits = Waits::new(&self.all_waiting, call);
+        let has_pass = loop {
+            let _ = hold.wait_for(|hold| hold.lets(call)).await;
+            let (mut goes_on, mut has_pass) = (false, false);
+            self.hold.send_if_modified(|hold| {
+                (goes_on, has_pass) = hold.take(call);
+                has_pass
+            });
+            if goes_on {
+                break has_pass;
+            }
+        };
+        drop(waits);
+        if has_pass {
+            self.hold.send_modify(|hold| hold.passed += 1);
         }
     }
 
