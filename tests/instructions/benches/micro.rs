@@ -1,4 +1,4 @@
-//! How long do the hot paths take a row, on this machine and now? `cargo bench -p etl-instructions`.
+//! How long do the hot paths take a row, on this machine and now? `make micro` says it.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use etl_instructions::{ROWS, paths};
