@@ -7,6 +7,9 @@ use etl::Position;
 use etl::data::{Change, OldRow, Op, RawValue, RowBuilder, TableRow};
 use etl::error::{ErrorKind, EtlError, EtlResult};
 use etl::schema::Kind;
+use foldhash::fast::RandomState;
+use indexmap::IndexMap;
+use indexmap::map::Entry::{Occupied, Vacant};
 
 use crate::metadata_columns::ChangeType;
 use crate::write_mode::WriteMode;
@@ -128,11 +131,8 @@ pub struct KeyedSet {
     moves_alone: bool,
     /// Nothing more goes in.
     is_closed: bool,
-    /// Places in `entries`.
-    places: HashMap<Key, usize>,
-    entries: Vec<(Key, Entry)>,
-    /// The first change that went into each of the `entries`.
-    since: Vec<Position>,
+    /// What there is to do, in the order in which the keys came; each with the first change that went into it.
+    entries: IndexMap<Key, (Entry, Position), RandomState>,
     /// Where rows came from that only the destination holds whole.
     moved_from: HashSet<Key>,
 }
@@ -179,7 +179,7 @@ impl KeyedSet {
     }
 
     fn entry(&self, key: &Key) -> Option<&Entry> {
-        self.places.get(key).map(|place| &self.entries[*place].1)
+        self.entries.get(key).map(|(entry, _)| entry)
     }
 
     fn put(&mut self, key: Key, entry: Entry) {
@@ -188,12 +188,11 @@ impl KeyedSet {
         {
             self.moved_from.insert(base_key.clone());
         }
-        match self.places.get(&key) {
-            Some(place) => self.entries[*place].1 = entry,
-            None => {
-                self.places.insert(key.clone(), self.entries.len());
-                self.since.push(entry.position());
-                self.entries.push((key, entry));
+        match self.entries.entry(key) {
+            Occupied(mut known) => known.get_mut().0 = entry,
+            Vacant(new) => {
+                let since = entry.position();
+                new.insert((entry, since));
             }
         }
     }
@@ -238,8 +237,9 @@ impl KeyedSet {
         if let Some(entry) = entry {
             self.put(key.clone(), entry);
             // What went into the row under its old key is in it.
-            if let (Some(from), Some(to)) = (self.places.get(&old_key), self.places.get(&key)) {
-                self.since[*to] = self.since[*to].min(self.since[*from]);
+            let from = self.entries.get(&old_key).map(|(_, since)| *since);
+            if let (Some(from), Some((_, since))) = (from, self.entries.get_mut(&key)) {
+                *since = from.min(*since);
             }
         }
         Ok(())
@@ -268,8 +268,8 @@ impl KeyedSet {
     }
 
     fn finish(self) -> KeyedChanges {
-        let mut changes = KeyedChanges::default();
-        for ((key, entry), since) in self.entries.into_iter().zip(self.since) {
+        let mut changes = KeyedChanges { upserts: Vec::with_capacity(self.entries.len()), ..KeyedChanges::default() };
+        for (key, (entry, since)) in self.entries {
             if since < entry.position() {
                 let first = changes.since.entry(entry.position()).or_insert(since);
                 *first = since.min(*first);

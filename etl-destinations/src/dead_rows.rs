@@ -1,5 +1,7 @@
 //! Which rows of a unit can a destination not hold? They become dead letters where that is wanted, and the rest is written.
 
+use std::sync::Arc;
+
 use etl::Position;
 use etl::clock::Timestamp;
 use etl::data::TableRow;
@@ -65,8 +67,8 @@ pub(crate) fn take_out(rows: &mut BatchRows, mut refusal: impl FnMut(&TableRow) 
     };
     match rows {
         BatchRows::Copied { rows, position, at } => {
-            let stamped = |row: &TableRow| stamped(row, *position, *at);
-            rows.retain(|row| stays(&stamped(row), false));
+            let stays = |row: &&TableRow| stays(&stamped(row, *position, *at), false);
+            *rows = Arc::new(rows.iter().filter(stays).cloned().collect());
         }
         BatchRows::Log(rows) => rows.retain(|row| stays(row, false)),
         BatchRows::Keyed(set) => {

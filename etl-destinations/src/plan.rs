@@ -35,7 +35,7 @@ pub(crate) fn plan(
     tables: &TargetTables,
     schemas: &HashMap<TableId, Arc<TableSchema>>,
 ) -> EtlResult<Planned> {
-    let mut planner = Planner { tables, open: Vec::new(), places: HashMap::new(), steps: Vec::new() };
+    let mut planner = Planner { tables, open: Vec::new(), places: HashMap::new(), last: 0, steps: Vec::new() };
     let is_new = |position: Position| stored.is_none_or(|stored| position > stored);
     for event in events {
         match event {
@@ -64,6 +64,8 @@ struct Planner<'a> {
     tables: &'a TargetTables,
     open: Vec<Open>,
     places: HashMap<TableId, usize>,
+    /// The place of the table that was met last.
+    last: usize,
     steps: Vec<Step>,
 }
 
@@ -112,6 +114,10 @@ impl Planner<'_> {
 
     /// The place of the table, in the shape of the schema.
     fn open(&mut self, schema: &Arc<TableSchema>) -> EtlResult<usize> {
+        // Most changes are of the table of the one before.
+        if self.open.get(self.last).is_some_and(|open| Arc::ptr_eq(&open.seen, schema)) {
+            return Ok(self.last);
+        }
         let place = match self.places.get(&schema.id) {
             Some(place) => *place,
             None => {
@@ -128,6 +134,7 @@ impl Planner<'_> {
                 self.open.len() - 1
             }
         };
+        self.last = place;
         let open = &mut self.open[place];
         if !Arc::ptr_eq(&open.seen, schema) {
             if *open.seen == **schema {

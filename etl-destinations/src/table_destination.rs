@@ -316,7 +316,7 @@ impl<W: TableWriter> TableDestination<W> {
         positions.insert(batch.cursor, Some(stored.map_or(batch.upto, |stored| stored.max(batch.upto))));
     }
 
-    async fn copy(&self, table: TableId, chunk: Option<CopyChunk>, rows: Vec<TableRow>) -> EtlResult<()> {
+    async fn copy(&self, table: TableId, chunk: Option<CopyChunk>, rows: Arc<Vec<TableRow>>) -> EtlResult<()> {
         if let Some(run) = self.staging_run() {
             return self.stage(&run, table, chunk, rows).await;
         }
@@ -383,31 +383,31 @@ fn named(event: &Event) -> impl Iterator<Item = (TableId, Option<&TableName>)> {
 }
 
 /// The rows as the table takes them.
-fn fitted(current: &Current, rows: Vec<TableRow>) -> EtlResult<Vec<TableRow>> {
+fn fitted(current: &Current, rows: Arc<Vec<TableRow>>) -> EtlResult<Arc<Vec<TableRow>>> {
     match &current.fit {
-        Some(fit) => fit.rows(rows.iter()),
+        Some(fit) => fit.rows(rows.iter()).map(Arc::new),
         None => Ok(rows),
     }
 }
 
 /// Writes copied rows into the table; nothing where there are none.
-fn copied(table: &Arc<TargetTable>, chunk: Option<CopyChunk>, rows: Vec<TableRow>) -> Option<Step> {
+fn copied(table: &Arc<TargetTable>, chunk: Option<CopyChunk>, rows: Arc<Vec<TableRow>>) -> Option<Step> {
     if rows.is_empty() {
         return None;
     }
     let (position, at) = chunk.map_or((Position::ZERO, clock::now()), |chunk| (chunk.position, chunk.read_at));
     let position = Position::new(position.commit, 0);
     let rows = match chunk {
-        Some(chunk) if chunk.replaces => replacing(rows, position, at),
+        Some(chunk) if chunk.replaces => replacing(&rows, position, at),
         _ => BatchRows::Copied { rows, position, at },
     };
     Some(Step::Write(TableBatch { table: Arc::clone(table), rows }))
 }
 
 /// Copied rows that take the place of older ones.
-fn replacing(rows: Vec<TableRow>, position: Position, at: Timestamp) -> BatchRows {
-    let stamped = |row| StampedRow { row, change_type: ChangeType::Upsert, position, at };
-    BatchRows::Keyed(KeyedChanges { upserts: rows.into_iter().map(stamped).collect(), ..KeyedChanges::default() })
+fn replacing(rows: &[TableRow], position: Position, at: Timestamp) -> BatchRows {
+    let stamped = |row: &TableRow| StampedRow { row: row.clone(), change_type: ChangeType::Upsert, position, at };
+    BatchRows::Keyed(KeyedChanges { upserts: rows.iter().map(stamped).collect(), ..KeyedChanges::default() })
 }
 
 /// Cuts a batch before each schema change that has something before it. All but the last part end at the position
@@ -447,7 +447,8 @@ impl<W: TableWriter> Destination for TableDestination<W> {
     }
 
     async fn write_table_rows(&self, table_id: TableId, table_rows: Vec<TableRow>) -> EtlResult<()> {
-        retry(self.retry, || self.unless_conflicting(|| self.copy(table_id, None, table_rows.clone()))).await
+        let rows = Arc::new(table_rows);
+        retry(self.retry, || self.unless_conflicting(|| self.copy(table_id, None, Arc::clone(&rows)))).await
     }
 
     async fn write_events(&self, events: Vec<Event>) -> EtlResult<()> {
@@ -489,7 +490,8 @@ impl<W: TableWriter> Destination for TableDestination<W> {
     }
 
     async fn write_copy_chunk(&self, table_id: TableId, chunk: CopyChunk, rows: Vec<TableRow>) -> EtlResult<()> {
-        retry(self.retry, || self.unless_conflicting(|| self.copy(table_id, Some(chunk), rows.clone()))).await
+        let rows = Arc::new(rows);
+        retry(self.retry, || self.unless_conflicting(|| self.copy(table_id, Some(chunk), Arc::clone(&rows)))).await
     }
 
     async fn write_batch(&self, batch: Batch, events: Vec<Event>) -> EtlResult<()> {

@@ -276,8 +276,8 @@ pub struct TableBatch {
 pub enum BatchRows {
     /// Copied rows: insert them as they are. Their change type is `UPSERT`.
     Copied {
-        /// The rows.
-        rows: Vec<TableRow>,
+        /// The rows, which all attempts to write them share.
+        rows: Arc<Vec<TableRow>>,
         /// What all of them carry as `_LSN` and `_ORDINAL`.
         position: Position,
         /// What all of them carry as `_TIMESTAMP`.

@@ -1,7 +1,9 @@
 //! Who gets in, how is it encrypted, and what do sessions look like?
 
+use std::ops::Range;
+
 use etl::ErrorKind;
-use etl::postgres::{ConnectOptions, Connection, CopyOut, Session, TlsMode, query_error};
+use etl::postgres::{ConnectOptions, Connection, Session, TlsMode, query_error};
 use etl_local_postgres::LocalPostgres;
 use harness::postgres::{database, dedicated};
 
@@ -138,19 +140,19 @@ async fn a_copy_brings_every_row_and_an_error_leaves_the_connection_usable() {
     let sql = "COPY (SELECT g, repeat('x', g % 2000) FROM generate_series(1, 20000) g) TO STDOUT";
     let mut copy = connection.copy_out(sql).await.unwrap();
     let (mut rows, mut bytes) = (0, 0);
-    while let Some(block) = copy.next_block().await.unwrap() {
-        for payload in CopyOut::payloads(&block) {
-            rows += 1;
-            bytes += payload.len();
-        }
-    }
+    let mut note = |_: &[u8], payload: Range<usize>| {
+        rows += 1;
+        bytes += payload.len();
+        Ok(())
+    };
+    while copy.next_block(&mut note).await.unwrap().is_some() {}
     assert_eq!(rows, 20_000);
     assert!(bytes > 19_980_000);
 
     let mut copy =
         connection.copy_out("COPY (SELECT 1 / (3 - g) FROM generate_series(1, 9) g) TO STDOUT").await.unwrap();
     let error = loop {
-        match copy.next_block().await {
+        match copy.next_block(|_, _| Ok(())).await {
             Ok(Some(_)) => {}
             Ok(None) => panic!("a division by zero ended well"),
             Err(error) => break error,
@@ -169,9 +171,11 @@ async fn a_row_of_a_hundred_megabytes_comes_in_whole() {
     let mut connection = Connection::connect(&options(&database.url())).await.unwrap();
     let mut copy = connection.copy_out("COPY (SELECT repeat('x', 100000000)) TO STDOUT").await.unwrap();
     let mut longest = 0;
-    while let Some(block) = copy.next_block().await.unwrap() {
-        longest = CopyOut::payloads(&block).map(|payload| payload.len()).max().unwrap_or(0).max(longest);
-    }
+    let mut note = |_: &[u8], payload: Range<usize>| {
+        longest = payload.len().max(longest);
+        Ok(())
+    };
+    while copy.next_block(&mut note).await.unwrap().is_some() {}
     assert_eq!(longest, 100_000_001);
 }
 

@@ -55,10 +55,10 @@ pub(super) enum ColumnBuilder {
     Vector(VectorBuilder),
 }
 
-/// Appends every value with one decoder; says at which value it failed.
+/// Appends every value with one decoder.
 macro_rules! fill {
     ($builder:ident, $values:ident, $value:ident => $append:expr) => {
-        for (place, $value) in $values.enumerate() {
+        for $value in $values {
             match $value {
                 RawValue::Null => $builder.append_null(),
                 $value => {
@@ -66,7 +66,7 @@ macro_rules! fill {
                         $append;
                         Ok(())
                     })();
-                    appended.map_err(|error| (place, error))?;
+                    appended?;
                 }
             }
         }
@@ -122,8 +122,8 @@ impl ColumnBuilder {
         }
     }
 
-    /// Appends the values; on an error, the place of the value that it is about.
-    pub(super) fn fill<'a>(&mut self, values: impl Iterator<Item = RawValue<'a>>) -> Result<(), (usize, DecodeError)> {
+    /// Appends the values.
+    pub(super) fn fill<'a>(&mut self, values: impl Iterator<Item = RawValue<'a>>) -> Decoded<()> {
         match self {
             Self::Bool(b) => fill!(b, values, v => b.append_value(decode::bool(v)?)),
             Self::Int2(b) => fill!(b, values, v => b.append_value(decode::int2(v)?)),
@@ -165,16 +165,22 @@ impl ColumnBuilder {
             Self::List(b) => fill!(b, values, v => b.append(v)?),
             Self::Multirange(b) => fill!(b, values, v => b.append(v)?),
             Self::Map(b) => fill!(b, values, v => b.append(v)?),
-            Self::Composite(b) => each(values, |v| if v == RawValue::Null { b.append_null() } else { b.append(v) })?,
-            Self::Range(b) => each(values, |v| if v == RawValue::Null { b.append_null() } else { b.append(v) })?,
-            Self::Vector(b) => each(values, |v| if v == RawValue::Null { b.append_null() } else { b.append(v) })?,
+            Self::Composite(b) => {
+                values.into_iter().try_for_each(|v| if v == RawValue::Null { b.append_null() } else { b.append(v) })?
+            }
+            Self::Range(b) => {
+                values.into_iter().try_for_each(|v| if v == RawValue::Null { b.append_null() } else { b.append(v) })?
+            }
+            Self::Vector(b) => {
+                values.into_iter().try_for_each(|v| if v == RawValue::Null { b.append_null() } else { b.append(v) })?
+            }
         }
         Ok(())
     }
 
     /// Appends one value, of a part of another.
     pub(super) fn append(&mut self, value: RawValue<'_>) -> Decoded<()> {
-        self.fill(std::iter::once(value)).map_err(|(_, error)| error)
+        self.fill(std::iter::once(value))
     }
 
     /// The array of what was appended.
@@ -207,14 +213,6 @@ impl ColumnBuilder {
             Self::Vector(b) => b.finish(),
         }
     }
-}
-
-/// Appends every value; says at which it failed.
-fn each<'a>(
-    values: impl Iterator<Item = RawValue<'a>>,
-    mut append: impl FnMut(RawValue<'a>) -> Decoded<()>,
-) -> Result<(), (usize, DecodeError)> {
-    values.enumerate().try_for_each(|(place, value)| append(value).map_err(|error| (place, error)))
 }
 
 fn strings(capacity: usize) -> StringBuilder {

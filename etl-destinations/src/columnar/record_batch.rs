@@ -20,6 +20,9 @@ use crate::writer::{StampedRow, TargetTable};
 const PIECE_BYTES: usize = 1 << 20;
 const PIECE_ROWS: usize = 16 << 10;
 
+/// So many rows are put into all columns before the next ones are: their bytes are then still in the processor's cache.
+const BLOCK_ROWS: usize = 128;
+
 /// A table's Arrow schema, and how its rows are put into it.
 #[derive(Debug, Clone)]
 pub struct ArrowTable {
@@ -49,11 +52,10 @@ impl ArrowTable {
     /// # Errors
     /// `Value`, when a value cannot be held exactly.
     pub fn copied(&self, rows: &[TableRow], position: Position, at: Timestamp) -> EtlResult<RecordBatch> {
-        let mut columns = self.columns(rows.iter(), false)?;
+        let mut columns = self.columns(rows, |row| row, false)?;
         if self.target.metadata.is_some() {
             let count = rows.len();
-            columns
-                .push(Arc::new(StringArray::from_iter_values(std::iter::repeat_n(ChangeType::Upsert.as_str(), count))));
+            columns.push(Arc::new(StringArray::new_repeated(ChangeType::Upsert.as_str(), count)));
             columns.push(Arc::new(Int64Array::from(vec![signed(position.commit.0)?; count])));
             columns.push(Arc::new(Int64Array::from(vec![signed(position.ordinal)?; count])));
             columns.push(Arc::new(TimestampMicrosecondArray::from(vec![at.0; count]).with_timezone("UTC")));
@@ -86,39 +88,53 @@ impl ArrowTable {
         places: impl Iterator<Item = usize>,
         rows: impl Iterator<Item = &'a TableRow> + Clone,
     ) -> EtlResult<Vec<ArrayRef>> {
-        places.map(|place| self.column(place, rows.clone(), false)).collect()
+        let column = |place| {
+            let mut column = self.column(place, rows.size_hint().0);
+            self.fill(&mut column, place, rows.clone(), false)?;
+            Ok(column.finish())
+        };
+        places.map(column).collect()
     }
 
     fn of_stamped(&self, rows: &[StampedRow], partial: bool) -> EtlResult<RecordBatch> {
-        let mut columns = self.columns(rows.iter().map(|stamped| &stamped.row), partial)?;
+        let mut columns = self.columns(rows, |stamped| &stamped.row, partial)?;
         if self.target.metadata.is_some() {
             columns.extend(stamps(rows)?);
         }
         self.batch(columns)
     }
 
-    fn columns<'a>(&self, rows: impl Iterator<Item = &'a TableRow> + Clone, partial: bool) -> EtlResult<Vec<ArrayRef>> {
-        (0..self.target.source.columns.len()).map(|place| self.column(place, rows.clone(), partial)).collect()
+    fn columns<R>(&self, rows: &[R], row: impl Fn(&R) -> &TableRow, partial: bool) -> EtlResult<Vec<ArrayRef>> {
+        let places = 0..self.target.source.columns.len();
+        let mut columns: Vec<ColumnBuilder> = places.map(|place| self.column(place, rows.len())).collect();
+        for block in rows.chunks(BLOCK_ROWS) {
+            for (place, column) in columns.iter_mut().enumerate() {
+                self.fill(column, place, block.iter().map(&row), partial)?;
+            }
+        }
+        Ok(columns.into_iter().map(ColumnBuilder::finish).collect())
     }
 
-    fn column<'a>(
+    fn column(&self, place: usize, capacity: usize) -> ColumnBuilder {
+        ColumnBuilder::new(&self.target.source.columns[place].kind, self.limits, capacity)
+    }
+
+    fn fill<'a>(
         &self,
+        column: &mut ColumnBuilder,
         place: usize,
-        rows: impl Iterator<Item = &'a TableRow> + Clone,
+        rows: impl Iterator<Item = &'a TableRow>,
         partial: bool,
-    ) -> EtlResult<ArrayRef> {
-        let source = &self.target.source;
-        let mut builder = ColumnBuilder::new(&source.columns[place].kind, self.limits, rows.size_hint().0);
+    ) -> EtlResult<()> {
         let filled = if partial {
-            builder.fill(rows.map(|row| match row.raw(place) {
+            column.fill(rows.map(|row| match row.raw(place) {
                 RawValue::Unchanged => RawValue::Null,
                 raw => raw,
             }))
         } else {
-            builder.fill(rows.map(|row| row.raw(place)))
+            column.fill(rows.map(|row| row.raw(place)))
         };
-        filled.map_err(|(_, error)| TableSchema::value_error(source, place, error))?;
-        Ok(builder.finish())
+        filled.map_err(|error| TableSchema::value_error(&self.target.source, place, error))
     }
 
     fn batch(&self, columns: Vec<ArrayRef>) -> EtlResult<RecordBatch> {

@@ -146,7 +146,7 @@ impl<W: TableWriter> TableDestination<W> {
         chunk: Option<CopyChunk>,
         current: &Current,
         is_new: bool,
-        mut rows: Vec<TableRow>,
+        mut rows: Arc<Vec<TableRow>>,
     ) -> EtlResult<()> {
         let unit = |rows| {
             let made = is_new.then(|| Step::Ensure(Arc::clone(&current.table)));
@@ -156,14 +156,14 @@ impl<W: TableWriter> TableDestination<W> {
         let (Some(rules), Some(chunk)) = (self.dead_letters, chunk) else {
             return self.writer.apply(unit(rows)).await;
         };
-        let Err(mut error) = self.writer.apply(unit(rows.clone())).await else { return Ok(()) };
+        let Err(mut error) = self.writer.apply(unit(Arc::clone(&rows))).await else { return Ok(()) };
         let limits = self.writer.value_limits();
         let all = rows.len() as u64;
         for code in ["value", "rejected"] {
             if !may_be_of_rows(&error) {
                 return Err(error);
             }
-            let mut whole = unit(std::mem::take(&mut rows));
+            let mut whole = unit(Arc::clone(&rows));
             let dead = if code == "value" {
                 let mut left_out = LeftOut::default();
                 left_out.tables.insert(table);
@@ -190,11 +190,11 @@ impl<W: TableWriter> TableDestination<W> {
 }
 
 /// The copied rows that the steps write.
-fn copied_rows(steps: &[Step]) -> Vec<TableRow> {
+fn copied_rows(steps: &[Step]) -> Arc<Vec<TableRow>> {
     let rows = |step: &Step| match step {
-        Step::Write(TableBatch { rows: BatchRows::Copied { rows, .. }, .. }) => Some(rows.clone()),
+        Step::Write(TableBatch { rows: BatchRows::Copied { rows, .. }, .. }) => Some(Arc::clone(rows)),
         Step::Write(TableBatch { rows: BatchRows::Keyed(set), .. }) => {
-            Some(set.upserts.iter().map(|stamped| stamped.row.clone()).collect())
+            Some(Arc::new(set.upserts.iter().map(|stamped| stamped.row.clone()).collect()))
         }
         _ => None,
     };

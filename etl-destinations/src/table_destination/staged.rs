@@ -88,7 +88,7 @@ impl<W: TableWriter> TableDestination<W> {
         run: &str,
         table: TableId,
         chunk: Option<CopyChunk>,
-        rows: Vec<TableRow>,
+        rows: Arc<Vec<TableRow>>,
     ) -> EtlResult<()> {
         self.meet(std::iter::once((table, None))).await?;
         let schema = match rows.first() {

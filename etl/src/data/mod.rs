@@ -16,5 +16,6 @@ mod row_builder;
 pub use cell::{ArrayCell, Cell};
 pub use convert::{converted, nearest_number};
 pub use event::{Change, Event, OldRow, Op};
+pub(crate) use row::UNCHANGED;
 pub use row::{RawValue, RowBuffer, RowFormat, RowSpans, TableRow};
 pub use row_builder::RowBuilder;

@@ -15,7 +15,7 @@ use crate::schema::{Column, Kind, TableSchema};
 /// Instead of an offset: the value is null.
 const NULL: u32 = u32::MAX;
 /// Instead of an offset: the value was not sent because it did not change.
-const UNCHANGED: u32 = u32::MAX - 1;
+pub(crate) const UNCHANGED: u32 = u32::MAX - 1;
 
 /// How the values of one row are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,8 +43,8 @@ pub enum RawValue<'a> {
 
 /// The bytes of many rows, where each value lies in them, and the schemas that they follow.
 ///
-/// A row is a header (schema and format) and one offset a column. The offset points at the value; its length
-/// is the big-endian `i32` before it, as COPY's binary format and pgoutput both write it.
+/// A row is a header (schema, format and number of columns) and one offset a column. The offset points at the value;
+/// its length is the big-endian `i32` before it, as COPY's binary format and pgoutput both write it.
 pub struct RowBuffer {
     bytes: Bytes,
     spans: Box<[u32]>,
@@ -81,6 +81,40 @@ pub struct RowSpans {
 /// Up to here schemas are found by looking at each.
 const FEW_SCHEMAS: usize = 8;
 
+/// What a row's first note says: the place of its schema in the lowest 16 bits, its format in two, and how many columns
+/// it has in the others.
+#[derive(Debug, Clone, Copy)]
+struct Header(u32);
+
+impl Header {
+    fn new(place: usize, format: RowFormat, columns: usize) -> Option<Self> {
+        let format = match format {
+            RowFormat::Text => 0,
+            RowFormat::Binary => 1,
+            RowFormat::Tagged => 2,
+        };
+        let columns = u32::try_from(columns).ok().filter(|columns| *columns < 1 << 14)?;
+        Some(Self(columns << 18 | format << 16 | u32::from(u16::try_from(place).ok()?)))
+    }
+
+    fn place(self) -> usize {
+        (self.0 & 0xffff) as usize
+    }
+
+    fn columns(self) -> usize {
+        (self.0 >> 18) as usize
+    }
+
+    /// Whether a value is binary; `tag` is the byte before its length.
+    fn is_binary(self, tag: impl FnOnce() -> u8) -> bool {
+        match self.0 >> 16 & 3 {
+            0 => false,
+            1 => true,
+            _ => tag() == b'b',
+        }
+    }
+}
+
 impl RowSpans {
     /// The most bytes that offsets can point into.
     pub const MAX_BYTES: usize = UNCHANGED as usize - 1;
@@ -90,8 +124,14 @@ impl RowSpans {
         Self::default()
     }
 
+    /// Nothing noted yet, with room for so many notes.
+    pub fn with_capacity(notes: usize) -> Self {
+        Self { spans: Vec::with_capacity(notes), ..Self::default() }
+    }
+
     /// Begins a row of this schema; returns the index that makes a [`TableRow`] of it. Exactly one note a
-    /// column must follow. `None` when the buffer has no room for another schema or row.
+    /// column must follow. `None` when the buffer has no room for another schema or row, and where the schema has more
+    /// than 16,383 columns (Postgres's tables have 1,600).
     pub fn begin_row(&mut self, schema: &Arc<TableSchema>, format: RowFormat) -> Option<u32> {
         let row = u32::try_from(self.spans.len()).ok()?;
         let place = match self.schemas.get(self.current) {
@@ -99,15 +139,19 @@ impl RowSpans {
             _ => self.place_of(schema),
         };
         self.current = place;
-        let place = u16::try_from(place).ok()?;
+        let header = Header::new(place, format, schema.columns.len())?;
         self.spans.reserve(schema.columns.len() + 1);
-        let format = match format {
-            RowFormat::Text => 0,
-            RowFormat::Binary => 1 << 16,
-            RowFormat::Tagged => 2 << 16,
-        };
-        self.spans.push(format | u32::from(place));
+        self.spans.push(header.0);
         Some(row)
+    }
+
+    /// The same where all values are noted at once: in a place for each column, which say null so far.
+    #[inline]
+    pub(crate) fn whole_row(&mut self, schema: &Arc<TableSchema>, format: RowFormat) -> Option<(u32, &mut [u32])> {
+        let row = self.begin_row(schema, format)?;
+        let first = self.spans.len();
+        self.spans.resize(first + schema.columns.len(), NULL);
+        Some((row, &mut self.spans[first..]))
     }
 
     /// The next column's value begins at this offset.
@@ -177,7 +221,7 @@ impl RowSpans {
     }
 
     fn columns_of(&self, row: u32) -> usize {
-        self.schemas[(self.spans[row as usize] & 0xffff) as usize].columns.len()
+        Header(self.spans[row as usize]).columns()
     }
 
     /// The buffer over the bytes that were parsed.
@@ -201,27 +245,25 @@ impl TableRow {
 
     /// The shape of the row.
     pub fn schema(&self) -> &Arc<TableSchema> {
-        &self.buffer.schemas[(self.header() & 0xffff) as usize]
+        &self.buffer.schemas[self.header().place()]
     }
 
     /// A column's value as it arrived. Panics where the schema has no such column.
+    // Called for every value of every row, from another crate: by itself it would take twice as long.
+    #[inline(always)]
     pub fn raw(&self, column: usize) -> RawValue<'_> {
-        assert!(column < self.schema().columns.len(), "no column {column}");
+        let header = self.header();
+        assert!(column < header.columns(), "no column {column}");
         let offset = match self.buffer.spans[self.row as usize + 1 + column] {
             NULL => return RawValue::Null,
             UNCHANGED => return RawValue::Unchanged,
             offset => offset as usize,
         };
-        let bytes = &self.buffer.bytes;
+        let bytes = &self.buffer.bytes[..];
         let mut length = [0; 4];
         length.copy_from_slice(&bytes[offset - 4..offset]);
         let value = &bytes[offset..offset + u32::from_be_bytes(length) as usize];
-        let is_binary = match self.header() >> 16 {
-            0 => false,
-            1 => true,
-            _ => bytes[offset - 5] == b'b',
-        };
-        if is_binary { RawValue::Binary(value) } else { RawValue::Text(value) }
+        if header.is_binary(|| bytes[offset - 5]) { RawValue::Binary(value) } else { RawValue::Text(value) }
     }
 
     /// A column's value.
@@ -275,12 +317,12 @@ impl TableRow {
     /// Whether a value was not sent because it did not change.
     pub fn has_unchanged(&self) -> bool {
         let first = self.row as usize + 1;
-        self.buffer.spans[first..first + self.schema().columns.len()].contains(&UNCHANGED)
+        self.buffer.spans[first..first + self.header().columns()].contains(&UNCHANGED)
     }
 
     /// The bytes of the row's values and of the notes about them.
     pub fn byte_size(&self) -> usize {
-        let columns = self.schema().columns.len();
+        let columns = self.header().columns();
         let values = (0..columns).map(|column| match self.raw(column) {
             RawValue::Text(value) | RawValue::Binary(value) => value.len(),
             RawValue::Null | RawValue::Unchanged => 0,
@@ -292,7 +334,7 @@ impl TableRow {
     /// the end of its last one.
     pub fn extent(&self) -> usize {
         let first = self.row as usize + 1;
-        let spans = &self.buffer.spans[first..first + self.schema().columns.len()];
+        let spans = &self.buffer.spans[first..first + self.header().columns()];
         let Some(begin) = spans.iter().find(|offset| **offset < UNCHANGED) else { return 0 };
         let Some(last) = spans.iter().rposition(|offset| *offset < UNCHANGED) else { return 0 };
         let length = match self.raw(last) {
@@ -307,8 +349,9 @@ impl TableRow {
         &self.buffer
     }
 
-    fn header(&self) -> u32 {
-        self.buffer.spans[self.row as usize]
+    #[inline]
+    fn header(&self) -> Header {
+        Header(self.buffer.spans[self.row as usize])
     }
 }
 

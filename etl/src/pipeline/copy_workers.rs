@@ -288,20 +288,18 @@ impl Worker {
             let Some(more) = more else { break };
             // With what the caps make of it: a chunk that takes longer is more to lose, and an older snapshot.
             tokio::select! {
-                () = job.site.pace().spend(more.rows.len(), more.bytes) => {}
+                () = job.site.pace().spend(more.len(), more.bytes) => {}
                 // Whoever waits for it to rest does not wait for the source too.
                 () = told(job.leave.clone()) => {}
             }
             reading += clock::monotonic().saturating_duration_since(begun);
             bytes += more.bytes;
-            count += more.rows.len() as u64;
-            if rows.is_empty() {
-                rows = more.rows;
-            } else {
-                rows.extend(more.rows);
-            }
+            count += more.len() as u64;
+            more.append_to(&mut rows);
             if bytes >= job.budget.piece {
-                self.write(&chunk, piece, std::mem::take(&mut rows), std::mem::take(&mut bytes)).await?;
+                // The next piece has about as many.
+                let next = Vec::with_capacity(rows.len());
+                self.write(&chunk, piece, std::mem::replace(&mut rows, next), std::mem::take(&mut bytes)).await?;
                 piece += 1;
                 if job.ledger.is_none() && *job.leave.borrow() {
                     return Ok(());

@@ -129,9 +129,11 @@ pub(super) async fn read_again(
                 if *leave.borrow() {
                     return Ok(None);
                 }
-                found += more.rows.len();
+                found += more.len();
                 let token = CopyChunk { index: token.index | piece, ..token };
-                run.destination.write_copy_chunk(id, token, more.rows).await?;
+                let mut rows = Vec::with_capacity(more.len());
+                more.append_to(&mut rows);
+                run.destination.write_copy_chunk(id, token, rows).await?;
                 piece += 1;
             }
         }

@@ -108,16 +108,16 @@ fn note_row(fields: i16, scan: &mut Scanner<'_>, schema: &Arc<TableSchema>, span
     if usize::try_from(fields) != Ok(schema.columns.len()) {
         return Err(Malformed("the row has another number of columns than its table"));
     }
-    let row = spans.begin_row(schema, RowFormat::Binary).ok_or(Malformed("the buffer has no room for the row"))?;
-    for _ in 0..fields {
+    let full = Malformed("the buffer has no room for the row");
+    let (row, notes) = spans.whole_row(schema, RowFormat::Binary).ok_or(full)?;
+    for note in notes {
         match scan.i32()? {
-            -1 => spans.null(),
+            -1 => {}
             length => {
                 let length = usize::try_from(length).map_err(|_| Malformed("a length is negative"))?;
                 // `note` has checked that every offset of the block fits.
-                let offset = scan.at() as u32;
+                *note = scan.at() as u32;
                 scan.take(length)?;
-                spans.value_at(offset);
             }
         }
     }

@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use foldhash::fast::RandomState;
 
 use self::draft::{Draft, Place};
 pub(crate) use self::joining::Reading;
@@ -104,7 +105,7 @@ struct Transaction {
 /// Turns blocks into events for one cursor.
 #[derive(Debug)]
 pub(crate) struct Assembler {
-    follows: HashMap<TableId, Follow>,
+    follows: HashMap<TableId, Follow, RandomState>,
     /// Followed tables whose rows look different now, and how.
     changed: HashMap<TableId, ShapeChange>,
     /// Followed tables that have yet to arrive, and what was told of their shape meanwhile.
@@ -118,6 +119,8 @@ pub(crate) struct Assembler {
     ended: Lsn,
     /// No change of a later commit is handed out.
     limit: Option<Lsn>,
+    /// How many notes and drafts the last block had, as the next one will have.
+    usual: (usize, usize),
 }
 
 /// A message, and whether it names its (sub)transaction.
@@ -155,6 +158,7 @@ impl Assembler {
             begun: Lsn::ZERO,
             ended: Lsn::ZERO,
             limit: None,
+            usual: (0, 0),
         }
     }
 
@@ -238,8 +242,8 @@ impl Assembler {
     /// Reads a block of whole frames, or what is left of one, that begins at this offset of the relay. With `in_stream` its messages name their
     /// (sub)transactions; what names one of these is void (`SOURCE.md` R12).
     pub(crate) fn read(&mut self, block: &Bytes, offset: u64, in_stream: Option<&Aborted>) -> EtlResult<Assembly> {
-        let mut spans = RowSpans::new();
-        let mut drafts = Vec::new();
+        let mut spans = RowSpans::with_capacity(self.usual.0);
+        let mut drafts = Vec::with_capacity(self.usual.1);
         let mut assembly = Assembly::default();
         let mut at = 0;
         for frame in replication_frames(block) {
@@ -268,6 +272,7 @@ impl Assembler {
             }
             at = after;
         }
+        self.usual = (spans.mark(), drafts.len());
         if !drafts.is_empty() {
             assembly.bytes = block.len();
             assembly.position = self.position();

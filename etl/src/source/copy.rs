@@ -8,7 +8,7 @@ use bytes::BytesMut;
 use super::catalog::{Leaf, PublishedTable};
 use super::chunk::Chunk;
 use super::snapshot::qualified;
-use crate::data::{RowFormat, RowSpans, TableRow};
+use crate::data::{RowBuffer, RowFormat, RowSpans, TableRow};
 use crate::error::{ErrorKind, EtlError, EtlResult};
 use crate::memory::held;
 use crate::postgres::copy_binary::CopyBinary;
@@ -63,11 +63,39 @@ pub(crate) fn copy_sql(table: &PublishedTable, selection: &Selection, rows: Rows
     sql
 }
 
-/// Rows as they came, and what they weigh.
+/// The rows of a block.
 #[derive(Debug)]
 pub(crate) struct CopyRows {
-    pub(crate) rows: Vec<TableRow>,
+    rows: ReadRows,
+    /// What they weigh.
     pub(crate) bytes: usize,
+}
+
+#[derive(Debug)]
+enum ReadRows {
+    /// As they came, by their indexes.
+    Whole(Arc<RowBuffer>, Vec<u32>),
+    Passed(Vec<TableRow>),
+}
+
+impl CopyRows {
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        match &self.rows {
+            ReadRows::Whole(_, indexes) => indexes.len(),
+            ReadRows::Passed(rows) => rows.len(),
+        }
+    }
+
+    /// Appends them to others.
+    pub(crate) fn append_to(self, rows: &mut Vec<TableRow>) {
+        match self.rows {
+            ReadRows::Whole(buffer, indexes) => {
+                rows.extend(indexes.into_iter().map(|row| TableRow::new(Arc::clone(&buffer), row)));
+            }
+            ReadRows::Passed(passed) => rows.extend(passed),
+        }
+    }
 }
 
 /// Reads rows, block by block.
@@ -79,6 +107,8 @@ pub(crate) struct RowReader<'a> {
     passed: Option<(Arc<TableSchema>, Arc<Pass>)>,
     /// `None`: the copy is text.
     binary: Option<CopyBinary>,
+    /// How many notes and rows the last block had, as the next one will have.
+    usual: (usize, usize),
 }
 
 impl<'a> RowReader<'a> {
@@ -95,31 +125,32 @@ impl<'a> RowReader<'a> {
         let copy = connection.copy_out(&sql).await.map_err(|e| explain(e, schema))?;
         let binary = (format == RowFormat::Binary).then(|| CopyBinary::new(Arc::clone(schema)));
         let passed = selection.pass.as_ref().map(|pass| (Arc::clone(&selection.schema), Arc::clone(pass)));
-        Ok(Self { copy, schema: Arc::clone(schema), passed, binary })
+        Ok(Self { copy, schema: Arc::clone(schema), passed, binary, usual: (0, 0) })
     }
 
     /// The rows of the next block; `None` at the end.
     pub(crate) async fn next(&mut self) -> EtlResult<Option<CopyRows>> {
-        let Some(block) = self.copy.next_block().await.map_err(|e| explain(e, &self.schema))? else {
+        let (mut spans, mut rows) = (RowSpans::with_capacity(self.usual.0), Vec::with_capacity(self.usual.1));
+        let mut own = BytesMut::new();
+        let (schema, binary) = (&self.schema, &mut self.binary);
+        let noted = self.copy.next_block(|bytes, payload| match binary {
+            Some(binary) => binary.note_payload(bytes, payload, &mut spans, &mut rows),
+            None => {
+                if own.is_empty() {
+                    own.reserve(bytes.len());
+                }
+                copy_text::append_payload(&bytes[payload], schema, &mut own, &mut spans, &mut rows)
+            }
+        });
+        let Some(block) = noted.await.map_err(|e| explain(e, &self.schema))? else {
             return self.binary.as_ref().map_or(Ok(()), CopyBinary::finish).map(|()| None);
         };
-        let mut spans = RowSpans::new();
-        let mut rows = Vec::new();
-        let (bytes, more) = match &mut self.binary {
-            Some(binary) => {
-                for payload in CopyOut::payloads(&block) {
-                    binary.note_payload(&block, payload, &mut spans, &mut rows)?;
-                }
-                (block, 0)
-            }
+        self.usual = (spans.mark(), rows.len());
+        let (bytes, more) = match &self.binary {
+            Some(_) => (block, 0),
             None => {
-                let mut bytes = BytesMut::with_capacity(block.len());
-                for payload in CopyOut::payloads(&block) {
-                    let payload = block.get(payload).unwrap_or_default();
-                    copy_text::append_payload(payload, &self.schema, &mut bytes, &mut spans, &mut rows)?;
-                }
-                let more = bytes.capacity();
-                (bytes.freeze(), more)
+                let more = own.capacity();
+                (own.freeze(), more)
             }
         };
         let notes = spans.byte_size() + rows.len() * size_of::<TableRow>();
@@ -128,10 +159,12 @@ impl<'a> RowReader<'a> {
             None => bytes,
         });
         let bytes = buffer.byte_size();
-        let rows: Vec<TableRow> = rows.into_iter().map(|row| TableRow::new(Arc::clone(&buffer), row)).collect();
         let rows = match &self.passed {
-            Some((schema, pass)) => pass.rows(schema, &rows, |bytes| self.copy.charge(bytes))?,
-            None => rows,
+            Some((schema, pass)) => {
+                let rows: Vec<TableRow> = rows.into_iter().map(|row| TableRow::new(Arc::clone(&buffer), row)).collect();
+                ReadRows::Passed(pass.rows(schema, &rows, |bytes| self.copy.charge(bytes))?)
+            }
+            None => ReadRows::Whole(buffer, rows),
         };
         Ok(Some(CopyRows { rows, bytes }))
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::data::{RowFormat, RowSpans};
+use crate::data::{RowFormat, RowSpans, UNCHANGED};
 use crate::postgres::scan::{Malformed, Scan, Scanner};
 use crate::schema::TableSchema;
 
@@ -55,18 +55,18 @@ fn note_all(scan: &mut Scanner<'_>, schema: &Arc<TableSchema>, spans: &mut RowSp
     if usize::try_from(columns) != Ok(schema.columns.len()) {
         return Err(Malformed("the row has another number of columns than its table"));
     }
-    let row = spans.begin_row(schema, RowFormat::Tagged).ok_or(Malformed("the buffer has no room for the row"))?;
-    for _ in 0..columns {
+    let full = Malformed("the buffer has no room for the row");
+    let (row, notes) = spans.whole_row(schema, RowFormat::Tagged).ok_or(full)?;
+    for note in notes {
         match scan.u8()? {
             b't' | b'b' => {
                 let length = scan.length()?;
                 // `note_change` has checked that every offset of the block fits.
-                let offset = scan.at() as u32;
+                *note = scan.at() as u32;
                 scan.take(length)?;
-                spans.value_at(offset);
             }
-            b'n' => spans.null(),
-            b'u' => spans.unchanged(),
+            b'n' => {}
+            b'u' => *note = UNCHANGED,
             _ => return Err(Malformed("the form of a value is unknown")),
         }
     }

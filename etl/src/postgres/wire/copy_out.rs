@@ -1,9 +1,11 @@
 //! How do the rows of a `COPY ... TO STDOUT` come in? In blocks of whole messages, as they were read.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
+use super::coalesced_reads::CoalescedReads;
 use super::connection::Connection;
-use super::frame::Frames;
 use super::server_error;
 use crate::error::{ErrorKind, EtlError, EtlResult};
 use crate::memory::Claim;
@@ -12,59 +14,64 @@ use crate::memory::Claim;
 #[derive(Debug)]
 pub struct CopyOut<'a> {
     connection: &'a mut Connection,
+    reads: CoalescedReads,
     is_over: bool,
 }
 
 impl<'a> CopyOut<'a> {
     pub(super) fn new(connection: &'a mut Connection) -> Self {
-        Self { connection, is_over: false }
+        Self { reads: CoalescedReads::of(&connection.socket), connection, is_over: false }
     }
 
-    /// The next block; [`CopyOut::payloads`] finds the data in it. `None` once all rows came.
+    /// The next block of messages; `None` once all rows came. `note` is told of the data as it is found: the bytes from the
+    /// beginning of the block, and where in them the data of a `CopyData` message lies.
     ///
     /// # Errors
-    /// What the server says; a lost connection.
-    pub async fn next_block(&mut self) -> EtlResult<Option<Bytes>> {
+    /// What the server says; a lost connection; those of `note`.
+    pub async fn next_block(
+        &mut self,
+        mut note: impl FnMut(&[u8], Range<usize>) -> EtlResult<()>,
+    ) -> EtlResult<Option<Bytes>> {
         if self.is_over {
             return Ok(None);
         }
         loop {
-            if let Some(block) = self.connection.buffer.take_block()? {
-                self.look_for_end(&block).await?;
-                return Ok(Some(block));
+            let (mut failed, mut is_over) = (None, false);
+            let block = self.connection.buffer.take_block_with(|bytes, frame| match frame.tag {
+                b'd' => note(bytes, frame.content),
+                b'E' => {
+                    failed = Some(server_error::parse(bytes.get(frame.content).unwrap_or_default()));
+                    Ok(())
+                }
+                b'Z' => {
+                    is_over = true;
+                    Ok(())
+                }
+                // The end of the data, completion, notices and parameters.
+                b'c' | b'C' | b'N' | b'S' => Ok(()),
+                tag => Err(EtlError::new(ErrorKind::Protocol, "the server sent something else within a copy")
+                    .with("tag", char::from(tag))),
+            })?;
+            self.is_over = is_over;
+            if is_over || failed.is_some() {
+                self.reads.read_at_once();
             }
-            self.connection.buffer.fill(&mut self.connection.socket).await?;
+            if let Some(error) = failed {
+                if !std::mem::replace(&mut self.is_over, true) {
+                    self.connection.until_ready().await?;
+                }
+                return Err(error);
+            }
+            if block.is_some() {
+                return Ok(block);
+            }
+            let Connection { buffer, socket, .. } = &mut *self.connection;
+            self.reads.fill(buffer, socket).await?;
         }
     }
 
     /// Counts what is held because of a block, beside it; nothing where nobody counts.
     pub(crate) fn charge(&self, bytes: usize) -> Option<Claim> {
         self.connection.buffer.charge(bytes)
-    }
-
-    /// Where the data of each `CopyData` message lies in a block.
-    pub fn payloads(block: &Bytes) -> impl Iterator<Item = std::ops::Range<usize>> + '_ {
-        Frames::new(block).filter(|frame| frame.tag == b'd').map(|frame| frame.content)
-    }
-
-    async fn look_for_end(&mut self, block: &Bytes) -> EtlResult<()> {
-        let mut failed = None;
-        for frame in Frames::new(block) {
-            match frame.tag {
-                b'E' => failed = Some(server_error::parse(block.get(frame.content).unwrap_or_default())),
-                b'Z' => self.is_over = true,
-                // Data, the end of it, completion, notices and parameters.
-                b'd' | b'c' | b'C' | b'N' | b'S' => {}
-                tag => {
-                    return Err(EtlError::new(ErrorKind::Protocol, "the server sent something else within a copy")
-                        .with("tag", char::from(tag)));
-                }
-            }
-        }
-        let Some(error) = failed else { return Ok(()) };
-        if !std::mem::replace(&mut self.is_over, true) {
-            self.connection.until_ready().await?;
-        }
-        Err(error)
     }
 }

@@ -142,11 +142,24 @@ impl ReadBuffer {
     /// # Errors
     /// [`Protocol`](ErrorKind::Protocol) when the bytes cannot be messages.
     pub(crate) fn take_block(&mut self) -> EtlResult<Option<Bytes>> {
+        self.take_block_with(|_, _| Ok(()))
+    }
+
+    /// The same; each message is shown on the way, with the bytes from the beginning of the block.
+    ///
+    /// # Errors
+    /// As [`take_block`](Self::take_block), and those of whoever looks.
+    pub(crate) fn take_block_with(
+        &mut self,
+        mut look: impl FnMut(&[u8], Frame) -> EtlResult<()>,
+    ) -> EtlResult<Option<Bytes>> {
         while let Some(length) = length(self.bytes.get(self.whole..).unwrap_or_default())? {
-            if self.whole + length > self.bytes.len() {
+            let end = self.whole + length;
+            if end > self.bytes.len() {
                 break;
             }
-            self.whole += length;
+            look(&self.bytes, Frame { tag: self.bytes[self.whole], content: self.whole + 5..end })?;
+            self.whole = end;
         }
         if self.whole == 0 {
             return Ok(None);

@@ -1,5 +1,6 @@
 //! How do bytes travel between us and the server? Frames, sessions, copies, the replication stream.
 
+mod coalesced_reads;
 mod connection;
 mod copy_out;
 mod frame;

@@ -5,26 +5,15 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
-use tokio::time::Instant;
 
+use super::coalesced_reads::CoalescedReads;
 use super::frame::{Frames, ReadBuffer};
-use super::low_water::LowWater;
 use super::server_error;
 use super::socket::Socket;
 use crate::clock::{self, Timestamp};
 use crate::error::{ErrorKind, EtlError, EtlResult, ResultExt};
 use crate::lsn::Lsn;
-use crate::retry;
 
-/// A read that brings less is short: the walsender flushes nearly every message, and who reads eagerly takes
-/// the processor away from it.
-const SHORT: usize = 32 << 10;
-/// After so many short reads in quick succession the reader lets bytes pile up before each.
-const SHORT_READS: u32 = 8;
-/// So much is enough to read, however soon. A pause alone would leave the walsender waiting for room.
-const ENOUGH: i32 = 128 << 10;
-/// How quick the succession is, and how long bytes may pile up.
-const PILE_UP: Duration = Duration::from_millis(2);
 /// The server is asked for an answer twice a second; one that is alive, however busy, gives it well within this time.
 const SILENCE: Duration = Duration::from_secs(60);
 
@@ -39,10 +28,9 @@ pub struct ReplicationStream {
 
 impl ReplicationStream {
     pub(super) fn new(socket: Socket, buffer: ReadBuffer) -> Self {
-        let low_water = LowWater::of(&socket);
+        let reads = CoalescedReads::of(&socket);
         let (read, write) = tokio::io::split(socket);
-        let last_read = clock::monotonic();
-        let reader = StreamReader { half: read, buffer, left: None, low_water, short_reads: 0, last_read };
+        let reader = StreamReader { half: read, buffer, left: None, reads };
         Self { reader, writer: StreamWriter { half: write, packet: BytesMut::new() } }
     }
 }
@@ -54,9 +42,7 @@ pub struct StreamReader {
     buffer: ReadBuffer,
     /// Of the last block: what begins with a message that is not data.
     left: Option<Bytes>,
-    low_water: Option<LowWater>,
-    short_reads: u32,
-    last_read: Instant,
+    reads: CoalescedReads,
 }
 
 impl StreamReader {
@@ -103,48 +89,12 @@ impl StreamReader {
         Ok(Some(block))
     }
 
-    /// Reads once; while the stream is behind, bytes pile up first.
+    /// Reads once.
     async fn fill(&mut self) -> EtlResult<()> {
-        let piles_up = self.short_reads >= SHORT_READS;
-        let piled = if piles_up { self.pile_up().await? } else { None };
-        let count = match piled {
-            Some(count) => count,
-            None => self.read().await?,
-        };
-        let now = clock::monotonic();
-        let is_quick = now.saturating_duration_since(self.last_read) < 2 * PILE_UP;
-        // What has piled up says that the stream is still behind, although the read was not short.
-        self.short_reads = match count < SHORT {
-            true if is_quick => self.short_reads.saturating_add(1),
-            false if piles_up => self.short_reads,
-            _ => 0,
-        };
-        self.last_read = now;
-        Ok(())
-    }
-
-    /// Reads once enough has come; `None` where that took too long.
-    async fn pile_up(&mut self) -> EtlResult<Option<usize>> {
-        self.buffer.make_room().await;
-        if !self.low_water.as_mut().is_some_and(|low_water| low_water.put(ENOUGH)) {
-            retry::pause(PILE_UP).await;
-            return Ok(None);
-        }
-        tokio::select! {
-            biased;
-            count = self.buffer.fill(&mut self.half) => count.map(Some),
-            () = retry::pause(PILE_UP) => Ok(None),
-        }
-    }
-
-    /// Reads what there is, or comes next.
-    async fn read(&mut self) -> EtlResult<usize> {
-        if let Some(low_water) = &mut self.low_water {
-            low_water.put(1);
-        }
         // The server is not silent while there is no memory to hear it.
         self.buffer.make_room().await;
-        tokio::time::timeout(SILENCE, self.buffer.fill(&mut self.half)).await.unwrap_or_else(|_| {
+        let reading = self.reads.fill(&mut self.buffer, &mut self.half);
+        tokio::time::timeout(SILENCE, reading).await.unwrap_or_else(|_| {
             Err(EtlError::new(ErrorKind::SourceUnavailable, "the source is silent: the connection is taken for lost")
                 .with("silent for", crate::duration::format(SILENCE)))
         })
@@ -256,8 +206,6 @@ fn malformed() -> EtlError {
 
 #[cfg(test)]
 mod tests {
-    use tokio::net::{TcpListener, TcpStream};
-
     use super::*;
 
     fn copy_data(content: &[u8]) -> Vec<u8> {
@@ -278,19 +226,6 @@ mod tests {
                 let block = copy_data(&whole[..cut]);
                 assert!(replication_frames(&block).next().unwrap().is_err(), "cut at {cut}");
             }
-        }
-    }
-
-    #[tokio::test]
-    async fn what_piles_up_comes_soon_although_it_is_not_enough() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let socket = Socket::Tcp(TcpStream::connect(listener.local_addr().unwrap()).await.unwrap());
-        let (mut server, _) = listener.accept().await.unwrap();
-        let ReplicationStream { mut reader, writer: _writer } = ReplicationStream::new(socket, ReadBuffer::default());
-        for round in 0..3 * SHORT_READS {
-            server.write_all(&copy_data(&round.to_be_bytes())).await.unwrap();
-            let block = tokio::time::timeout(Duration::from_secs(30), reader.next_block()).await.unwrap().unwrap();
-            assert_eq!(block[..], copy_data(&round.to_be_bytes()));
         }
     }
 }

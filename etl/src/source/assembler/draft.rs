@@ -31,6 +31,10 @@ pub(super) struct Place {
 
 /// Makes events of the drafts; what is not passed on is none.
 pub(super) fn finish(drafts: Vec<Draft>, buffer: &Arc<RowBuffer>, assembly: &mut Assembly) -> EtlResult<()> {
+    if !drafts.iter().any(|draft| matches!(draft, Draft::Row { passes: Some(_), .. })) {
+        assembly.events = drafts.into_iter().map(|draft| draft.finish(buffer)).collect();
+        return Ok(());
+    }
     let mut builder = RowBuilder::new();
     let mut passed = Vec::with_capacity(drafts.len());
     let mut boundary = assembly.boundary.as_ref().map(|(before, _)| *before);

@@ -1,0 +1,115 @@
+//! When is it worth reading? A server sends in little pieces, and who reads each at once takes the processor from it.
+
+use std::time::Duration;
+
+use tokio::io::AsyncRead;
+use tokio::time::Instant;
+
+use super::frame::ReadBuffer;
+use super::low_water::LowWater;
+use super::socket::Socket;
+use crate::clock;
+use crate::error::EtlResult;
+use crate::retry;
+
+/// A read that brings less is short.
+const SHORT: usize = 32 << 10;
+/// After so many short reads in quick succession the reader lets bytes pile up before each.
+const SHORT_READS: u32 = 8;
+/// So much is enough to read, however soon. A pause alone would leave the server waiting for room.
+const ENOUGH: i32 = 128 << 10;
+/// How quick the succession is, and how long bytes may pile up.
+const PILE_UP: Duration = Duration::from_millis(2);
+
+/// Reads of a connection that let bytes pile up first, while much comes in little pieces.
+#[derive(Debug)]
+pub(super) struct CoalescedReads {
+    low_water: Option<LowWater>,
+    short_reads: u32,
+    last_read: Instant,
+}
+
+impl CoalescedReads {
+    /// Those of this connection.
+    pub(super) fn of(socket: &Socket) -> Self {
+        Self { low_water: LowWater::of(socket), short_reads: 0, last_read: clock::monotonic() }
+    }
+
+    /// Reads once. Dropping the future loses nothing.
+    ///
+    /// # Errors
+    /// As [`ReadBuffer::fill`].
+    pub(super) async fn fill(
+        &mut self,
+        buffer: &mut ReadBuffer,
+        stream: &mut (impl AsyncRead + Unpin),
+    ) -> EtlResult<()> {
+        let piles_up = self.short_reads >= SHORT_READS;
+        let piled = if piles_up { self.pile_up(buffer, stream).await? } else { None };
+        let count = match piled {
+            Some(count) => count,
+            None => {
+                self.read_at_once();
+                buffer.fill(stream).await?
+            }
+        };
+        let now = clock::monotonic();
+        let is_quick = now.saturating_duration_since(self.last_read) < 2 * PILE_UP;
+        // What has piled up says that more is coming, although the read was not short.
+        self.short_reads = match count < SHORT {
+            true if is_quick => self.short_reads.saturating_add(1),
+            false if piles_up => self.short_reads,
+            _ => 0,
+        };
+        self.last_read = now;
+        Ok(())
+    }
+
+    /// Whoever reads from now on gets what there is.
+    pub(super) fn read_at_once(&mut self) {
+        if let Some(low_water) = &mut self.low_water {
+            low_water.put(1);
+        }
+    }
+
+    /// Reads once enough has come; `None` where that took too long.
+    async fn pile_up(
+        &mut self,
+        buffer: &mut ReadBuffer,
+        stream: &mut (impl AsyncRead + Unpin),
+    ) -> EtlResult<Option<usize>> {
+        buffer.make_room().await;
+        if !self.low_water.as_mut().is_some_and(|low_water| low_water.put(ENOUGH)) {
+            retry::pause(PILE_UP).await;
+            return Ok(None);
+        }
+        tokio::select! {
+            biased;
+            count = buffer.fill(stream) => count.map(Some),
+            () = retry::pause(PILE_UP) => Ok(None),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_piles_up_comes_soon_although_it_is_not_enough() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut socket = Socket::Tcp(TcpStream::connect(listener.local_addr().unwrap()).await.unwrap());
+        let (mut server, _) = listener.accept().await.unwrap();
+        let (mut reads, mut buffer) = (CoalescedReads::of(&socket), ReadBuffer::default());
+        for round in 0..3 * SHORT_READS {
+            let message = [&b"d\0\0\0\x08"[..], &round.to_be_bytes()].concat();
+            server.write_all(&message).await.unwrap();
+            let filling = tokio::time::timeout(Duration::from_secs(30), reads.fill(&mut buffer, &mut socket));
+            filling.await.unwrap().unwrap();
+            assert_eq!(buffer.take_block().unwrap().unwrap()[..], message);
+        }
+    }
+}
