@@ -35,6 +35,15 @@ impl ChangeSet {
         Self::folding(table, true)
     }
 
+    /// Makes room for so many changes.
+    pub(crate) fn reserve(&mut self, changes: usize) {
+        match self {
+            Self::Log(rows) => rows.reserve(changes),
+            Self::Keyed(set) => set.entries.reserve(changes),
+            Self::Keyless(set) => set.inserts.reserve(changes),
+        }
+    }
+
     /// No changes yet. Where it does not `fold`, rows without a key that come and go in the set are not left out of it, and
     /// a row that moves without all its values is a set of its own: part of what is folded may be there already.
     pub(crate) fn folding(table: &TargetTable, folds: bool) -> Self {
@@ -106,19 +115,32 @@ type Key = Box<[u8]>;
 enum Entry {
     /// Here, whole.
     Whole(StampedRow),
-    /// What the destination holds under `base`, with what was sent on top.
-    Partial { base: TableRow, base_key: Key, new: StampedRow },
+    /// Its other values are in the destination alone. There are few of these, and they are large.
+    Partial(Box<Partial>),
     /// Deleted.
     Gone(StampedRow),
     /// Under another key now.
     Vacated(StampedRow),
 }
 
+/// What the destination holds under `base`, with what was sent on top.
+#[derive(Debug)]
+struct Partial {
+    base: TableRow,
+    base_key: Key,
+    new: StampedRow,
+}
+
 impl Entry {
+    fn partial(base: TableRow, base_key: Key, new: StampedRow) -> Self {
+        Self::Partial(Box::new(Partial { base, base_key, new }))
+    }
+
     /// Where the last change of it is.
     fn position(&self) -> Position {
         match self {
-            Self::Whole(row) | Self::Gone(row) | Self::Vacated(row) | Self::Partial { new: row, .. } => row.position,
+            Self::Whole(row) | Self::Gone(row) | Self::Vacated(row) => row.position,
+            Self::Partial(partial) => partial.new.position,
         }
     }
 }
@@ -174,7 +196,7 @@ impl KeyedSet {
     /// Whether a row that only the destination holds whole would move to a key that another such row comes from:
     /// then their order matters, which entries do not have.
     fn is_tangled(&self, from: &Key, to: &Key) -> bool {
-        let returns = matches!(self.entry(from), Some(Entry::Partial { base_key, .. }) if base_key == to);
+        let returns = matches!(self.entry(from), Some(Entry::Partial(partial)) if partial.base_key == *to);
         !returns && self.moved_from.contains(to)
     }
 
@@ -183,10 +205,10 @@ impl KeyedSet {
     }
 
     fn put(&mut self, key: Key, entry: Entry) {
-        if let Entry::Partial { base_key, .. } = &entry
-            && *base_key != key
+        if let Entry::Partial(partial) = &entry
+            && partial.base_key != key
         {
-            self.moved_from.insert(base_key.clone());
+            self.moved_from.insert(partial.base_key.clone());
         }
         match self.entries.entry(key) {
             Occupied(mut known) => known.get_mut().0 = entry,
@@ -203,11 +225,10 @@ impl KeyedSet {
         let entry = match self.entry(&key) {
             // The marked row keeps the values that only the set knows.
             Some(Entry::Whole(row)) if self.soft => Entry::Whole(StampedRow { row: row.row.clone(), ..gone }),
-            Some(Entry::Partial { base, base_key, new }) if self.soft => Entry::Partial {
-                base: base.clone(),
-                base_key: base_key.clone(),
-                new: StampedRow { row: new.row.clone(), ..gone },
-            },
+            Some(Entry::Partial(partial)) if self.soft => {
+                let Partial { base, base_key, new } = &**partial;
+                Entry::partial(base.clone(), base_key.clone(), StampedRow { row: new.row.clone(), ..gone })
+            }
             _ => Entry::Gone(gone),
         };
         self.put(key, entry);
@@ -253,17 +274,18 @@ impl KeyedSet {
                 let row = overlay(&row.row, &new.row)?;
                 Some(Entry::Whole(StampedRow { row, ..new }))
             }
-            Some(Entry::Partial { base, base_key, new: before }) => {
+            Some(Entry::Partial(partial)) => {
+                let Partial { base, base_key, new: before } = &**partial;
                 let row = overlay(&before.row, &new.row)?;
                 let new = StampedRow { row, ..new };
                 Some(if new.row.has_unchanged() {
-                    Entry::Partial { base: base.clone(), base_key: base_key.clone(), new }
+                    Entry::partial(base.clone(), base_key.clone(), new)
                 } else {
                     Entry::Whole(new)
                 })
             }
             Some(Entry::Gone(_) | Entry::Vacated(_)) => None,
-            None => Some(Entry::Partial { base: base.clone(), base_key: key.clone(), new }),
+            None => Some(Entry::partial(base.clone(), key.clone(), new)),
         })
     }
 
@@ -278,7 +300,8 @@ impl KeyedSet {
                 Entry::Whole(row) => changes.upserts.push(row),
                 Entry::Gone(row) => changes.deletes.push(row),
                 Entry::Vacated(row) => changes.vacated.push(row),
-                Entry::Partial { base, base_key, new } => {
+                Entry::Partial(partial) => {
+                    let Partial { base, base_key, new } = *partial;
                     changes.updates.push(RowUpdate { base, new, moves: base_key != key });
                 }
             }

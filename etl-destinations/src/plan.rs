@@ -8,6 +8,7 @@ use etl::Position;
 use etl::data::{Change, Event, OldRow, Op, RawValue, RowBuilder, TableRow};
 use etl::error::{ErrorKind, EtlError, EtlResult};
 use etl::schema::{Column, SchemaChange, TableId, TableSchema, changes};
+use foldhash::fast::RandomState;
 
 use crate::change_set::ChangeSet;
 use crate::kept_shape::{Fit, Moved};
@@ -35,7 +36,14 @@ pub(crate) fn plan(
     tables: &TargetTables,
     schemas: &HashMap<TableId, Arc<TableSchema>>,
 ) -> EtlResult<Planned> {
-    let mut planner = Planner { tables, open: Vec::new(), places: HashMap::new(), last: 0, steps: Vec::new() };
+    let mut planner = Planner {
+        tables,
+        open: Vec::new(),
+        places: HashMap::default(),
+        last: 0,
+        changes: changes_of(events),
+        steps: Vec::new(),
+    };
     let is_new = |position: Position| stored.is_none_or(|stored| position > stored);
     for event in events {
         match event {
@@ -60,12 +68,29 @@ pub(crate) fn plan(
     Ok(planner.finish())
 }
 
+/// How many changes there are of each table.
+fn changes_of(events: &[Event]) -> HashMap<TableId, usize, RandomState> {
+    let mut changes = HashMap::default();
+    let table = |event: &Event| match event {
+        Event::Change(change) => Some(change.table_id),
+        _ => None,
+    };
+    for run in events.chunk_by(|a, b| table(a) == table(b)) {
+        if let Some(table) = run.first().and_then(table) {
+            *changes.entry(table).or_default() += run.len();
+        }
+    }
+    changes
+}
+
 struct Planner<'a> {
     tables: &'a TargetTables,
     open: Vec<Open>,
-    places: HashMap<TableId, usize>,
+    places: HashMap<TableId, usize, RandomState>,
     /// The place of the table that was met last.
     last: usize,
+    /// How many changes each table has.
+    changes: HashMap<TableId, usize, RandomState>,
     steps: Vec<Step>,
 }
 
@@ -129,7 +154,9 @@ impl Planner<'_> {
                         current
                     }
                 };
-                self.open.push(Open::new(current, self.tables.folds));
+                let mut open = Open::new(current, self.tables.folds);
+                open.set.reserve(self.changes.get(&schema.id).copied().unwrap_or(0));
+                self.open.push(open);
                 self.places.insert(schema.id, self.open.len() - 1);
                 self.open.len() - 1
             }

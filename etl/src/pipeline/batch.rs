@@ -18,6 +18,8 @@ pub(super) struct Filling {
     from: Position,
     position: Position,
     boundary: Option<(usize, Boundary)>,
+    /// How many events the last batch had, as the next one will have while the stream is behind.
+    usual: usize,
 }
 
 /// A batch that is ready to be written. Without events it only moves positions.
@@ -35,7 +37,7 @@ pub(super) struct Sealed {
 impl Filling {
     /// An empty batch after this position.
     pub(super) fn new(from: Position) -> Self {
-        Self { events: Vec::new(), bytes: 0, since: None, from, position: from, boundary: None }
+        Self { events: Vec::new(), bytes: 0, since: None, from, position: from, boundary: None, usual: 0 }
     }
 
     /// Adds what came out of a block.
@@ -45,9 +47,12 @@ impl Filling {
         }
         self.position = self.position.max(assembly.position.unwrap_or_default());
         self.bytes += assembly.bytes;
-        if self.events.is_empty() {
+        if self.events.is_empty() && self.usual <= assembly.events.len() {
             self.events = assembly.events;
         } else {
+            if self.events.is_empty() {
+                self.events.reserve_exact(self.usual);
+            }
             self.events.extend(assembly.events);
         }
         if !self.events.is_empty() {
@@ -139,6 +144,7 @@ impl Filling {
             let rest = self.events.split_off(count);
             let upto = self.from.max(boundary.position);
             let events = std::mem::replace(&mut self.events, rest);
+            self.usual = events.len();
             let share = self.bytes.checked_div(events.len() + self.events.len()).unwrap_or(0);
             let bytes = share * events.len();
             self.bytes = share * self.events.len();
@@ -168,6 +174,7 @@ impl Filling {
     pub(super) fn seal_piece(&mut self) -> Sealed {
         let upto = self.position;
         let events = std::mem::take(&mut self.events);
+        self.usual = events.len();
         let bytes = std::mem::take(&mut self.bytes);
         self.since = None;
         Sealed { events, bytes, from: std::mem::replace(&mut self.from, upto), upto, boundary: None }

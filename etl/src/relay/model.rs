@@ -167,12 +167,12 @@ impl Seen {
             None => return false,
             Some(Found::Read(read)) => read,
             Some(Found::Disk(record)) => {
-                let (description, bytes) = record.load().unwrap();
+                let (description, bytes) = record.load_into(&mut bytes::BytesMut::new()).unwrap();
                 let Some(read) = log.read_loaded(self.id, &record, &description.marks, &bytes) else { return true };
                 read
             }
             Some(Found::Spooled { spooled, piece }) => {
-                let bytes = spooled.load(piece).unwrap();
+                let bytes = spooled.load_into(piece, &mut bytes::BytesMut::new()).unwrap();
                 let Some(read) = log.read_spooled(self.id, &spooled, piece, &bytes) else { return true };
                 read
             }

@@ -3,11 +3,9 @@
 use bytes::{Bytes, BytesMut};
 
 use super::log::Found;
-use super::record::Description;
-use super::segment::Record;
 use super::{Read, Relay, blocking};
 use crate::error::EtlResult;
-use crate::memory::{Claim, MemoryBudget, Part, held, held_of_buffer};
+use crate::memory::{MemoryBudget, Part, held, held_of_buffer};
 
 /// One reader's place in the log. Dropping it releases everything it held, unless it [stays](Reader::stay).
 #[derive(Debug)]
@@ -51,17 +49,21 @@ impl Reader {
                 }
                 Some(Found::Read(read)) => Some(read),
                 Some(Found::Disk(record)) => {
-                    let (record, description, bytes) = self.load(record).await?;
+                    let len = record.len();
+                    let load = move |buffer: &mut BytesMut| {
+                        let (description, bytes) = record.load_into(buffer)?;
+                        Ok(((record, description), bytes))
+                    };
+                    let ((record, description), bytes) = self.load(len, load).await?;
                     inner.log().read_loaded(self.id, &record, &description.marks, &bytes)
                 }
                 Some(Found::Spooled { spooled, piece }) => {
-                    let claim = self.claim(spooled.piece_len(piece)).await;
-                    let load = move || spooled.load(piece).map(|bytes| (spooled, bytes));
-                    let (spooled, bytes) = blocking(load).await?;
-                    let bytes = match claim {
-                        Some(claim) => held(bytes, claim),
-                        None => bytes,
+                    let len = spooled.piece_len(piece);
+                    let load = move |buffer: &mut BytesMut| {
+                        let bytes = spooled.load_into(piece, buffer)?;
+                        Ok((spooled, bytes))
                     };
+                    let (spooled, bytes) = self.load(len, load).await?;
                     inner.log().read_spooled(self.id, &spooled, piece, &bytes)
                 }
             };
@@ -72,29 +74,25 @@ impl Reader {
         }
     }
 
-    async fn claim(&self, bytes: usize) -> Option<Claim> {
-        match &self.memory {
-            Some((memory, part)) => Some(memory.claim(*part, bytes).await),
-            None => None,
-        }
-    }
-
-    /// Loads a block once there is memory for it.
-    async fn load(&self, record: Record) -> EtlResult<(Record, Description, Bytes)> {
+    /// Loads so many bytes once there is memory for them: into a buffer of the budget, where they fit into one.
+    async fn load<T: Send + 'static>(
+        &self,
+        len: usize,
+        load: impl FnOnce(&mut BytesMut) -> EtlResult<(T, Bytes)> + Send + 'static,
+    ) -> EtlResult<(T, Bytes)> {
         let Some((memory, part)) = &self.memory else {
-            return blocking(move || record.load().map(|(description, bytes)| (record, description, bytes))).await;
+            return blocking(move || load(&mut BytesMut::new())).await;
         };
-        let claim = memory.claim(*part, record.len()).await;
-        let is_usual = record.len() <= memory.blocks().size();
+        let claim = memory.claim(*part, len).await;
+        let is_usual = len <= memory.blocks().size();
         let mut buffer = if is_usual { memory.blocks().take() } else { BytesMut::new() };
-        let load =
-            move || record.load_into(&mut buffer).map(|(description, bytes)| (record, description, bytes, buffer));
-        let (record, description, bytes, buffer) = blocking(load).await?;
+        let (loaded, bytes, buffer) =
+            blocking(move || load(&mut buffer).map(|(of, bytes)| (of, bytes, buffer))).await?;
         if !is_usual {
-            return Ok((record, description, held(bytes, claim)));
+            return Ok((loaded, held(bytes, claim)));
         }
         memory.blocks().put(buffer);
-        Ok((record, description, held_of_buffer(bytes, claim)))
+        Ok((loaded, held_of_buffer(bytes, claim)))
     }
 
     /// Everything before this log offset is durable for this reader. Beyond what it has read, it counts for nothing.

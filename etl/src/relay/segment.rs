@@ -257,17 +257,12 @@ impl Record {
         self.block
     }
 
-    /// Reads the block, and what is said of it. Blocks the thread.
-    pub(super) fn load(&self) -> EtlResult<(Description, Bytes)> {
-        self.load_into(&mut BytesMut::new())
-    }
-
     /// How large a buffer it is read into.
     pub(super) fn len(&self) -> usize {
         HEADER + self.description + self.block
     }
 
-    /// The same, into an empty buffer, of which the block keeps a part.
+    /// Reads the block, and what is said of it, into an empty buffer, of which the block keeps a part. Blocks the thread.
     pub(super) fn load_into(&self, buffer: &mut BytesMut) -> EtlResult<(Description, Bytes)> {
         buffer.resize(self.len(), 0);
         let read = self.segment.file.read_exact_at(buffer, self.position);

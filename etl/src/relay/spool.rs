@@ -11,12 +11,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::segment::{Segments, damaged, delete, failed};
 use crate::error::EtlResult;
 
-/// A reader loads so much at a time, unless one frame is larger.
+/// A reader loads so much at a time at most, unless what was written at once is larger.
 pub(super) const PIECE_BYTES: u64 = 256 << 10;
 
 /// The subtransactions of a streamed transaction that were rolled back: what names them is void.
@@ -111,7 +111,7 @@ impl Drop for SpoolFile {
 }
 
 impl Spool {
-    /// An empty file, to be read in pieces of this size at least. Blocks the thread, as the other methods do.
+    /// An empty file, to be read in pieces of this size at most, unless more is written at once. Blocks the thread, as the other methods do.
     pub(super) fn create(segments: &Arc<Segments>, piece_bytes: u64) -> EtlResult<Self> {
         let number = segments.number()?;
         let path = SpoolFile::name(&segments.dir, number);
@@ -126,6 +126,9 @@ impl Spool {
     /// Appends whole frames.
     pub(super) fn write(&mut self, frames: &[u8]) -> EtlResult<()> {
         let begin = self.file.len;
+        if self.last_piece() + frames.len() as u64 > self.piece_bytes {
+            self.growing = None;
+        }
         let written = self.file.file.write_all_at(frames, begin);
         written.map_err(|e| failed("write a spool file", &self.file.path, e))?;
         self.file.len += frames.len() as u64;
@@ -139,9 +142,14 @@ impl Spool {
         if let Some(piece) = self.pieces.last_mut() {
             *piece = Piece { end: self.file.len, checksum };
         }
-        let start = self.pieces.len().checked_sub(2).and_then(|before| self.pieces.get(before)).map_or(0, |p| p.end);
-        self.growing = (self.file.len - start < self.piece_bytes).then_some(hasher);
+        self.growing = Some(hasher);
         Ok(())
+    }
+
+    /// How long the last piece is.
+    fn last_piece(&self) -> u64 {
+        let before = self.pieces.len().checked_sub(2).and_then(|before| self.pieces.get(before));
+        self.file.len - before.map_or(0, |piece| piece.end)
     }
 
     /// What a subtransaction did is void.
@@ -266,33 +274,18 @@ impl Spooled {
         usize::try_from(place.end.saturating_sub(place.start)).unwrap_or_default()
     }
 
-    /// Reads a piece. Blocks the thread.
-    pub(super) fn load(&self, piece: usize) -> EtlResult<Bytes> {
+    /// Reads a piece into an empty buffer, of which it keeps a part. Blocks the thread.
+    pub(super) fn load_into(&self, piece: usize, buffer: &mut BytesMut) -> EtlResult<Bytes> {
         let path = &self.file.path;
         let place = self.place(piece).unwrap_or_default();
-        let len = self.piece_len(piece);
-        let bytes = read_at(&self.file.file, place.start, len).map_err(|e| failed("read a spool file", path, e))?;
+        buffer.resize(self.piece_len(piece), 0);
+        self.file.file.read_exact_at(buffer, place.start).map_err(|e| failed("read a spool file", path, e))?;
         let checksum = self.contents.pieces.get(piece).map(|piece| piece.checksum);
-        if len == 0 || checksum != Some(crc32fast::hash(&bytes)) {
+        if buffer.is_empty() || checksum != Some(crc32fast::hash(buffer)) {
             return Err(damaged(path, place.start));
         }
-        Ok(Bytes::from(bytes))
+        Ok(buffer.split().freeze())
     }
-}
-
-/// So many bytes from there on. They are not zeroed before, which is a fortieth of what a drain of spooled transactions takes.
-fn read_at(file: &File, start: u64, len: usize) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(len);
-    while bytes.len() < len {
-        let at = start + bytes.len() as u64;
-        match rustix::io::pread(file, rustix::buffer::spare_capacity(&mut bytes), at) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    bytes.truncate(len);
-    Ok(bytes)
 }
 
 /// Deletes the spool files but these: those of transactions that were in progress.
