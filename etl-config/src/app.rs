@@ -117,6 +117,9 @@ pub struct PostgresConfig {
     pub keepalive: Option<KeepaliveOptions>,
     /// How the names of the connections begin in `pg_stat_activity`, before the pipeline's id. Default `etl`.
     pub application_name: Option<String>,
+    /// Whether bytes of the stream and of copies pile up before they are read while they come in little pieces: for 2 ms at
+    /// most, and never where there is nothing to catch up with. Default true.
+    pub coalesced_reads: Option<bool>,
     /// A publication that exists.
     pub publication: Option<String>,
     /// Patterns such as `public.*` and `!public.audit_*`; the pipeline keeps its own publication of them.

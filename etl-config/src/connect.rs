@@ -184,6 +184,7 @@ impl PostgresConfig {
         if let Some(name) = &self.application_name {
             connect.application_name.clone_from(name);
         }
+        connect.coalesced_reads = self.coalesced_reads.unwrap_or(connect.coalesced_reads);
         self.libpq.complete(&mut connect);
         let mut source = SourceConfig::new(connect);
         source.publication.clone_from(&self.publication);

@@ -26,6 +26,10 @@ impl Bench {
         ] {
             self.tables(schema, tables, rows).await?;
             self.copied(schema, label).await?;
+            if tables == 1 {
+                self.server.psql(&format!("drop schema {schema} cascade")).await?;
+                self.server.psql("checkpoint").await?;
+            }
         }
         self.server
             .psql("create table big (id int primary key, v text); alter table big alter v set storage external")

@@ -2,6 +2,7 @@
 
 use etl_local_postgres::LocalPostgres;
 
+use crate::busy::{self, Step};
 use crate::engine::{PGBENCH, WIDE};
 use crate::measured::Measured;
 use crate::recorded::Recorded;
@@ -21,7 +22,7 @@ impl Target {
     /// A pipeline into a place of its own.
     pub(crate) fn site<'s>(&self, id: String, publication: &'s str) -> Site<'s> {
         let destination = (self.section)(&id);
-        Site { id, publication, destination, pipeline: "" }
+        Site { id, publication, destination, pipeline: "", source: "" }
     }
 }
 
@@ -61,7 +62,7 @@ impl Bench {
     /// W1 and W2 copied, W4 drained as upserts, by each destination.
     pub(crate) async fn destinations(&self, rows: u32) -> Result<()> {
         let targets = Targets::find(self).await?;
-        self.page().head(&["workload", "source s", "load s", "etl s", "to the slower", "etl CPU s", "etl peak MiB"]);
+        self.page().head(HEAD);
         for (workload, label) in [(&PGBENCH, "W1 copy"), (&WIDE, "W2 copy")] {
             let id = format!("{}rec", workload.id);
             let recording = self.recording(&Site::into_null(id.clone(), workload.publication))?;
@@ -72,7 +73,7 @@ impl Bench {
                 let mut took = Took::default();
                 for run in 0..self.runs {
                     let site = target.site(format!("{}{}{run}", workload.id, target.name), workload.publication);
-                    took.source.push(limit::copy(&self.server, workload.table, CONNECTIONS).await?);
+                    took.source.push(busy::step(limit::copy(&self.server, workload.table, CONNECTIONS)).await?);
                     took.load.push(self.load_anew(target, &targets.server, &site.id, &recorded).await?);
                     targets.server.psql(&format!("create database {}", site.id)).await?;
                     took.ours.push(self.measure(&site)?);
@@ -86,10 +87,10 @@ impl Bench {
     }
 
     /// Loads what was recorded into a place that nobody has seen.
-    async fn load_anew(&self, target: &Target, server: &LocalPostgres, id: &str, recorded: &Recorded) -> Result<f64> {
+    async fn load_anew(&self, target: &Target, server: &LocalPostgres, id: &str, recorded: &Recorded) -> Result<Step> {
         let id = format!("{id}mem");
         server.psql(&format!("create database {id}")).await?;
-        let took = self.load(&target.site(id.clone(), "none"), recorded).await?;
+        let took = busy::step(self.load(&target.site(id.clone(), "none"), recorded)).await?;
         clear(server, &id).await?;
         Ok(took)
     }
@@ -116,7 +117,8 @@ impl Bench {
             let mut took = Took::default();
             for run in 0..self.runs {
                 let site = target.site(format!("changes{}{run}", target.name), CHANGES);
-                took.source.push(limit::drain(&self.server, &format!("etl_{}", site.id), &last, CHANGES, true).await?);
+                let slot = format!("etl_{}", site.id);
+                took.source.push(busy::step(limit::drain(&self.server, &slot, &last, CHANGES, true)).await?);
                 took.load.push(self.load_anew(target, &targets.server, &site.id, &recorded).await?);
                 took.ours.push(self.measure(&site)?);
                 self.drop_slot(&site.id).await?;
@@ -130,11 +132,16 @@ impl Bench {
     fn took(&self, Took { source, load, ours }: Took, label: &str) {
         let of = |what: fn(&Measured) -> f64| median(ours.iter().map(what).collect());
         let (wall, cpu, peak) = (of(|run| run.wall), of(|run| run.cpu), of(|run| run.peak_mib));
-        let (source, load) = (median(source), median(load));
+        let middle = |steps: &[Step], what: fn(&Step) -> f64| median(steps.iter().map(what).collect());
+        let (walls, cpus) =
+            ([&source, &load].map(|of| middle(of, |s| s.wall)), [&source, &load].map(|of| middle(of, |s| s.cpu)));
+        let ([source, load], both) = (walls, cpus.iter().sum::<f64>() / busy::processors());
         let slower = source.max(load);
-        let ratio = wall / slower;
+        let (to_slower, to_both) = (wall / slower, wall / slower.max(both));
         let mut page = self.page();
-        page.say(format!("| {label} | {source:.2} | {load:.2} | {wall:.2} | {ratio:.2} | {cpu:.2} | {peak:.0} |"));
+        page.say(format!(
+            "| {label} | {source:.2} | {load:.2} | {both:.2} | {wall:.2} | {to_slower:.2} | {to_both:.2} | {cpu:.2} | {peak:.0} |"
+        ));
         page.bar(label, slower, wall);
     }
 }
@@ -146,10 +153,15 @@ async fn clear(server: &LocalPostgres, database: &str) -> Result<()> {
     Ok(())
 }
 
+/// `both s` is what source and destination take by themselves when all processors work on it all the time: nobody who uses
+/// the same processors for both can be faster.
+const HEAD: &[&str] =
+    &["workload", "source s", "load s", "both s", "etl s", "to the slower", "to both", "etl CPU s", "etl peak MiB"];
+
 /// What the runs of one workload into one destination took.
 #[derive(Default)]
 struct Took {
-    source: Vec<f64>,
-    load: Vec<f64>,
+    source: Vec<Step>,
+    load: Vec<Step>,
     ours: Vec<Measured>,
 }

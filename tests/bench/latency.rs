@@ -23,6 +23,9 @@ const EVERY: Duration = Duration::from_millis(5);
 
 const SOON: &str = "  batch: { max_age: 50ms }\n";
 
+/// As it is by itself, and where each read takes what is there.
+const READS: [(&str, &str); 2] = [("", ""), (", `coalesced_reads: false`", "    coalesced_reads: false\n")];
+
 /// When rows became durable, by their ids.
 type Seen = Arc<Mutex<HashMap<i64, Instant>>>;
 
@@ -111,17 +114,20 @@ impl Bench {
         let targets = Targets::find(self).await?;
         self.page().head(&["commit to durable, 2000 changes a second, `max_age: 50ms`", "p50 ms", "p99 ms", "most ms"]);
         let client = harness::postgres::client(&self.server.url()).await;
-        for target in targets.all.iter().filter(|target| ["duckdb", "postgres"].contains(&target.name)) {
+        let wanted = targets.all.iter().filter(|target| ["duckdb", "postgres"].contains(&target.name));
+        for (target, (reads, source)) in wanted.flat_map(|target| READS.map(|reads| (target, reads))) {
             client.batch_execute("CREATE TABLE ticks (id bigint PRIMARY KEY, v text)").await?;
             client.batch_execute("CREATE PUBLICATION ticks_pub FOR TABLE ticks").await?;
-            let site = Site { pipeline: SOON, ..target.site(format!("ticks{}", target.name), "ticks_pub") };
+            let id = format!("ticks{}{}", target.name, reads.len());
+            let site = Site { pipeline: SOON, source, ..target.site(id, "ticks_pub") };
             targets.server.psql(&format!("create database {}", site.id)).await?;
             let mut took = self.waited(&site, &client, lasts).await?;
             took.sort_by(f64::total_cmp);
             let of_hundred = |place: usize| took.get(took.len() * place / 100).copied().unwrap_or(f64::NAN);
             let most = took.last().copied().unwrap_or(f64::NAN);
             let (half, nearly_all) = (of_hundred(50), of_hundred(99));
-            self.page().say(format!("| {} | {half:.0} | {nearly_all:.0} | {most:.0} |", target.name));
+            let line = format!("| {}{reads} | {half:.1} | {nearly_all:.0} | {most:.0} |", target.name);
+            self.page().say(line);
             self.drop_slot(&site.id).await?;
             client.batch_execute("DROP PUBLICATION ticks_pub").await?;
             client.batch_execute("DROP TABLE ticks").await?;

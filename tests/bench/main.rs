@@ -9,6 +9,7 @@
 //! with `ETL_BENCH_WRITE=1` the figures go to `docs/performance.md`.
 
 mod bounds;
+mod busy;
 mod destinations;
 mod engine;
 mod latency;

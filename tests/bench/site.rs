@@ -35,12 +35,14 @@ pub(crate) struct Site<'s> {
     pub(crate) destination: String,
     /// More of the section `pipeline`, a key a line, or nothing.
     pub(crate) pipeline: &'s str,
+    /// The same of the section `source.postgres`.
+    pub(crate) source: &'s str,
 }
 
 impl<'s> Site<'s> {
     /// A pipeline that decodes everything, and drops it.
     pub(crate) fn into_null(id: String, publication: &'s str) -> Self {
-        Self { id, publication, destination: "\"null\": {}".to_owned(), pipeline: "" }
+        Self { id, publication, destination: "\"null\": {}".to_owned(), pipeline: "", source: "" }
     }
 }
 
@@ -66,13 +68,13 @@ impl Bench {
 
     /// Each pipeline has a slot and a data directory of its own.
     pub(crate) fn text(&self, site: &Site<'_>) -> String {
-        let Site { id, publication, destination, pipeline } = site;
+        let Site { id, publication, destination, pipeline, source } = site;
         let data: &Path = &self.dir.path().join(format!("data-{id}"));
         let age = if pipeline.contains("batch:") { "" } else { "\n  batch: { max_age: 100ms }" };
         format!(
             "pipeline:\n  id: {id}\n  data_dir: {data:?}{age}\n  \
              copy: {{ tables_in_parallel: 1, connections_per_table: {CONNECTIONS} }}\n{pipeline}\
-             source:\n  postgres:\n    url: {}\n    tls: {{ mode: disable }}\n    publication: {publication}\n\
+             source:\n  postgres:\n    url: {}\n    tls: {{ mode: disable }}\n    publication: {publication}\n{source}\
              destination:\n  {destination}\n",
             self.server.url()
         )

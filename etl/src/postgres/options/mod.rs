@@ -50,6 +50,10 @@ pub struct ConnectOptions {
     /// What `pg_stat_activity` shows, before what each connection is for. Default `etl`.
     #[serde(default = "default_name")]
     pub application_name: String,
+    /// Whether bytes of the stream and of copies pile up before they are read while they come in little pieces: for 2 ms at
+    /// most, and never where there is nothing to catch up with. Default true.
+    #[serde(default = "default_coalesced_reads")]
+    pub coalesced_reads: bool,
 }
 
 /// Whether a login by password is bound to the encrypted connection, so that nobody in between can pass it on.
@@ -114,6 +118,10 @@ fn default_name() -> String {
     "etl".to_owned()
 }
 
+fn default_coalesced_reads() -> bool {
+    true
+}
+
 impl ConnectOptions {
     /// A server by its parts, with the defaults for the rest.
     pub fn new(host: impl Into<String>, database: impl Into<String>, user: impl Into<String>) -> Self {
@@ -130,6 +138,7 @@ impl ConnectOptions {
             connect_timeout: default_timeout(),
             keepalive: KeepaliveOptions::default(),
             application_name: default_name(),
+            coalesced_reads: default_coalesced_reads(),
         }
     }
 

@@ -24,6 +24,8 @@ const PILE_UP: Duration = Duration::from_millis(2);
 /// Reads of a connection that let bytes pile up first, while much comes in little pieces.
 #[derive(Debug)]
 pub(super) struct CoalescedReads {
+    /// Whether they ever do.
+    may_pile_up: bool,
     low_water: Option<LowWater>,
     short_reads: u32,
     last_read: Instant,
@@ -32,7 +34,12 @@ pub(super) struct CoalescedReads {
 impl CoalescedReads {
     /// Those of this connection.
     pub(super) fn of(socket: &Socket) -> Self {
-        Self { low_water: LowWater::of(socket), short_reads: 0, last_read: clock::monotonic() }
+        Self { may_pile_up: true, low_water: LowWater::of(socket), ..Self::at_once() }
+    }
+
+    /// Those that never wait for more than comes.
+    pub(super) fn at_once() -> Self {
+        Self { may_pile_up: false, low_water: None, short_reads: 0, last_read: clock::monotonic() }
     }
 
     /// Reads once. Dropping the future loses nothing.
@@ -44,7 +51,7 @@ impl CoalescedReads {
         buffer: &mut ReadBuffer,
         stream: &mut (impl AsyncRead + Unpin),
     ) -> EtlResult<()> {
-        let piles_up = self.short_reads >= SHORT_READS;
+        let piles_up = self.may_pile_up && self.short_reads >= SHORT_READS;
         let piled = if piles_up { self.pile_up(buffer, stream).await? } else { None };
         let count = match piled {
             Some(count) => count,
@@ -103,13 +110,16 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut socket = Socket::Tcp(TcpStream::connect(listener.local_addr().unwrap()).await.unwrap());
         let (mut server, _) = listener.accept().await.unwrap();
-        let (mut reads, mut buffer) = (CoalescedReads::of(&socket), ReadBuffer::default());
-        for round in 0..3 * SHORT_READS {
-            let message = [&b"d\0\0\0\x08"[..], &round.to_be_bytes()].concat();
-            server.write_all(&message).await.unwrap();
-            let filling = tokio::time::timeout(Duration::from_secs(30), reads.fill(&mut buffer, &mut socket));
-            filling.await.unwrap().unwrap();
-            assert_eq!(buffer.take_block().unwrap().unwrap()[..], message);
+        for mut reads in [CoalescedReads::of(&socket), CoalescedReads::at_once()] {
+            let mut buffer = ReadBuffer::default();
+            for round in 0..3 * SHORT_READS {
+                let message = [&b"d\0\0\0\x08"[..], &round.to_be_bytes()].concat();
+                server.write_all(&message).await.unwrap();
+                let filling = tokio::time::timeout(Duration::from_secs(30), reads.fill(&mut buffer, &mut socket));
+                filling.await.unwrap().unwrap();
+                assert_eq!(buffer.take_block().unwrap().unwrap()[..], message);
+            }
+            reads.read_at_once();
         }
     }
 }

@@ -5,6 +5,7 @@ use std::ops::Range;
 use bytes::{Bytes, BytesMut};
 use postgres_protocol::message::frontend;
 
+use super::coalesced_reads::CoalescedReads;
 use super::frame::ReadBuffer;
 use super::hosts::first_fit;
 use super::settings::TRANSACTION_TIMEOUT;
@@ -22,6 +23,8 @@ pub struct Connection {
     pub(super) buffer: ReadBuffer,
     server_version: u32,
     role: ServerRole,
+    /// Whether what comes in little pieces piles up before it is read.
+    coalesces: bool,
 }
 
 impl Connection {
@@ -53,7 +56,8 @@ impl Connection {
     async fn begin_at(options: &ConnectOptions, host: &Host, purpose: Purpose) -> EtlResult<Self> {
         let socket = Socket::connect(options, host).await?;
         let role = ServerRole::default();
-        let mut connection = Self { socket, buffer: ReadBuffer::default(), server_version: 0, role };
+        let coalesces = options.coalesced_reads;
+        let mut connection = Self { socket, buffer: ReadBuffer::default(), server_version: 0, role, coalesces };
         let beginning = async {
             startup::begin(&mut connection, options, purpose).await?;
             let (since, set) = TRANSACTION_TIMEOUT;
@@ -129,7 +133,13 @@ impl Connection {
     pub async fn start_replication(mut self, sql: &str) -> EtlResult<ReplicationStream> {
         self.ask(sql).await?;
         self.expect(b'W').await?;
-        Ok(ReplicationStream::new(self.socket, self.buffer))
+        let reads = self.reads();
+        Ok(ReplicationStream::new(self.socket, self.buffer, reads))
+    }
+
+    /// How the stream and copies are read.
+    pub(super) fn reads(&self) -> CoalescedReads {
+        if self.coalesces { CoalescedReads::of(&self.socket) } else { CoalescedReads::at_once() }
     }
 
     /// Waits for the answer with this tag; an error ends the query.

@@ -20,7 +20,7 @@ pub struct CopyOut<'a> {
 
 impl<'a> CopyOut<'a> {
     pub(super) fn new(connection: &'a mut Connection) -> Self {
-        Self { reads: CoalescedReads::of(&connection.socket), connection, is_over: false }
+        Self { reads: connection.reads(), connection, is_over: false }
     }
 
     /// The next block of messages; `None` once all rows came. `note` is told of the data as it is found: the bytes from the

@@ -27,8 +27,7 @@ pub struct ReplicationStream {
 }
 
 impl ReplicationStream {
-    pub(super) fn new(socket: Socket, buffer: ReadBuffer) -> Self {
-        let reads = CoalescedReads::of(&socket);
+    pub(super) fn new(socket: Socket, buffer: ReadBuffer, reads: CoalescedReads) -> Self {
         let (read, write) = tokio::io::split(socket);
         let reader = StreamReader { half: read, buffer, left: None, reads };
         Self { reader, writer: StreamWriter { half: write, packet: BytesMut::new() } }
