@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use etl::Position;
 use etl::clock::Timestamp;
-use etl::data::TableRow;
+use etl::data::{CopiedRows, TableRow};
 use etl::destination::ValueLimits;
 use etl::error::EtlResult;
 use etl::store::{DeadLetter, DeadLetterId, OperationId};
@@ -68,7 +68,7 @@ pub(crate) fn take_out(rows: &mut BatchRows, mut refusal: impl FnMut(&TableRow) 
     match rows {
         BatchRows::Copied { rows, position, at } => {
             let stays = |row: &&TableRow| stays(&stamped(row, *position, *at), false);
-            *rows = Arc::new(rows.iter().filter(stays).cloned().collect());
+            *rows = Arc::new(rows.iter().filter(stays).cloned().collect::<CopiedRows>());
         }
         BatchRows::Log(rows) => rows.retain(|row| stays(row, false)),
         BatchRows::Keyed(set) => {

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use etl::clock::{self, Timestamp};
-use etl::data::{Event, TableRow};
+use etl::data::{CopiedRows, Event, TableRow};
 use etl::destination::{Batch, Capabilities, CopyChunk, Destination, Replayed, StagedRun, TableChange, ValueLimits};
 use etl::error::{ErrorKind, EtlError, EtlResult};
 use etl::retry::{RetryPolicy, retry};
@@ -316,13 +316,13 @@ impl<W: TableWriter> TableDestination<W> {
         positions.insert(batch.cursor, Some(stored.map_or(batch.upto, |stored| stored.max(batch.upto))));
     }
 
-    async fn copy(&self, table: TableId, chunk: Option<CopyChunk>, rows: Arc<Vec<TableRow>>) -> EtlResult<()> {
+    async fn copy(&self, table: TableId, chunk: Option<CopyChunk>, rows: Arc<CopiedRows>) -> EtlResult<()> {
         if let Some(run) = self.staging_run() {
             return self.stage(&run, table, chunk, rows).await;
         }
         self.meet(std::iter::once((table, None))).await?;
-        let schema = match rows.first() {
-            Some(row) => Arc::clone(row.schema()),
+        let schema = match rows.schema() {
+            Some(schema) => Arc::clone(schema),
             None => self.schema(table, END).await?,
         };
         let known = self.tables().get(table).cloned();
@@ -383,15 +383,15 @@ fn named(event: &Event) -> impl Iterator<Item = (TableId, Option<&TableName>)> {
 }
 
 /// The rows as the table takes them.
-fn fitted(current: &Current, rows: Arc<Vec<TableRow>>) -> EtlResult<Arc<Vec<TableRow>>> {
+fn fitted(current: &Current, rows: Arc<CopiedRows>) -> EtlResult<Arc<CopiedRows>> {
     match &current.fit {
-        Some(fit) => fit.rows(rows.iter()).map(Arc::new),
+        Some(fit) => Ok(Arc::new(fit.rows(rows.iter())?.into())),
         None => Ok(rows),
     }
 }
 
 /// Writes copied rows into the table; nothing where there are none.
-fn copied(table: &Arc<TargetTable>, chunk: Option<CopyChunk>, rows: Arc<Vec<TableRow>>) -> Option<Step> {
+fn copied(table: &Arc<TargetTable>, chunk: Option<CopyChunk>, rows: Arc<CopiedRows>) -> Option<Step> {
     if rows.is_empty() {
         return None;
     }
@@ -447,7 +447,7 @@ impl<W: TableWriter> Destination for TableDestination<W> {
     }
 
     async fn write_table_rows(&self, table_id: TableId, table_rows: Vec<TableRow>) -> EtlResult<()> {
-        let rows = Arc::new(table_rows);
+        let rows = Arc::new(CopiedRows::from(table_rows));
         retry(self.retry, || self.unless_conflicting(|| self.copy(table_id, None, Arc::clone(&rows)))).await
     }
 
@@ -489,7 +489,7 @@ impl<W: TableWriter> Destination for TableDestination<W> {
         self.writer.shutdown().await
     }
 
-    async fn write_copy_chunk(&self, table_id: TableId, chunk: CopyChunk, rows: Vec<TableRow>) -> EtlResult<()> {
+    async fn write_copy_chunk(&self, table_id: TableId, chunk: CopyChunk, rows: CopiedRows) -> EtlResult<()> {
         let rows = Arc::new(rows);
         retry(self.retry, || self.unless_conflicting(|| self.copy(table_id, Some(chunk), Arc::clone(&rows)))).await
     }

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use etl::clock::Timestamp;
-use etl::data::{RawValue, TableRow};
+use etl::data::{CopiedRows, RawValue, TableRow};
 use etl::destination::{Batch, Capabilities, CopyChunk, ValueLimits};
 use etl::error::{ErrorKind, EtlError, EtlResult};
 use etl::schema::{Column, SchemaChange, TableExtras, TableId, TableName, TableSchema};
@@ -277,7 +277,7 @@ pub enum BatchRows {
     /// Copied rows: insert them as they are. Their change type is `UPSERT`.
     Copied {
         /// The rows, which all attempts to write them share.
-        rows: Arc<Vec<TableRow>>,
+        rows: Arc<CopiedRows>,
         /// What all of them carry as `_LSN` and `_ORDINAL`.
         position: Position,
         /// What all of them carry as `_TIMESTAMP`.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use etl::data::{Change, Event, Op, TableRow};
+use etl::data::{Change, CopiedRows, Event, Op, TableRow};
 use etl::destination::{AnyDestination, Batch, Capabilities, CopyChunk, Destination};
 use etl::pipeline::Pipeline;
 use etl::schema::TableId;
@@ -65,7 +65,7 @@ impl Destination for Timed {
         self.inner.shutdown().await
     }
 
-    async fn write_copy_chunk(&self, table_id: TableId, chunk: CopyChunk, rows: Vec<TableRow>) -> EtlResult<()> {
+    async fn write_copy_chunk(&self, table_id: TableId, chunk: CopyChunk, rows: CopiedRows) -> EtlResult<()> {
         self.inner.write_copy_chunk(table_id, chunk, rows).await
     }
 

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use etl::data::{Event, TableRow};
+use etl::data::{CopiedRows, Event, TableRow};
 use etl::destination::{AnyDestination, Batch, Capabilities, CopyChunk, Destination};
 use etl::pipeline::Pipeline;
 use etl::schema::TableId;
@@ -22,7 +22,7 @@ const ALL_OF_IT: &str = "  memory_limit: 16GiB\n";
 #[derive(Debug, Clone)]
 enum Call {
     Empty(TableId),
-    Copy(TableId, CopyChunk, Vec<TableRow>),
+    Copy(TableId, CopyChunk, CopiedRows),
     Batch(Batch, Vec<Event>),
 }
 
@@ -57,7 +57,7 @@ impl Destination for Recorder {
         self.can
     }
 
-    async fn write_copy_chunk(&self, table_id: TableId, chunk: CopyChunk, rows: Vec<TableRow>) -> EtlResult<()> {
+    async fn write_copy_chunk(&self, table_id: TableId, chunk: CopyChunk, rows: CopiedRows) -> EtlResult<()> {
         self.note(Call::Copy(table_id, chunk, rows));
         Ok(())
     }

@@ -198,7 +198,7 @@ async fn what_is_settled_of_a_unit_is_not_handed_over_again_after_a_crash() {
     let rows = || (0..20).map(|n| insert([&format!("{n:02}"), "x"])).collect();
     let first = posted.open(Arc::clone(&store)).await.unwrap();
     first.truncate_table(TABLE).await.unwrap();
-    first.write_copy_chunk(TABLE, chunk(), vec![row(&schema(), ["copied", "x"])]).await.unwrap();
+    first.write_copy_chunk(TABLE, chunk(), vec![row(&schema(), ["copied", "x"])].into()).await.unwrap();
     posted.post.0.lock().unwrap().most_jobs = Some(3);
     let (batch, events) = transaction(100, rows());
     let error = first.write_batch(batch, events).await.unwrap_err();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use etl::data::recorded::{Recorded, recorded};
-use etl::data::{RawValue, RowBuilder, TableRow};
+use etl::data::{CopiedRows, RawValue, RowBuilder, TableRow};
 use etl::destination::{CopyChunk, Destination};
 use etl::schema::{Column, Kind, ReplicaIdentity, TableId, TableName, TableSchema};
 use etl::store::{MemoryStore, Phase, SharedStore, TableState};
@@ -69,8 +69,8 @@ fn refusal(schema: &Arc<TableSchema>, row: &TableRow) -> Option<String> {
         is_adopted: false,
         source: Arc::clone(schema),
     });
-    let refused =
-        ArrowTable::new(&target, LIMITS).copied(std::slice::from_ref(row), Position::ZERO, COMMITTED).err()?;
+    let rows = CopiedRows::from(vec![row.clone()]);
+    let refused = ArrowTable::new(&target, LIMITS).copied(rows.runs(), Position::ZERO, COMMITTED).err()?;
     Some(refused.context("value").unwrap_or_default().to_owned())
 }
 
@@ -127,8 +127,11 @@ async fn every_kind_is_what_the_server_wrote() {
             replaces: false,
         };
         destination.truncate_table(schema.id).await.unwrap();
-        destination.write_copy_chunk(schema.id, chunk(0), Vec::new()).await.unwrap();
-        destination.write_copy_chunk(schema.id, chunk(1), rows).await.unwrap_or_else(|error| panic!("{name}: {error}"));
+        destination.write_copy_chunk(schema.id, chunk(0), Vec::new().into()).await.unwrap();
+        destination
+            .write_copy_chunk(schema.id, chunk(1), rows.into())
+            .await
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
         expected.push((schema, texts));
     }
     destination.shutdown().await.unwrap();

@@ -35,7 +35,7 @@ impl Scene {
 
     /// Copies a row, then delivers the changes.
     async fn run(&self, destination: &impl Destination, ops: Vec<Op>) -> EtlResult<()> {
-        destination.write_copy_chunk(TABLE, chunk(), vec![row(&schema(), ["a", "-"])]).await?;
+        destination.write_copy_chunk(TABLE, chunk(), vec![row(&schema(), ["a", "-"])].into()).await?;
         let (batch, events) = transaction(100, ops);
         destination.write_batch(batch, events).await
     }

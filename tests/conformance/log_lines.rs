@@ -21,7 +21,7 @@ async fn logged(config: LogConfig) -> Vec<String> {
     let subscriber = tracing_subscriber::fmt().json().flatten_event(true).with_writer(move || writer.clone()).finish();
     let log = Log::open(config, store, TableRules::default()).unwrap();
     async {
-        log.write_copy_chunk(TABLE, chunk(), vec![row(&schema(), ["a", "hunter2"])]).await.unwrap();
+        log.write_copy_chunk(TABLE, chunk(), vec![row(&schema(), ["a", "hunter2"])].into()).await.unwrap();
         let ops = vec![insert(["b", "hunter2"]), update(["b", "?"]), delete("a")];
         let (batch, events) = transaction(100, ops);
         log.write_batch(batch, events).await.unwrap();

@@ -91,7 +91,7 @@ impl<'p> Scene<'p> {
     async fn run(&self, commit: u64, ops: Vec<Op>) -> EtlResult<()> {
         let destination = self.open();
         let rows = ["a", "b"].map(|key| row(&schema(), [key, "old"])).to_vec();
-        destination.write_copy_chunk(TABLE, chunk(), rows).await?;
+        destination.write_copy_chunk(TABLE, chunk(), rows.into()).await?;
         let (batch, events) = transaction(commit, ops);
         destination.write_batch(batch.clone(), events.clone()).await?;
         drop(destination);

@@ -82,7 +82,7 @@ async fn a_state_is_made_beside_a_pipeline_that_writes_merges_and_compacts() {
     let Some(scene) = Scene::new().await else { return };
     let mut pipeline = scene.open();
     let copied = ["a", "b"].map(|key| row(&schema(), [key, "old"])).to_vec();
-    pipeline.write_copy_chunk(TABLE, chunk(), copied).await.unwrap();
+    pipeline.write_copy_chunk(TABLE, chunk(), copied.into()).await.unwrap();
     let mut rows: BTreeMap<String, String> = ["a", "b"].map(|key| (key.to_owned(), "old".to_owned())).into();
     let ends = Arc::new(AtomicBool::new(false));
     let guest = scene.guest(&ends);

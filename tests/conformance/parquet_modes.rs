@@ -51,7 +51,7 @@ impl Scene {
     /// Copies `a` and `b`, then delivers the changes.
     async fn run(&self, destination: &impl Destination, ops: Vec<Op>) {
         let rows = ["a", "b"].map(|key| row(&schema(), [key, "old"])).to_vec();
-        destination.write_copy_chunk(TABLE, chunk(), rows).await.unwrap();
+        destination.write_copy_chunk(TABLE, chunk(), rows.into()).await.unwrap();
         let (batch, events) = transaction(100, ops);
         destination.write_batch(batch, events).await.unwrap();
     }
@@ -135,7 +135,7 @@ async fn files_are_written_as_the_config_says() {
         if place != "whole" {
             (scene.config.file_bytes, scene.config.row_group_bytes) = (ByteSize(3 << 20), ByteSize(1 << 20));
         }
-        scene.open().write_copy_chunk(TABLE, chunk(), rows.clone()).await.unwrap();
+        scene.open().write_copy_chunk(TABLE, chunk(), rows.clone().into()).await.unwrap();
         let from = format!("parquet_metadata('{}/public/t/log/*.parquet')", scene.config.location);
         found.extend(scene.texts(meta, &from).await);
         if let (Some(mut python), true) = (python().await, place != "whole") {
@@ -160,10 +160,10 @@ async fn infinite_times_are_refused_or_as_duckdb_has_them() {
     let dated = Arc::new(dated);
     scene.store.put_schema(Arc::clone(&dated)).await.unwrap();
     let rows = || vec![row(&dated, ["a", "-infinity"])];
-    let error = scene.open().write_copy_chunk(TABLE, chunk(), rows()).await.unwrap_err();
+    let error = scene.open().write_copy_chunk(TABLE, chunk(), rows().into()).await.unwrap_err();
     assert_eq!((error.kind(), error.context("value")), (ErrorKind::Value, Some("infinity")), "{error}");
     scene.config.infinities = ParquetInfinities::DuckDb;
-    scene.open().write_copy_chunk(TABLE, chunk(), rows()).await.unwrap();
+    scene.open().write_copy_chunk(TABLE, chunk(), rows().into()).await.unwrap();
     assert_eq!(scene.texts("v::VARCHAR", &glob(&scene.place(), "log/*.parquet")).await, ["-infinity"]);
 }
 
@@ -353,7 +353,7 @@ async fn what_is_wrong_is_refused() {
     keyless.columns[1].kind = etl::schema::Kind::Array(Arc::new(etl::schema::Kind::Hstore));
     let keyless = Arc::new(keyless);
     scene.store.put_schema(Arc::clone(&keyless)).await.unwrap();
-    let error = scene.open().write_copy_chunk(keyless.id, chunk(), Vec::new()).await.unwrap_err();
+    let error = scene.open().write_copy_chunk(keyless.id, chunk(), Vec::new().into()).await.unwrap_err();
     assert_eq!((error.kind(), error.table()), (ErrorKind::DestinationUnsupported, Some(keyless.id)), "{error}");
     scene.config.options = [("aws_region".to_owned(), etl::Secret::new("x"))].into();
     let error = scene.open().startup().await.unwrap_err();

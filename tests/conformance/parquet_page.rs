@@ -44,11 +44,11 @@ async fn the_sql_on_the_page_finds_each_row_once() {
     let rules = TableRules { defaults, rules: Vec::new() };
     let parquet = Parquet::with_config(config, store, rules).unwrap();
     let copied = || ["a", "b"].map(|key| row(&schema(), [key, "old"])).to_vec();
-    parquet.write_copy_chunk(TABLE, chunk(), copied()).await.unwrap();
+    parquet.write_copy_chunk(TABLE, chunk(), copied().into()).await.unwrap();
     // So that there are files of a generation before.
     parquet.truncate_table(TABLE).await.unwrap();
     let again = etl::destination::CopyChunk { generation: 2, ..chunk() };
-    parquet.write_copy_chunk(TABLE, again, copied()).await.unwrap();
+    parquet.write_copy_chunk(TABLE, again, copied().into()).await.unwrap();
     for round in 1..=100_u64 {
         let ops = vec![insert([&format!("k{round}"), "x"])];
         let (batch, events) = transaction(100 * round, ops);

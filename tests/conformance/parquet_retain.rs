@@ -58,7 +58,7 @@ impl Scene {
     async fn copied(&self) -> TableDestination<Parquet> {
         let destination = self.open();
         let rows = ["a", "b"].map(|key| row(&schema(), [key, "old"])).to_vec();
-        destination.write_copy_chunk(TABLE, chunk(), rows).await.unwrap();
+        destination.write_copy_chunk(TABLE, chunk(), rows.into()).await.unwrap();
         destination
     }
 

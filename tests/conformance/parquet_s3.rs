@@ -117,7 +117,7 @@ async fn a_bucket_is_taken_over_merged_and_compacted() {
     let store: SharedStore = Arc::new(MemoryStore::new());
     store.put_schema(schema()).await.unwrap();
     let (before, after) = (open(lake.config(), &store), open(lake.config(), &store));
-    before.write_copy_chunk(TABLE, chunk(), vec![row(&schema(), ["a", "old"])]).await.unwrap();
+    before.write_copy_chunk(TABLE, chunk(), vec![row(&schema(), ["a", "old"])].into()).await.unwrap();
     let write = async |to: &dyn Fn() -> (etl::destination::Batch, Vec<etl::data::Event>)| {
         let (batch, events) = to();
         after.write_batch(batch, events).await

@@ -218,7 +218,7 @@ async fn what_dead_attempts_of_the_same_pipeline_left_goes_and_what_others_have_
     assert!(names.contains(&".etl-other-0a1b2c3d.part".into()) && names.contains(&"report.csv".into()), "{names:?}");
     // A table that is copied anew leaves the files of others alone, and its own go.
     destination.truncate_table(TABLE).await.unwrap();
-    destination.write_copy_chunk(TABLE, chunk(), vec![row(&schema(), ["copied", "x"])]).await.unwrap();
+    destination.write_copy_chunk(TABLE, chunk(), vec![row(&schema(), ["copied", "x"])].into()).await.unwrap();
     fs::remove_file(directory.join("report.csv")).unwrap();
     assert_eq!(scene.rows(&directory).await, [("copied".to_owned(), "UPSERT".to_owned())]);
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
-use etl::data::{Change, Event, OldRow, Op, RawValue, RowBuilder, TableRow};
+use etl::data::{Change, CopiedRows, Event, OldRow, Op, RawValue, RowBuilder, TableRow};
 use etl::destination::conformance::{CASES, Subject};
 use etl::destination::{
     AnyDestination, Batch, Capabilities, CopyChunk, Destination, MemoryDestination, Mode, StagedRun, StampedText,
@@ -292,7 +292,7 @@ impl Destination for Way {
         self.0.inner.replaces_copied_rows(schema)
     }
 
-    async fn write_copy_chunk(&self, table_id: TableId, mut chunk: CopyChunk, rows: Vec<TableRow>) -> EtlResult<()> {
+    async fn write_copy_chunk(&self, table_id: TableId, mut chunk: CopyChunk, rows: CopiedRows) -> EtlResult<()> {
         if !self.0.made(table_id)? || self.0.loses() {
             return Ok(());
         }
@@ -319,7 +319,7 @@ impl Destination for Way {
             }
             _ => {}
         }
-        self.0.inner.write_copy_chunk(table_id, chunk, rows).await
+        self.0.inner.write_copy_chunk(table_id, chunk, rows.into()).await
     }
 
     async fn write_batch(&self, mut batch: Batch, events: Vec<Event>) -> EtlResult<()> {

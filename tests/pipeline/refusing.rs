@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use etl::data::{Event, TableRow};
+use etl::data::{CopiedRows, Event, TableRow};
 use etl::destination::{Batch, Capabilities, CopyChunk, Destination, MemoryDestination};
 use etl::schema::{TableId, TableSchema};
 use etl::{CursorId, ErrorKind, EtlError, EtlResult, Position};
@@ -69,7 +69,7 @@ impl Destination for Refusing {
         self.memory.replaces_copied_rows(schema)
     }
 
-    async fn write_copy_chunk(&self, table_id: TableId, chunk: CopyChunk, table_rows: Vec<TableRow>) -> EtlResult<()> {
+    async fn write_copy_chunk(&self, table_id: TableId, chunk: CopyChunk, table_rows: CopiedRows) -> EtlResult<()> {
         self.expect([table_id])?;
         self.memory.write_copy_chunk(table_id, chunk, table_rows).await
     }

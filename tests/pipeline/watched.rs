@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use etl::data::{Change, Event, Op, RawValue, TableRow};
+use etl::data::{Change, CopiedRows, Event, Op, RawValue, TableRow};
 use etl::destination::{Batch, Capabilities, CopyChunk, Destination, MemoryDestination, StagedRun, TextRow};
 use etl::schema::{TableId, TableSchema};
 use etl::{CursorId, ErrorKind, EtlError, EtlResult, Position};
@@ -288,7 +288,7 @@ impl Watched {
         }
     }
 
-    async fn copy(&self, table_id: TableId, chunk: CopyChunk, table_rows: Vec<TableRow>) -> EtlResult<()> {
+    async fn copy(&self, table_id: TableId, chunk: CopyChunk, table_rows: CopiedRows) -> EtlResult<()> {
         let before = self.copied.fetch_add(table_rows.len(), Ordering::SeqCst);
         let call = if table_rows.is_empty() { Call::CopyBegins } else { Call::CopyRows };
         self.pass(call).await;
@@ -343,7 +343,7 @@ impl Destination for Watched {
         self.memory.replaces_copied_rows(schema)
     }
 
-    async fn write_copy_chunk(&self, table_id: TableId, chunk: CopyChunk, table_rows: Vec<TableRow>) -> EtlResult<()> {
+    async fn write_copy_chunk(&self, table_id: TableId, chunk: CopyChunk, table_rows: CopiedRows) -> EtlResult<()> {
         if table_rows.is_empty() || !self.lags.swap(false, Ordering::SeqCst) {
             return self.copy(table_id, chunk, table_rows).await;
         }

@@ -16,7 +16,7 @@ use super::server::text;
 use super::sql::{DELETED, VERSION, columns_of, quoted, quoted_table, version, version_of};
 use super::{ddl, keyed, view};
 use crate::blame::may_be_of_one;
-use crate::columnar::{ArrowTable, pieces};
+use crate::columnar::{ArrowTable, copied_pieces, pieces};
 use crate::metadata_columns::ChangeType;
 use crate::write_mode::WriteMode;
 use crate::writer::{BatchRows, KeylessChanges, StampedRow, Step, TableBatch, TargetTable, Truncated, WriteUnit};
@@ -127,7 +127,7 @@ async fn write(
     match rows {
         BatchRows::Copied { rows, position, at } => {
             let arrow = ArrowTable::new(table, LIMITS);
-            let batches = pieces(rows, |row| row).map(|piece| arrow.copied(piece, *position, *at));
+            let batches = copied_pieces(rows).map(|piece| arrow.copied(piece, *position, *at));
             let rows = stream(&batches.collect::<EtlResult<Vec<_>>>()?)?;
             // Rows without a key may be equal: only their chunk says that they are the same ones.
             let token = chunk.map(|chunk| format!("copy:{:x}:{:x}", chunk.generation, chunk.index));

@@ -11,4 +11,4 @@ mod vectors;
 pub use arrow_schema::{ArrowLimits, Calendar, Infinities, POSTGRES_TYPE, arrow_field};
 #[cfg(any(feature = "clickhouse", feature = "duckdb"))]
 pub(crate) use record_batch::stamps;
-pub use record_batch::{ArrowTable, pieces};
+pub use record_batch::{ArrowTable, copied_pieces, pieces};

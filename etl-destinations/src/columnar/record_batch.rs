@@ -7,7 +7,8 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use arrow::record_batch::RecordBatch;
 use etl::Position;
 use etl::clock::Timestamp;
-use etl::data::{RawValue, TableRow};
+use etl::data::decode::DecodeError;
+use etl::data::{CopiedRows, RawValue, RowRun, TableRow};
 use etl::error::{ErrorKind, EtlError, EtlResult, ResultExt};
 use etl::schema::TableSchema;
 
@@ -51,10 +52,18 @@ impl ArrowTable {
     ///
     /// # Errors
     /// `Value`, when a value cannot be held exactly.
-    pub fn copied(&self, rows: &[TableRow], position: Position, at: Timestamp) -> EtlResult<RecordBatch> {
-        let mut columns = self.columns(rows, |row| row, false)?;
+    pub fn copied(&self, rows: &[RowRun], position: Position, at: Timestamp) -> EtlResult<RecordBatch> {
+        let count = rows.iter().map(RowRun::len).sum();
+        let mut columns = self.columns(count);
+        for run in rows {
+            for block in run.indexes().chunks(BLOCK_ROWS) {
+                for (place, column) in columns.iter_mut().enumerate() {
+                    column.fill(run.values(block, place)).map_err(|error| self.cannot(place, error))?;
+                }
+            }
+        }
+        let mut columns: Vec<ArrayRef> = columns.into_iter().map(ColumnBuilder::finish).collect();
         if self.target.metadata.is_some() {
-            let count = rows.len();
             columns.push(Arc::new(StringArray::new_repeated(ChangeType::Upsert.as_str(), count)));
             columns.push(Arc::new(Int64Array::from(vec![signed(position.commit.0)?; count])));
             columns.push(Arc::new(Int64Array::from(vec![signed(position.ordinal)?; count])));
@@ -97,22 +106,22 @@ impl ArrowTable {
     }
 
     fn of_stamped(&self, rows: &[StampedRow], partial: bool) -> EtlResult<RecordBatch> {
-        let mut columns = self.columns(rows, |stamped| &stamped.row, partial)?;
+        let mut columns = self.columns(rows.len());
+        for block in rows.chunks(BLOCK_ROWS) {
+            for (place, column) in columns.iter_mut().enumerate() {
+                self.fill(column, place, block.iter().map(|stamped| &stamped.row), partial)?;
+            }
+        }
+        let mut columns: Vec<ArrayRef> = columns.into_iter().map(ColumnBuilder::finish).collect();
         if self.target.metadata.is_some() {
             columns.extend(stamps(rows)?);
         }
         self.batch(columns)
     }
 
-    fn columns<R>(&self, rows: &[R], row: impl Fn(&R) -> &TableRow, partial: bool) -> EtlResult<Vec<ArrayRef>> {
-        let places = 0..self.target.source.columns.len();
-        let mut columns: Vec<ColumnBuilder> = places.map(|place| self.column(place, rows.len())).collect();
-        for block in rows.chunks(BLOCK_ROWS) {
-            for (place, column) in columns.iter_mut().enumerate() {
-                self.fill(column, place, block.iter().map(&row), partial)?;
-            }
-        }
-        Ok(columns.into_iter().map(ColumnBuilder::finish).collect())
+    /// Empty columns with room for so many rows.
+    fn columns(&self, capacity: usize) -> Vec<ColumnBuilder> {
+        (0..self.target.source.columns.len()).map(|place| self.column(place, capacity)).collect()
     }
 
     fn column(&self, place: usize, capacity: usize) -> ColumnBuilder {
@@ -134,7 +143,11 @@ impl ArrowTable {
         } else {
             column.fill(rows.map(|row| row.raw(place)))
         };
-        filled.map_err(|error| TableSchema::value_error(&self.target.source, place, error))
+        filled.map_err(|error| self.cannot(place, error))
+    }
+
+    fn cannot(&self, place: usize, error: DecodeError) -> EtlError {
+        TableSchema::value_error(&self.target.source, place, error)
     }
 
     fn batch(&self, columns: Vec<ArrayRef>) -> EtlResult<RecordBatch> {
@@ -142,6 +155,23 @@ impl ArrowTable {
             .or_etl(ErrorKind::Internal, "put columns together")
             .map_err(|error| error.with("table", &self.target.source.name))
     }
+}
+
+/// Cuts copied rows where a record batch is large enough; a single run may be larger.
+pub fn copied_pieces(rows: &CopiedRows) -> impl Iterator<Item = &[RowRun]> {
+    let mut rest = rows.runs();
+    std::iter::from_fn(move || {
+        let (mut bytes, mut count) = (0, 0);
+        let is_enough = |next: &RowRun| {
+            bytes += next.byte_size();
+            count += next.len();
+            bytes >= PIECE_BYTES || count >= PIECE_ROWS
+        };
+        let count = rest.iter().position(is_enough).map_or(rest.len(), |last| last + 1);
+        let (piece, after) = rest.split_at(count);
+        rest = after;
+        (!piece.is_empty()).then_some(piece)
+    })
 }
 
 /// Cuts rows where a record batch is large enough; a single row may be larger.

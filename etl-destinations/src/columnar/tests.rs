@@ -8,7 +8,7 @@ use arrow::datatypes::{DataType, Date32Type, Decimal128Type, Int32Type, Int64Typ
 use arrow::record_batch::RecordBatch;
 use etl::clock::Timestamp;
 use etl::data::recorded::{Recorded, recorded};
-use etl::data::{Cell, RawValue, RowBuilder, TableRow};
+use etl::data::{Cell, CopiedRows, RawValue, RowBuilder, TableRow};
 use etl::schema::{Column, Kind, ReplicaIdentity, TableId, TableName, TableSchema};
 use etl::{EtlResult, Lsn, Position};
 
@@ -65,7 +65,8 @@ fn binary(row: &TableRow) -> TableRow {
 }
 
 fn copied(target: &Arc<TargetTable>, limits: ArrowLimits, rows: &[TableRow]) -> EtlResult<RecordBatch> {
-    ArrowTable::new(target, limits).copied(rows, Position::new(Lsn(7), 0), Timestamp(9))
+    let rows = CopiedRows::from(rows.to_vec());
+    ArrowTable::new(target, limits).copied(rows.runs(), Position::new(Lsn(7), 0), Timestamp(9))
 }
 
 #[test]

@@ -92,7 +92,7 @@ fn write(connection: &Connection, tables: Tables<'_>, TableBatch { table, rows }
     let arrow = || ArrowTable::new(table, LIMITS);
     match rows {
         BatchRows::Copied { rows, position, at } => {
-            append(connection, &table.name, arrow().copied(rows, *position, *at)?)
+            append(connection, &table.name, arrow().copied(rows.runs(), *position, *at)?)
         }
         BatchRows::Log(rows) => append(connection, &table.name, arrow().stamped(rows)?),
         BatchRows::Keyed(changes) => keyed::apply(connection, table, changes),

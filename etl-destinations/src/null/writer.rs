@@ -7,7 +7,7 @@ use etl::destination::{Capabilities, ValueLimits};
 use etl::error::EtlResult;
 use etl::store::SharedStore;
 
-use crate::columnar::{ArrowLimits, ArrowTable, Infinities, pieces};
+use crate::columnar::{ArrowLimits, ArrowTable, Infinities, copied_pieces, pieces};
 use crate::table_destination::TableDestination;
 use crate::table_rules::TableRules;
 use crate::writer::{BatchRows, StampedRow, Step, TableBatch, TableWriter, TargetTable, WriteUnit};
@@ -68,7 +68,7 @@ fn build(TableBatch { table, rows }: &TableBatch) -> EtlResult<()> {
     };
     match rows {
         BatchRows::Copied { rows, position, at } => {
-            pieces(rows, |row| row).try_for_each(|piece| arrow.copied(piece, *position, *at).map(forget))
+            copied_pieces(rows).try_for_each(|piece| arrow.copied(piece, *position, *at).map(forget))
         }
         BatchRows::Log(rows) => stamped(rows),
         BatchRows::Keyed(set) => {

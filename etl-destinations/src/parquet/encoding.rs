@@ -16,7 +16,7 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 
 use super::config::{ParquetCompression, ParquetConfig, ParquetInfinities, ParquetLayout, ParquetStatistics};
 use super::layout::day;
-use crate::columnar::{ArrowLimits, ArrowTable, Infinities, pieces};
+use crate::columnar::{ArrowLimits, ArrowTable, Infinities, copied_pieces, pieces};
 use crate::metadata_columns::ChangeType;
 use crate::writer::{BatchRows, StampedRow, TargetTable};
 
@@ -100,7 +100,7 @@ impl Encoding {
         match rows {
             BatchRows::Copied { rows, position, at } => {
                 let mut files = Files::new(self, &of, self.day(*at));
-                for piece in pieces(rows, |row| row) {
+                for piece in copied_pieces(rows) {
                     files.write(&of.copied(of.arrow.copied(piece, *position, *at)?)?, *position, *position)?;
                 }
                 files.finish()

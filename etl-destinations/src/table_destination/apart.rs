@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use etl::Position;
 use etl::clock;
-use etl::data::{Event, TableRow};
+use etl::data::{CopiedRows, Event};
 use etl::destination::{Batch, CopyChunk, ValueLimits};
 use etl::error::{ErrorKind, EtlError, EtlResult};
 use etl::metrics;
@@ -146,7 +146,7 @@ impl<W: TableWriter> TableDestination<W> {
         chunk: Option<CopyChunk>,
         current: &Current,
         is_new: bool,
-        mut rows: Arc<Vec<TableRow>>,
+        mut rows: Arc<CopiedRows>,
     ) -> EtlResult<()> {
         let unit = |rows| {
             let made = is_new.then(|| Step::Ensure(Arc::clone(&current.table)));
@@ -190,7 +190,7 @@ impl<W: TableWriter> TableDestination<W> {
 }
 
 /// The copied rows that the steps write.
-fn copied_rows(steps: &[Step]) -> Arc<Vec<TableRow>> {
+fn copied_rows(steps: &[Step]) -> Arc<CopiedRows> {
     let rows = |step: &Step| match step {
         Step::Write(TableBatch { rows: BatchRows::Copied { rows, .. }, .. }) => Some(Arc::clone(rows)),
         Step::Write(TableBatch { rows: BatchRows::Keyed(set), .. }) => {

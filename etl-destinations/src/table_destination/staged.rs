@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use etl::CursorId;
-use etl::data::TableRow;
+use etl::data::CopiedRows;
 use etl::destination::{CopyChunk, StagedRun};
 use etl::error::{ErrorKind, EtlError, EtlResult};
 use etl::schema::{TableId, TableName};
@@ -88,7 +88,7 @@ impl<W: TableWriter> TableDestination<W> {
         run: &str,
         table: TableId,
         chunk: Option<CopyChunk>,
-        rows: Arc<Vec<TableRow>>,
+        rows: Arc<CopiedRows>,
     ) -> EtlResult<()> {
         self.meet(std::iter::once((table, None))).await?;
         let schema = match rows.first() {

@@ -2,6 +2,7 @@
 
 mod cell;
 mod convert;
+mod copied_rows;
 pub mod decode;
 mod event;
 #[cfg(test)]
@@ -15,6 +16,7 @@ mod row_builder;
 
 pub use cell::{ArrayCell, Cell};
 pub use convert::{converted, nearest_number};
+pub use copied_rows::{CopiedRows, RowRun};
 pub use event::{Change, Event, OldRow, Op};
 pub(crate) use row::UNCHANGED;
 pub use row::{RawValue, RowBuffer, RowFormat, RowSpans, TableRow};

@@ -62,6 +62,34 @@ impl RowBuffer {
     pub fn byte_size(&self) -> usize {
         self.bytes.len() + size_of_val(&*self.spans)
     }
+
+    /// The shape of a row.
+    pub(super) fn schema(&self, row: u32) -> &Arc<TableSchema> {
+        &self.schemas[self.header(row).place()]
+    }
+
+    /// A value as it arrived. Panics where the row's schema has no such column.
+    // Called for every value of every row, from another crate: by itself it would take twice as long.
+    #[inline(always)]
+    pub(super) fn raw(&self, row: u32, column: usize) -> RawValue<'_> {
+        let header = self.header(row);
+        assert!(column < header.columns(), "no column {column}");
+        let offset = match self.spans[row as usize + 1 + column] {
+            NULL => return RawValue::Null,
+            UNCHANGED => return RawValue::Unchanged,
+            offset => offset as usize,
+        };
+        let bytes = &self.bytes[..];
+        let mut length = [0; 4];
+        length.copy_from_slice(&bytes[offset - 4..offset]);
+        let value = &bytes[offset..offset + u32::from_be_bytes(length) as usize];
+        if header.is_binary(|| bytes[offset - 5]) { RawValue::Binary(value) } else { RawValue::Text(value) }
+    }
+
+    #[inline]
+    fn header(&self, row: u32) -> Header {
+        Header(self.spans[row as usize])
+    }
 }
 
 /// Notes where values lie while bytes are parsed; becomes a [`RowBuffer`].
@@ -245,25 +273,13 @@ impl TableRow {
 
     /// The shape of the row.
     pub fn schema(&self) -> &Arc<TableSchema> {
-        &self.buffer.schemas[self.header().place()]
+        self.buffer.schema(self.row)
     }
 
     /// A column's value as it arrived. Panics where the schema has no such column.
-    // Called for every value of every row, from another crate: by itself it would take twice as long.
     #[inline(always)]
     pub fn raw(&self, column: usize) -> RawValue<'_> {
-        let header = self.header();
-        assert!(column < header.columns(), "no column {column}");
-        let offset = match self.buffer.spans[self.row as usize + 1 + column] {
-            NULL => return RawValue::Null,
-            UNCHANGED => return RawValue::Unchanged,
-            offset => offset as usize,
-        };
-        let bytes = &self.buffer.bytes[..];
-        let mut length = [0; 4];
-        length.copy_from_slice(&bytes[offset - 4..offset]);
-        let value = &bytes[offset..offset + u32::from_be_bytes(length) as usize];
-        if header.is_binary(|| bytes[offset - 5]) { RawValue::Binary(value) } else { RawValue::Text(value) }
+        self.buffer.raw(self.row, column)
     }
 
     /// A column's value.
@@ -351,7 +367,11 @@ impl TableRow {
 
     #[inline]
     fn header(&self) -> Header {
-        Header(self.buffer.spans[self.row as usize])
+        self.buffer.header(self.row)
+    }
+
+    pub(super) fn index(&self) -> u32 {
+        self.row
     }
 }
 

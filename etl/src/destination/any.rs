@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::{Batch, Capabilities, CopyChunk, Destination, Replayed, StagedRun, TableChange, ValueLimits};
-use crate::data::{Event, TableRow};
+use crate::data::{CopiedRows, Event, TableRow};
 use crate::error::EtlResult;
 use crate::lsn::Position;
 use crate::schema::{TableExtras, TableId, TableSchema};
@@ -93,7 +93,7 @@ forward! {
     begin_run(run: StagedRun) -> ();
     finalize_run(run: StagedRun) -> ();
     abandon_run(run: StagedRun) -> ();
-    write_copy_chunk(table_id: TableId, chunk: CopyChunk, table_rows: Vec<TableRow>) -> ();
+    write_copy_chunk(table_id: TableId, chunk: CopyChunk, table_rows: CopiedRows) -> ();
     allow_change(change: TableChange) -> ();
     write_batch(batch: Batch, events: Vec<Event>) -> ();
     complete_table(table_id: TableId, extras: TableExtras) -> ();

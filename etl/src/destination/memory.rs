@@ -9,7 +9,7 @@ use table::{Cursor, Reshaped, Table, Write};
 
 use super::mode::{Mode, StampedText};
 use super::{Batch, Capabilities, CopyChunk, Destination, StagedRun};
-use crate::data::{Event, Op, TableRow};
+use crate::data::{CopiedRows, Event, Op, TableRow};
 use crate::error::{ErrorKind, EtlError, EtlResult};
 use crate::lsn::Position;
 use crate::schema::{Column, SchemaChange, TableId, TableSchema, changes};
@@ -233,7 +233,7 @@ impl Destination for MemoryDestination {
         schema.has_key() && self.content().mode != Mode::Append
     }
 
-    async fn write_copy_chunk(&self, table_id: TableId, chunk: CopyChunk, table_rows: Vec<TableRow>) -> EtlResult<()> {
+    async fn write_copy_chunk(&self, table_id: TableId, chunk: CopyChunk, table_rows: CopiedRows) -> EtlResult<()> {
         self.content().copy(|content| {
             let plan = Plan::of_copy(content, table_id, chunk.position, &table_rows)?;
             if content.tables.entry(table_id).or_default().chunks.insert((chunk.generation, chunk.index)) {

@@ -9,7 +9,7 @@ use super::{
     AnyDestination, Batch, Capabilities, CopyChunk, Destination, Replayed, StagedRun, TableChange, ValueLimits,
 };
 use crate::clock;
-use crate::data::{Event, TableRow};
+use crate::data::{CopiedRows, Event, TableRow};
 use crate::error::EtlResult;
 use crate::lsn::Position;
 use crate::metrics::DestinationMetrics;
@@ -103,7 +103,7 @@ impl Destination for Metered {
         self.measured("abandon_run", self.inner.abandon_run(run)).await
     }
 
-    async fn write_copy_chunk(&self, table_id: TableId, chunk: CopyChunk, table_rows: Vec<TableRow>) -> EtlResult<()> {
+    async fn write_copy_chunk(&self, table_id: TableId, chunk: CopyChunk, table_rows: CopiedRows) -> EtlResult<()> {
         let (rows, index) = (table_rows.len(), chunk.index);
         let span = debug_span!("write_copy_chunk", table = %table_id, rows, index, destination = self.name());
         let writing = self.inner.write_copy_chunk(table_id, chunk, table_rows);

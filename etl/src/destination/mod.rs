@@ -20,7 +20,7 @@ pub use mode::{Mode, StampedText};
 pub use staged::StagedRun;
 
 use crate::clock::Timestamp;
-use crate::data::{Event, TableRow};
+use crate::data::{CopiedRows, Event, TableRow};
 use crate::error::{ErrorKind, EtlError, EtlResult};
 use crate::lsn::Position;
 use crate::schema::{TableExtras, TableId, TableSchema};
@@ -121,9 +121,9 @@ pub trait Destination: Send + Sync + 'static {
         &self,
         table_id: TableId,
         _chunk: CopyChunk,
-        table_rows: Vec<TableRow>,
+        table_rows: CopiedRows,
     ) -> impl Future<Output = EtlResult<()>> + Send {
-        self.write_table_rows(table_id, table_rows)
+        self.write_table_rows(table_id, table_rows.into_rows())
     }
 
     /// Whether copied rows of the table may come again, newer ([`CopyChunk::replaces`]): they then take the place of

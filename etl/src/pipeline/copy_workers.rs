@@ -19,7 +19,7 @@ use super::settings::CopySettings;
 use super::table::told;
 use super::table_copy::{CopyOrder, PIECE_BITS, copy_options};
 use crate::clock;
-use crate::data::TableRow;
+use crate::data::CopiedRows;
 use crate::destination::{AnyDestination, CopyChunk, Destination};
 use crate::error::{ErrorKind, EtlError, EtlResult};
 use crate::failpoint;
@@ -266,7 +266,7 @@ impl Worker {
         let selection = job.site.selection(job.table.schema.id)?;
         let mut reader = RowReader::open(connection, &job.table, &selection, Rows::Of(&chunk)).await?;
         let (mut piece, mut count) = (0, 0);
-        let (mut rows, mut bytes) = (Vec::new(), 0);
+        let (mut rows, mut bytes) = (CopiedRows::default(), 0);
         let mut reading = Duration::ZERO;
         let cycle = clock::monotonic();
         loop {
@@ -288,18 +288,16 @@ impl Worker {
             let Some(more) = more else { break };
             // With what the caps make of it: a chunk that takes longer is more to lose, and an older snapshot.
             tokio::select! {
-                () = job.site.pace().spend(more.len(), more.bytes) => {}
+                () = job.site.pace().spend(more.rows.len(), more.bytes) => {}
                 // Whoever waits for it to rest does not wait for the source too.
                 () = told(job.leave.clone()) => {}
             }
             reading += clock::monotonic().saturating_duration_since(begun);
             bytes += more.bytes;
-            count += more.len() as u64;
-            more.append_to(&mut rows);
+            count += more.rows.len() as u64;
+            rows.append(more.rows);
             if bytes >= job.budget.piece {
-                // The next piece has about as many.
-                let next = Vec::with_capacity(rows.len());
-                self.write(&chunk, piece, std::mem::replace(&mut rows, next), std::mem::take(&mut bytes)).await?;
+                self.write(&chunk, piece, std::mem::take(&mut rows), std::mem::take(&mut bytes)).await?;
                 piece += 1;
                 if job.ledger.is_none() && *job.leave.borrow() {
                     return Ok(());
@@ -317,7 +315,7 @@ impl Worker {
     }
 
     /// Sends a piece on its way once the one before it is written.
-    async fn write(&mut self, chunk: &Chunk, piece: u64, rows: Vec<TableRow>, bytes: usize) -> EtlResult<()> {
+    async fn write(&mut self, chunk: &Chunk, piece: u64, rows: CopiedRows, bytes: usize) -> EtlResult<()> {
         let held = Held::new(self.job.site.board(), bytes);
         // One piece is written while the next is read: what a destination makes of a piece needs memory too.
         self.settle().await?;

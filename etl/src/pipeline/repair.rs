@@ -129,11 +129,9 @@ pub(super) async fn read_again(
                 if *leave.borrow() {
                     return Ok(None);
                 }
-                found += more.len();
+                found += more.rows.len();
                 let token = CopyChunk { index: token.index | piece, ..token };
-                let mut rows = Vec::with_capacity(more.len());
-                more.append_to(&mut rows);
-                run.destination.write_copy_chunk(id, token, rows).await?;
+                run.destination.write_copy_chunk(id, token, more.rows).await?;
                 piece += 1;
             }
         }

@@ -15,6 +15,7 @@ use super::pace::Pace;
 use super::published::Published;
 use super::settings::CopySettings;
 use super::table_copy::first_index;
+use crate::data::CopiedRows;
 use crate::destination::{AnyDestination, CopyChunk, Destination};
 use crate::error::{ErrorKind, EtlError, EtlResult};
 use crate::lsn::{Lsn, Position};
@@ -118,7 +119,7 @@ impl Staging {
         self.board().table(id, |status| status.phase = Phase::Copying { cursor: Position::ZERO, so_far: None }.name());
         let copied = async {
             // An empty table is shown, too.
-            self.destination().write_copy_chunk(id, self.token, Vec::new()).await?;
+            self.destination().write_copy_chunk(id, self.token, CopiedRows::default()).await?;
             let _seat = self.budget.admit().await?;
             let mut connection = Connection::connect(&self.options(&table)).await?;
             join_snapshot(&mut connection, &table, &snapshot).await?;

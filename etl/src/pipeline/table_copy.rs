@@ -10,6 +10,7 @@ use super::memory_budget::CopyBudget;
 use super::run::Run;
 use super::table::told;
 use crate::clock;
+use crate::data::CopiedRows;
 use crate::destination::{CopyChunk, Destination};
 use crate::error::EtlResult;
 use crate::failpoint;
@@ -111,7 +112,7 @@ impl CopyOrder<'_> {
                 replaces: now.snapshots > 1,
             };
             if now.snapshots == 1 {
-                run.destination.write_copy_chunk(id, token, Vec::new()).await?;
+                run.destination.write_copy_chunk(id, token, CopiedRows::default()).await?;
             }
             let chunks = ledger.missing(&snapshot.leaves, run.settings.copy.chunk_bytes.0).await;
             let job = Job::new(self, &table, &snapshot, token, chunks, can_renew.then(|| Arc::clone(&ledger)));
@@ -150,7 +151,7 @@ impl CopyOrder<'_> {
         let (position, read_at) = (self.cursor, snapshot.read_at);
         let token =
             CopyChunk { generation: self.generation, index: first_index(1), position, read_at, replaces: false };
-        run.destination.write_copy_chunk(id, token, Vec::new()).await?;
+        run.destination.write_copy_chunk(id, token, CopiedRows::default()).await?;
         run.idle.keep_session(session);
         run.idle.keep_connection(snapshot.connection).await;
         Ok(Uncopied::Seen(snapshot.filter))

@@ -8,7 +8,7 @@ use bytes::BytesMut;
 use super::catalog::{Leaf, PublishedTable};
 use super::chunk::Chunk;
 use super::snapshot::qualified;
-use crate::data::{RowBuffer, RowFormat, RowSpans, TableRow};
+use crate::data::{CopiedRows, RowFormat, RowRun, RowSpans, TableRow};
 use crate::error::{ErrorKind, EtlError, EtlResult};
 use crate::memory::held;
 use crate::postgres::copy_binary::CopyBinary;
@@ -63,39 +63,11 @@ pub(crate) fn copy_sql(table: &PublishedTable, selection: &Selection, rows: Rows
     sql
 }
 
-/// The rows of a block.
+/// Rows as they came, and what they weigh.
 #[derive(Debug)]
 pub(crate) struct CopyRows {
-    rows: ReadRows,
-    /// What they weigh.
+    pub(crate) rows: CopiedRows,
     pub(crate) bytes: usize,
-}
-
-#[derive(Debug)]
-enum ReadRows {
-    /// As they came, by their indexes.
-    Whole(Arc<RowBuffer>, Vec<u32>),
-    Passed(Vec<TableRow>),
-}
-
-impl CopyRows {
-    /// How many there are.
-    pub(crate) fn len(&self) -> usize {
-        match &self.rows {
-            ReadRows::Whole(_, indexes) => indexes.len(),
-            ReadRows::Passed(rows) => rows.len(),
-        }
-    }
-
-    /// Appends them to others.
-    pub(crate) fn append_to(self, rows: &mut Vec<TableRow>) {
-        match self.rows {
-            ReadRows::Whole(buffer, indexes) => {
-                rows.extend(indexes.into_iter().map(|row| TableRow::new(Arc::clone(&buffer), row)));
-            }
-            ReadRows::Passed(passed) => rows.extend(passed),
-        }
-    }
 }
 
 /// Reads rows, block by block.
@@ -162,9 +134,9 @@ impl<'a> RowReader<'a> {
         let rows = match &self.passed {
             Some((schema, pass)) => {
                 let rows: Vec<TableRow> = rows.into_iter().map(|row| TableRow::new(Arc::clone(&buffer), row)).collect();
-                ReadRows::Passed(pass.rows(schema, &rows, |bytes| self.copy.charge(bytes))?)
+                pass.rows(schema, &rows, |bytes| self.copy.charge(bytes))?.into()
             }
-            None => ReadRows::Whole(buffer, rows),
+            None => RowRun::new(buffer, rows).into(),
         };
         Ok(Some(CopyRows { rows, bytes }))
     }

@@ -38,7 +38,7 @@ async fn takes_a_row(name: &str) {
     let scene = Scene::new(name, &columns).await.with(&borrowed(&settings), &borrowed(&secrets));
     let destination = scene.open();
     destination.check_connection().await.unwrap();
-    let handed_over = destination.write_copy_chunk(TABLE, chunk(), vec![scene.row(&values)]);
+    let handed_over = destination.write_copy_chunk(TABLE, chunk(), vec![scene.row(&values)].into());
     tokio::time::timeout(LONGEST, handed_over).await.expect("the vendor has not said what became of it").unwrap();
     assert!(scene.dead().await.is_empty(), "{:?}", scene.dead().await);
 }

@@ -95,14 +95,14 @@ impl Scene {
 
     /// Copies rows, in a process of its own.
     pub(crate) async fn copy(&self, rows: Vec<TableRow>) -> EtlResult<()> {
-        tokio::time::timeout(SOON, self.open().write_copy_chunk(TABLE, chunk(), rows)).await.expect("too late")
+        tokio::time::timeout(SOON, self.open().write_copy_chunk(TABLE, chunk(), rows.into())).await.expect("too late")
     }
 
     /// Begins to copy rows in a process that is killed once `is_time`.
     pub(crate) async fn copy_until(&self, rows: Vec<TableRow>, is_time: impl Future<Output = ()>) {
         let destination = self.open();
         tokio::select! {
-            done = destination.write_copy_chunk(TABLE, chunk(), rows) => panic!("it was not killed in time: {done:?}"),
+            done = destination.write_copy_chunk(TABLE, chunk(), rows.into()) => panic!("it was not killed in time: {done:?}"),
             () = is_time => {}
         }
     }

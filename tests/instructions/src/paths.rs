@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use etl::clock::Timestamp;
-use etl::data::{Change, Event, Op, RowSpans, TableRow};
+use etl::data::{Change, CopiedRows, Event, Op, RowSpans, TableRow};
 use etl::destination::{Capabilities, Destination};
 use etl::postgres::copy_binary::CopyBinary;
 use etl::postgres::pgoutput::{Message, note_change, note_kept_change, parse};
@@ -94,8 +94,9 @@ fn target() -> Arc<TargetTable> {
 
 fn arrow(times: usize, rows: &[TableRow]) {
     let table = ArrowTable::new(&target(), ArrowLimits::ARROW);
+    let rows = CopiedRows::from(rows.to_vec());
     for _ in 0..times {
-        black_box(table.copied(rows, Position::new(Lsn(1), 0), Timestamp(0)).expect("a batch"));
+        black_box(table.copied(rows.runs(), Position::new(Lsn(1), 0), Timestamp(0)).expect("a batch"));
     }
 }
 

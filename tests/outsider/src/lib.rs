@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::Write;
 
-use etl::data::{Event, Op, RawValue, TableRow};
+use etl::data::{CopiedRows, Event, Op, RawValue, TableRow};
 use etl::destination::{CopyChunk, Destination};
 use etl::schema::TableId;
 use etl::{ErrorKind, EtlResult, Position, ResultExt};
@@ -37,7 +37,7 @@ impl Destination for Journal {
         self.append(&rows.iter().map(|row| line("UPSERT", Position::ZERO, row)).collect::<EtlResult<Vec<_>>>()?)
     }
 
-    async fn write_copy_chunk(&self, _: TableId, chunk: CopyChunk, rows: Vec<TableRow>) -> EtlResult<()> {
+    async fn write_copy_chunk(&self, _: TableId, chunk: CopyChunk, rows: CopiedRows) -> EtlResult<()> {
         self.append(&rows.iter().map(|row| line("UPSERT", chunk.position, row)).collect::<EtlResult<Vec<_>>>()?)
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use etl::data::{Event, TableRow};
+use etl::data::{CopiedRows, Event, TableRow};
 use etl::destination::{Batch, Capabilities, CopyChunk, Destination, MemoryDestination};
 use etl::pipeline::Ack;
 use etl::schema::{TableId, TableSchema};
@@ -60,7 +60,7 @@ impl Destination for Cut {
     fn replaces_copied_rows(&self, schema: &Arc<TableSchema>) -> bool {
         self.0.replaces_copied_rows(schema)
     }
-    async fn write_copy_chunk(&self, table_id: TableId, chunk: CopyChunk, table_rows: Vec<TableRow>) -> EtlResult<()> {
+    async fn write_copy_chunk(&self, table_id: TableId, chunk: CopyChunk, table_rows: CopiedRows) -> EtlResult<()> {
         self.1.next().await;
         self.0.write_copy_chunk(table_id, chunk, table_rows).await
     }

@@ -4,6 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::*;
 use crate::clock::Timestamp;
+use crate::data::CopiedRows;
 use crate::error::{ErrorKind, EtlError};
 use crate::lsn::Lsn;
 use crate::schema::{ReplicaIdentity, TableExtras, TableName};
@@ -76,7 +77,7 @@ impl Destination for Noted {
         self.note("abandon_run", run);
         Ok(())
     }
-    async fn write_copy_chunk(&self, table_id: TableId, chunk: CopyChunk, rows: Vec<TableRow>) -> EtlResult<()> {
+    async fn write_copy_chunk(&self, table_id: TableId, chunk: CopyChunk, rows: CopiedRows) -> EtlResult<()> {
         self.note("write_copy_chunk", (table_id, chunk, rows.len()));
         Ok(())
     }
@@ -143,7 +144,7 @@ async fn call_all(destination: &impl Destination) {
     destination.begin_run(run("r1")).await.unwrap();
     destination.truncate_table(TableId(1)).await.unwrap();
     destination.write_table_rows(TableId(2), Vec::new()).await.unwrap();
-    destination.write_copy_chunk(TableId(3), chunk, Vec::new()).await.unwrap();
+    destination.write_copy_chunk(TableId(3), chunk, CopiedRows::default()).await.unwrap();
     destination.write_events(events()).await.unwrap();
     destination.write_batch(batch, events()).await.unwrap();
     let change = TableChange { before: schema(), after: schema(), is_copied: true, what: "w".to_owned() };

@@ -18,7 +18,7 @@ pub(super) async fn ten_tables_are_copied_at_once_and_written_together(trial: &m
         let key = format!("{index}{}", table.id);
         let values = [key, "1".to_owned(), format!("copied {}", table.id)];
         let rows = vec![row(table, &values.iter().map(String::as_str).collect::<Vec<_>>())];
-        trial.destination().write_copy_chunk(table.id, chunk(1, index), rows)
+        trial.destination().write_copy_chunk(table.id, chunk(1, index), rows.into())
     });
     futures_util::future::try_join_all(copies).await?;
     let both = tables.iter().fold(Transaction::at(100), |transaction, table| {
@@ -91,8 +91,12 @@ pub(super) async fn a_write_that_is_given_up_and_made_again_changes_nothing(tria
         let (batch, events) = trial.batch(std::slice::from_ref(&transaction));
         polled(trial.destination().write_batch(batch, events), after).await;
         let copied = row(&table, &[&format!("20{after}"), "2", "chunk"]);
-        polled(trial.destination().write_copy_chunk(table.id, chunk(1, number + 2), vec![copied.clone()]), after).await;
-        trial.destination().write_copy_chunk(table.id, chunk(1, number + 2), vec![copied]).await?;
+        polled(
+            trial.destination().write_copy_chunk(table.id, chunk(1, number + 2), vec![copied.clone()].into()),
+            after,
+        )
+        .await;
+        trial.destination().write_copy_chunk(table.id, chunk(1, number + 2), vec![copied].into()).await?;
         trial.deliver(&[transaction]).await?;
         lines.extend(atomic.then_some(line));
     }

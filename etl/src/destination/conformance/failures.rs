@@ -126,7 +126,7 @@ async fn endured(trial: &mut Trial<'_>, fault: Fault) -> CaseResult {
         Fault::Hang => AT_THE_DOOR,
         _ => LONGEST,
     };
-    let chunk_written = timeout(patience, faulty.write_copy_chunk(table.id, chunk(1, 2), rows.clone())).await;
+    let chunk_written = timeout(patience, faulty.write_copy_chunk(table.id, chunk(1, 2), rows.clone().into())).await;
     let batch_written = timeout(patience, faulty.write_batch(batch.clone(), events.clone())).await;
     trial.subject().suffer(None).await?;
     if fault == Fault::Slow {
@@ -137,11 +137,11 @@ async fn endured(trial: &mut Trial<'_>, fault: Fault) -> CaseResult {
         promised(!said_ok, || format!("a write was said to be durable under {fault:?}"))?;
     }
     drop(faulty);
-    trial.destination().write_copy_chunk(table.id, chunk(1, 2), rows.clone()).await?;
+    trial.destination().write_copy_chunk(table.id, chunk(1, 2), rows.clone().into()).await?;
     trial.deliver(std::slice::from_ref(&transaction)).await?;
     trial.reopen().await?;
     if atomic {
-        trial.destination().write_copy_chunk(table.id, chunk(1, 2), rows).await?;
+        trial.destination().write_copy_chunk(table.id, chunk(1, 2), rows.into()).await?;
         trial.destination().write_batch(batch, events).await?;
         trial.expect(&log, &[&["once"]]).await?;
     }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 
-use crate::data::{Event, TableRow};
+use crate::data::{CopiedRows, Event, TableRow};
 use crate::destination::{
     AnyDestination, Batch, Capabilities, CopyChunk, Destination, Replayed, StagedRun, TableChange,
 };
@@ -143,7 +143,7 @@ impl Destination for Faulty {
         self.write(self.inner.abandon_run(run)).await
     }
 
-    async fn write_copy_chunk(&self, table_id: TableId, chunk: CopyChunk, rows: Vec<TableRow>) -> EtlResult<()> {
+    async fn write_copy_chunk(&self, table_id: TableId, chunk: CopyChunk, rows: CopiedRows) -> EtlResult<()> {
         self.write(self.inner.write_copy_chunk(table_id, chunk, rows)).await
     }
 

@@ -200,7 +200,7 @@ pub(super) async fn what_a_server_wrote_of_every_kind_arrives_or_is_named(trial:
         loop {
             let row = wide.row(&schema);
             let done = if place % 2 == 0 {
-                trial.destination().write_copy_chunk(schema.id, chunk(1, number + 2), vec![row]).await
+                trial.destination().write_copy_chunk(schema.id, chunk(1, number + 2), vec![row].into()).await
             } else {
                 trial.deliver(&[Transaction::at(100 + number).insert_row(row).end()]).await
             };

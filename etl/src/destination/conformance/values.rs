@@ -121,7 +121,7 @@ pub(super) async fn every_kind_of_value_arrives_exactly(trial: &mut Trial<'_>) -
     let rows = expected.map(|values_of_row| again(&values, values_of_row));
     trial.destination().truncate_table(values.id).await?;
     trial.chunk(&values, chunk(2, 0), &[]).await?;
-    trial.destination().write_copy_chunk(values.id, chunk(2, 1), rows.to_vec()).await?;
+    trial.destination().write_copy_chunk(values.id, chunk(2, 1), rows.to_vec().into()).await?;
     trial.expect(&values, &expected).await?;
     let mut changed = usual.clone();
     changed[0] = "-3";
