@@ -117,8 +117,8 @@ pub struct PostgresConfig {
     pub keepalive: Option<KeepaliveOptions>,
     /// How the names of the connections begin in `pg_stat_activity`, before the pipeline's id. Default `etl`.
     pub application_name: Option<String>,
-    /// Whether bytes of the stream and of copies pile up before they are read while they come in little pieces: for 2 ms at
-    /// most, and never where there is nothing to catch up with. Default true.
+    /// Whether bytes of the stream and of copies pile up before they are read while they come in many little pieces less than
+    /// 4 ms apart: for 2 ms at most. Default true.
     pub coalesced_reads: Option<bool>,
     /// A publication that exists.
     pub publication: Option<String>,

@@ -115,7 +115,7 @@ type Key = Box<[u8]>;
 enum Entry {
     /// Here, whole.
     Whole(StampedRow),
-    /// Its other values are in the destination alone. There are few of these, and they are large.
+    /// Its other values are in the destination alone.
     Partial(Box<Partial>),
     /// Deleted.
     Gone(StampedRow),

@@ -49,6 +49,9 @@ impl Bench {
         let published = format!("create publication {schema}_pub for table ");
         let names: Vec<String> = (1..=tables).map(|table| format!("{schema}.t{table}")).collect();
         self.server.psql(&(published + &names.join(", "))).await?;
+        // What the server has yet to write is not to be waited for with what `etl` writes.
+        self.server.psql("checkpoint").await?;
+        std::process::Command::new("sync").status()?;
         Ok(())
     }
 

@@ -153,8 +153,8 @@ async fn clear(server: &LocalPostgres, database: &str) -> Result<()> {
     Ok(())
 }
 
-/// `both s` is what source and destination take by themselves when all processors work on it all the time: nobody who uses
-/// the same processors for both can be faster.
+/// `both s` is the processor time that the machine spends while the source is read and while the destination is loaded, each
+/// by itself, spread over all processors: about what remains where both need the same ones all the time.
 const HEAD: &[&str] =
     &["workload", "source s", "load s", "both s", "etl s", "to the slower", "to both", "etl CPU s", "etl peak MiB"];
 

@@ -18,8 +18,8 @@ use crate::destinations::Targets;
 use crate::site::{Bench, Site};
 
 /// Changes a transaction, and how often one commits.
-const CHANGES: u32 = 10;
-const EVERY: Duration = Duration::from_millis(5);
+const CHANGES: u32 = 2;
+const EVERY: Duration = Duration::from_millis(1);
 
 const SOON: &str = "  batch: { max_age: 50ms }\n";
 

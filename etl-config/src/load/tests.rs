@@ -342,11 +342,12 @@ fn the_environment_of_libpq_fills_in_what_is_left_out() {
     let connect = load(&text, &variables).unwrap().source().unwrap().connect;
     assert_eq!((connect.address().as_str(), connect.user.as_str()), ("h:5432", "reader"));
     let more = "url: 'postgres://u@h/d', connect_timeout: 3s, channel_binding: require, application_name: loader, \
-                keepalive: { idle: 5s }, target_session_attrs: standby, tls: { mode: verify-ca, certificate: c, key: k }";
+                coalesced_reads: false, keepalive: { idle: 5s }, target_session_attrs: standby, tls: { mode: verify-ca, certificate: c, key: k }";
     let text = GOOD.replace("url: 'postgres://u:hunter2@h/d'", more);
     let connect = load(&text, &[]).unwrap().source().unwrap().connect;
     assert_eq!((connect.connect_timeout, connect.keepalive.idle), (Duration::from_secs(3), Duration::from_secs(5)));
     assert_eq!(connect.channel_binding, etl::postgres::ChannelBinding::Require);
+    assert!(!connect.coalesced_reads);
     assert_eq!(connect.target_session_attrs, Some(etl::postgres::TargetSession::Standby));
     assert_eq!((connect.application_name.as_str(), connect.tls.key), ("loader", Some("k".into())));
 }

@@ -91,8 +91,8 @@ impl<W: TableWriter> TableDestination<W> {
         rows: Arc<CopiedRows>,
     ) -> EtlResult<()> {
         self.meet(std::iter::once((table, None))).await?;
-        let schema = match rows.first() {
-            Some(row) => Arc::clone(row.schema()),
+        let schema = match rows.schema() {
+            Some(schema) => Arc::clone(schema),
             None => self.schema(table, END).await?,
         };
         let current = self.tables().make(&schema);

@@ -90,7 +90,7 @@ impl CopiedRows {
     /// Adds rows that were read after these.
     pub fn append(&mut self, more: Self) {
         self.rows.take();
-        self.runs.extend(more.runs);
+        self.runs.extend(more.runs.into_iter().filter(|run| !run.is_empty()));
     }
 
     /// The rows by themselves.

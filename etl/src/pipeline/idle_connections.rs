@@ -72,6 +72,10 @@ impl IdleConnections {
 
     /// Ends the transaction of a copy that has read all it wanted, and keeps its connection for the next one.
     pub(super) async fn keep_connection(&self, mut connection: Connection) {
+        // The rest of a copy that was left would come first.
+        if connection.is_cut_off() {
+            return;
+        }
         // One that does not do that, and at once, is of no use to anybody.
         let ended = tokio::time::timeout(PATIENCE, connection.query("COMMIT")).await;
         if ended.is_ok_and(|ended| ended.is_ok()) && connection.rest() {

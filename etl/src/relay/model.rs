@@ -105,7 +105,7 @@ impl Model {
         if self.open {
             return;
         }
-        let mut spool = Spool::create(&inner.segments, 8).unwrap();
+        let mut spool = Spool::create(&inner.segments, 12).unwrap();
         let mut bytes = b"B".to_vec();
         for _ in 0..pieces {
             self.fill = self.fill.wrapping_add(1);

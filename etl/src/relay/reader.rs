@@ -84,7 +84,9 @@ impl Reader {
             return blocking(move || load(&mut BytesMut::new())).await;
         };
         let claim = memory.claim(*part, len).await;
-        let is_usual = len <= memory.blocks().size();
+        // Something small would keep a whole buffer for as long as anybody has it.
+        let size = memory.blocks().size();
+        let is_usual = (size / 2..=size).contains(&len);
         let mut buffer = if is_usual { memory.blocks().take() } else { BytesMut::new() };
         let (loaded, bytes, buffer) =
             blocking(move || load(&mut buffer).map(|(of, bytes)| (of, bytes, buffer))).await?;

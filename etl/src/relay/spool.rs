@@ -111,7 +111,8 @@ impl Drop for SpoolFile {
 }
 
 impl Spool {
-    /// An empty file, to be read in pieces of this size at most, unless more is written at once. Blocks the thread, as the other methods do.
+    /// An empty file, to be read in pieces of this size at most, unless more is written at once. Blocks the thread, as the
+    /// other methods do.
     pub(super) fn create(segments: &Arc<Segments>, piece_bytes: u64) -> EtlResult<Self> {
         let number = segments.number()?;
         let path = SpoolFile::name(&segments.dir, number);

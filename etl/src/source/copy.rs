@@ -125,7 +125,8 @@ impl<'a> RowReader<'a> {
                 (own.freeze(), more)
             }
         };
-        let notes = spans.byte_size() + rows.len() * size_of::<TableRow>();
+        // Rows are made where somebody asks for them, beside their indexes.
+        let notes = spans.byte_size() + size_of_val(&*rows) + rows.len() * size_of::<TableRow>();
         let buffer = spans.finish(match self.copy.charge(more + notes) {
             Some(claim) => held(bytes, claim),
             None => bytes,
@@ -143,7 +144,7 @@ impl<'a> RowReader<'a> {
 }
 
 fn explain(error: EtlError, schema: &TableSchema) -> EtlError {
-    let error = error.with("table", &schema.name);
+    let error = if error.context("table").is_none() { error.with("table", &schema.name) } else { error };
     match error.kind() {
         ErrorKind::SourcePermission => error.hint(format!(
             "Grant it: GRANT SELECT ON {} TO <user>; a table with row security needs BYPASSRLS or its owner",

@@ -50,8 +50,8 @@ pub struct ConnectOptions {
     /// What `pg_stat_activity` shows, before what each connection is for. Default `etl`.
     #[serde(default = "default_name")]
     pub application_name: String,
-    /// Whether bytes of the stream and of copies pile up before they are read while they come in little pieces: for 2 ms at
-    /// most, and never where there is nothing to catch up with. Default true.
+    /// Whether bytes of the stream and of copies pile up before they are read while they come in many little pieces less than
+    /// 4 ms apart: for 2 ms at most. Default true.
     #[serde(default = "default_coalesced_reads")]
     pub coalesced_reads: bool,
 }

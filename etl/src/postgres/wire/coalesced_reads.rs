@@ -24,8 +24,8 @@ const PILE_UP: Duration = Duration::from_millis(2);
 /// Reads of a connection that let bytes pile up first, while much comes in little pieces.
 #[derive(Debug)]
 pub(super) struct CoalescedReads {
-    /// Whether they ever do.
-    may_pile_up: bool,
+    /// Whether they pause where there is no mark.
+    pauses: bool,
     low_water: Option<LowWater>,
     short_reads: u32,
     last_read: Instant,
@@ -33,13 +33,13 @@ pub(super) struct CoalescedReads {
 
 impl CoalescedReads {
     /// Those of this connection.
-    pub(super) fn of(socket: &Socket) -> Self {
-        Self { may_pile_up: true, low_water: LowWater::of(socket), ..Self::at_once() }
+    pub(super) fn of(socket: &Socket, pauses: bool) -> Self {
+        Self { pauses, low_water: LowWater::of(socket), ..Self::at_once() }
     }
 
     /// Those that never wait for more than comes.
     pub(super) fn at_once() -> Self {
-        Self { may_pile_up: false, low_water: None, short_reads: 0, last_read: clock::monotonic() }
+        Self { pauses: false, low_water: None, short_reads: 0, last_read: clock::monotonic() }
     }
 
     /// Reads once. Dropping the future loses nothing.
@@ -51,7 +51,8 @@ impl CoalescedReads {
         buffer: &mut ReadBuffer,
         stream: &mut (impl AsyncRead + Unpin),
     ) -> EtlResult<()> {
-        let piles_up = self.may_pile_up && self.short_reads >= SHORT_READS;
+        let can_pile_up = self.pauses || self.low_water.is_some();
+        let piles_up = can_pile_up && self.short_reads >= SHORT_READS;
         let piled = if piles_up { self.pile_up(buffer, stream).await? } else { None };
         let count = match piled {
             Some(count) => count,
@@ -70,6 +71,13 @@ impl CoalescedReads {
         };
         self.last_read = now;
         Ok(())
+    }
+
+    /// As after many short reads, with a mark that is not reached.
+    #[cfg(test)]
+    pub(super) fn hurry(&mut self) {
+        self.short_reads = SHORT_READS;
+        assert!(self.low_water.as_mut().is_none_or(|low_water| low_water.put(ENOUGH)));
     }
 
     /// Whoever reads from now on gets what there is.
@@ -101,16 +109,21 @@ impl CoalescedReads {
 #[cfg(test)]
 mod tests {
     use tokio::io::AsyncWriteExt;
-    use tokio::net::{TcpListener, TcpStream};
+    use tokio::net::{TcpListener, TcpStream, UnixStream};
 
     use super::*;
+
+    /// As after many short reads.
+    fn hurried(reads: CoalescedReads) -> CoalescedReads {
+        CoalescedReads { short_reads: SHORT_READS, ..reads }
+    }
 
     #[tokio::test]
     async fn what_piles_up_comes_soon_although_it_is_not_enough() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut socket = Socket::Tcp(TcpStream::connect(listener.local_addr().unwrap()).await.unwrap());
         let (mut server, _) = listener.accept().await.unwrap();
-        for mut reads in [CoalescedReads::of(&socket), CoalescedReads::at_once()] {
+        for mut reads in [CoalescedReads::of(&socket, false), CoalescedReads::at_once()] {
             let mut buffer = ReadBuffer::default();
             for round in 0..3 * SHORT_READS {
                 let message = [&b"d\0\0\0\x08"[..], &round.to_be_bytes()].concat();
@@ -121,5 +134,30 @@ mod tests {
             }
             reads.read_at_once();
         }
+    }
+
+    #[tokio::test]
+    async fn where_nobody_says_when_enough_has_come_only_a_stream_pauses() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let mut socket = Socket::Unix(ours);
+        let mut buffer = ReadBuffer::default();
+        for (mut reads, is_read_at_once) in [
+            (hurried(CoalescedReads::of(&socket, false)), true),
+            (hurried(CoalescedReads::of(&socket, true)), false),
+            (hurried(CoalescedReads::at_once()), true),
+        ] {
+            theirs.write_all(b"d\0\0\0\x04").await.unwrap();
+            socket_is_readable(&socket).await;
+            let filled = futures_util::FutureExt::now_or_never(reads.fill(&mut buffer, &mut socket));
+            assert_eq!(filled.is_some(), is_read_at_once);
+            if !is_read_at_once {
+                buffer.fill(&mut socket).await.unwrap();
+            }
+        }
+    }
+
+    async fn socket_is_readable(socket: &Socket) {
+        let Socket::Unix(stream) = socket else { unreachable!("it is a unix socket") };
+        stream.readable().await.unwrap();
     }
 }

@@ -25,6 +25,8 @@ pub struct Connection {
     role: ServerRole,
     /// Whether what comes in little pieces piles up before it is read.
     coalesces: bool,
+    /// A copy was left before its end: what comes next is of that copy.
+    pub(super) is_cut_off: bool,
 }
 
 impl Connection {
@@ -57,7 +59,8 @@ impl Connection {
         let socket = Socket::connect(options, host).await?;
         let role = ServerRole::default();
         let coalesces = options.coalesced_reads;
-        let mut connection = Self { socket, buffer: ReadBuffer::default(), server_version: 0, role, coalesces };
+        let mut connection =
+            Self { socket, buffer: ReadBuffer::default(), server_version: 0, role, coalesces, is_cut_off: false };
         let beginning = async {
             startup::begin(&mut connection, options, purpose).await?;
             let (since, set) = TRANSACTION_TIMEOUT;
@@ -76,6 +79,13 @@ impl Connection {
         Ok(connection)
     }
 
+    /// One that has logged in already.
+    #[cfg(test)]
+    pub(super) fn over(socket: Socket, coalesces: bool) -> Self {
+        let (buffer, role) = (ReadBuffer::default(), ServerRole::default());
+        Self { socket, buffer, server_version: 180_000, role, coalesces, is_cut_off: false }
+    }
+
     /// What is read from now on, of a copy or of the stream, counts for this part of the budget.
     pub fn within(&mut self, memory: &MemoryBudget, part: Part) {
         self.buffer.within(memory, part);
@@ -88,6 +98,11 @@ impl Connection {
             self.buffer = ReadBuffer::default();
         }
         is_empty
+    }
+
+    /// Whether a copy was left before its end, so that nothing else can be asked.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        self.is_cut_off
     }
 
     /// The server's version, such as 150018.
@@ -133,13 +148,13 @@ impl Connection {
     pub async fn start_replication(mut self, sql: &str) -> EtlResult<ReplicationStream> {
         self.ask(sql).await?;
         self.expect(b'W').await?;
-        let reads = self.reads();
+        let reads = self.reads(true);
         Ok(ReplicationStream::new(self.socket, self.buffer, reads))
     }
 
-    /// How the stream and copies are read.
-    pub(super) fn reads(&self) -> CoalescedReads {
-        if self.coalesces { CoalescedReads::of(&self.socket) } else { CoalescedReads::at_once() }
+    /// How the stream and copies are read. Where nobody says when enough has come, the stream pauses before it reads.
+    pub(super) fn reads(&self, pauses: bool) -> CoalescedReads {
+        if self.coalesces { CoalescedReads::of(&self.socket, pauses) } else { CoalescedReads::at_once() }
     }
 
     /// Waits for the answer with this tag; an error ends the query.
@@ -273,6 +288,23 @@ fn too_short() -> EtlError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn reads_are_coalesced_unless_that_is_turned_off() {
+        for coalesces in [true, false] {
+            let (ours, mut theirs) = tokio::net::UnixStream::pair().unwrap();
+            let mut connection = Connection::over(Socket::Unix(ours), coalesces);
+            let mut reads = connection.reads(true);
+            reads.hurry();
+            tokio::io::AsyncWriteExt::write_all(&mut theirs, b"d\0\0\0\x04").await.unwrap();
+            if let Socket::Unix(stream) = &connection.socket {
+                stream.readable().await.unwrap();
+            }
+            let filling = reads.fill(&mut connection.buffer, &mut connection.socket);
+            let at_once = futures_util::FutureExt::now_or_never(filling).is_some();
+            assert_eq!(at_once, !coalesces);
+        }
+    }
 
     #[test]
     fn versions_are_numbers() {

@@ -15,8 +15,7 @@ impl LowWater {
     /// That of a connection whose readers wait for the mark: TCP, on Linux.
     pub(super) fn of(socket: &Socket) -> Option<Self> {
         let socket = socket.tcp()?.try_clone_to_owned().ok()?;
-        let mut low_water = Self { socket, mark: 1 };
-        low_water.put(1).then_some(low_water)
+        set(&socket, 1).then_some(Self { socket, mark: 1 })
     }
 
     /// Readers wait for so many bytes from now on, or for what there is if it was lowered; whether that is so.

@@ -36,6 +36,24 @@ async fn all(reader: &mut Reader, count: usize) -> Vec<Option<Read>> {
 }
 
 #[tokio::test]
+async fn what_is_loaded_at_a_time_fits_into_a_buffer_unless_more_was_written_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (relay, mut writer) = open(dir.path(), 100, ByteSize::mib(4), AtLimit::Wait).await;
+    let mut reader = relay.reader(StartAt::Head).unwrap();
+    writer.begin_chunk(7, true).await.unwrap();
+    for kib in [200, 50, 100, 300, 1] {
+        writer.spool(7, Bytes::from(vec![b'x'; kib << 10])).await.unwrap();
+    }
+    writer.adopt(block("B"), block("C"), adopted(20)).await.unwrap();
+    let mut sizes = Vec::new();
+    while sizes.len() < 6 {
+        let Ok(Read::Block { bytes, .. }) = reader.next().await else { panic!("nothing came") };
+        sizes.push(bytes.len());
+    }
+    assert_eq!(sizes, [1, 250 << 10, 100 << 10, 300 << 10, 1 << 10, 1]);
+}
+
+#[tokio::test]
 async fn a_streamed_transaction_comes_at_its_commit_with_what_is_void() {
     let dir = tempfile::tempdir().unwrap();
     let (relay, mut writer) = open(dir.path(), 100, LIMIT, AtLimit::Wait).await;
