@@ -69,7 +69,7 @@ impl RowBuffer {
     }
 
     /// A value as it arrived. Panics where the row's schema has no such column.
-    // Called for every value of every row, from another crate: by itself it would take twice as long.
+    // Called for every value of every row, from other crates.
     #[inline(always)]
     pub(super) fn raw(&self, row: u32, column: usize) -> RawValue<'_> {
         let header = self.header(row);

@@ -113,11 +113,6 @@ mod tests {
 
     use super::*;
 
-    /// As after many short reads.
-    fn hurried(reads: CoalescedReads) -> CoalescedReads {
-        CoalescedReads { short_reads: SHORT_READS, ..reads }
-    }
-
     #[tokio::test]
     async fn what_piles_up_comes_soon_although_it_is_not_enough() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -142,10 +137,11 @@ mod tests {
         let mut socket = Socket::Unix(ours);
         let mut buffer = ReadBuffer::default();
         for (mut reads, is_read_at_once) in [
-            (hurried(CoalescedReads::of(&socket, false)), true),
-            (hurried(CoalescedReads::of(&socket, true)), false),
-            (hurried(CoalescedReads::at_once()), true),
+            (CoalescedReads::of(&socket, false), true),
+            (CoalescedReads::of(&socket, true), false),
+            (CoalescedReads::at_once(), true),
         ] {
+            reads.hurry();
             theirs.write_all(b"d\0\0\0\x04").await.unwrap();
             socket_is_readable(&socket).await;
             let filled = futures_util::FutureExt::now_or_never(reads.fill(&mut buffer, &mut socket));
