@@ -386,6 +386,32 @@ async fn r10_a_stopped_table_that_is_released_goes_on_in_the_run_that_stopped_it
     scene.ends_as(running, APPLIED).await;
 }
 
+/// Somebody looks at the files while the copy that was wished has begun and has yet to lock them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r10_a_rewrite_is_no_reason_to_stop_the_copy_that_is_to_read_it() {
+    let Some(database) = database().await else { return };
+    let Some(mut scene) = Scene::new(&database, OnSchemaChange::Stop).await else { return };
+    scene.world.watch_every = Duration::from_secs(3_600);
+    let running = scene.begun().await;
+    scene.change_all().await;
+    scene.is_in("wider", "quarantined", &running.handle()).await;
+    let mut writer = database.client().await;
+    let writing = writer.transaction().await.unwrap();
+    writing.batch_execute("UPDATE wider SET b = 'z' WHERE id = 2").await.unwrap();
+    running.handle().release(scene.shown("wider", &running.handle()).2).await.unwrap();
+    scene.is_in("wider", "copying", &running.handle()).await;
+    scene.client.batch_execute("CREATE TABLE late (id int PRIMARY KEY); INSERT INTO late VALUES (1)").await.unwrap();
+    let is_seen = || running.handle().status().tables.iter().any(|shown| shown.name.to_string() == "public.late");
+    while !is_seen() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(scene.shown("wider", &running.handle()).0, "copying");
+    writing.rollback().await.unwrap();
+    scene.is_in("wider", "ready", &running.handle()).await;
+    stop(running).await;
+    assert_eq!(scene.columns().await["wider"], "id INTEGER, a BIGINT, b VARCHAR");
+}
+
 /// The columns stay, whoever wishes the copy; one that is to be narrower holds what comes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r10_a_new_copy_keeps_what_a_table_has_that_only_grows_and_one_that_stays() {

@@ -255,6 +255,7 @@ impl Table {
             before.leave();
         }
         let cursor = Position::new(run.relay.head().end, 0);
+        run.copied_files.will_be_those_to_come(self.id);
         if !run.describe_again(self.id).await? {
             return Err(unpublished());
         }
