@@ -12,7 +12,7 @@ use harness::postgres::database;
 use tokio::sync::watch;
 use tokio_postgres::Client;
 
-use crate::running::{World, caught_up, received, stop};
+use crate::running::{World, caught_up, received, slot_is_free, stop};
 use crate::watched::Call;
 
 async fn lsn(client: &Client, query: &str) -> Lsn {
@@ -41,6 +41,7 @@ async fn p1_the_source_may_forget_a_change_only_once_its_write_has_ended() {
     caught_up(&running).await;
     world.assert_equal(&client, &["t"]).await;
     stop(running).await;
+    slot_is_free(&client).await;
     assert!(lsn(&client, told).await >= written);
 }
 
