@@ -18,8 +18,13 @@ const SHORT: usize = 32 << 10;
 const SHORT_READS: u32 = 8;
 /// So much is enough to read, however soon. A pause alone would leave the server waiting for room.
 const ENOUGH: i32 = 128 << 10;
-/// How quick the succession is, and how long bytes may pile up.
+/// How long bytes may pile up.
 const PILE_UP: Duration = Duration::from_millis(2);
+/// How long where the last ones that did were no short read. By then the window of a server that is ahead is full of little
+/// segments, and what it writes next waits at its side, where it becomes large ones.
+const PILE_UP_MORE: Duration = Duration::from_millis(4);
+/// How quick the succession is.
+const QUICK: Duration = Duration::from_millis(4);
 
 /// Reads of a connection that let bytes pile up first, while much comes in little pieces.
 #[derive(Debug)]
@@ -28,6 +33,8 @@ pub(super) struct CoalescedReads {
     pauses: bool,
     low_water: Option<LowWater>,
     short_reads: u32,
+    /// Whether the last read was no short one.
+    is_behind: bool,
     last_read: Instant,
 }
 
@@ -39,7 +46,7 @@ impl CoalescedReads {
 
     /// Those that never wait for more than comes.
     pub(super) fn at_once() -> Self {
-        Self { pauses: false, low_water: None, short_reads: 0, last_read: clock::monotonic() }
+        Self { pauses: false, low_water: None, short_reads: 0, is_behind: false, last_read: clock::monotonic() }
     }
 
     /// Reads once. Dropping the future loses nothing.
@@ -62,11 +69,12 @@ impl CoalescedReads {
             }
         };
         let now = clock::monotonic();
-        let is_quick = now.saturating_duration_since(self.last_read) < 2 * PILE_UP;
+        let is_quick = now.saturating_duration_since(self.last_read) < QUICK;
+        self.is_behind = count >= SHORT;
         // What has piled up says that more is coming, although the read was not short.
-        self.short_reads = match count < SHORT {
-            true if is_quick => self.short_reads.saturating_add(1),
-            false if piles_up => self.short_reads,
+        self.short_reads = match self.is_behind {
+            false if is_quick => self.short_reads.saturating_add(1),
+            true if piles_up => self.short_reads,
             _ => 0,
         };
         self.last_read = now;
@@ -98,10 +106,11 @@ impl CoalescedReads {
             retry::pause(PILE_UP).await;
             return Ok(None);
         }
+        let most = if self.is_behind { PILE_UP_MORE } else { PILE_UP };
         tokio::select! {
             biased;
             count = buffer.fill(stream) => count.map(Some),
-            () = retry::pause(PILE_UP) => Ok(None),
+            () = retry::pause(most) => Ok(None),
         }
     }
 }
@@ -149,6 +158,29 @@ mod tests {
             if !is_read_at_once {
                 buffer.fill(&mut socket).await.unwrap();
             }
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test(start_paused = true)]
+    async fn bytes_pile_up_for_longer_after_many_than_after_few() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut socket = Socket::Tcp(TcpStream::connect(listener.local_addr().unwrap()).await.unwrap());
+        let (mut server, _) = listener.accept().await.unwrap();
+        let mut reads = CoalescedReads::of(&socket, false);
+        let mut buffer = ReadBuffer::default();
+        for (before, waits) in [(SHORT, PILE_UP_MORE), (5, PILE_UP)] {
+            reads.hurry();
+            let message = [&b"d"[..], &u32::try_from(before - 1).unwrap().to_be_bytes(), &vec![0; before - 5]].concat();
+            server.write_all(&message).await.unwrap();
+            while buffer.take_block().unwrap().is_none() {
+                reads.fill(&mut buffer, &mut socket).await.unwrap();
+            }
+            server.write_all(b"d\0\0\0\x04").await.unwrap();
+            let begun = clock::monotonic();
+            reads.fill(&mut buffer, &mut socket).await.unwrap();
+            assert_eq!(clock::monotonic() - begun, waits);
+            buffer.take_block().unwrap().unwrap();
         }
     }
 
