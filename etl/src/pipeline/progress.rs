@@ -18,6 +18,9 @@ use crate::retry::RetryPolicy;
 /// How long the last confirmation may take once everything is written.
 const LAST_SYNC: Duration = Duration::from_secs(5);
 
+/// How long what is received is gathered before it is fsynced and confirmed with [`Ack::Relay`].
+const GATHER: Duration = Duration::from_millis(50);
+
 /// What the main cursor has reached, and what the slot has been told.
 #[derive(Debug)]
 pub(super) struct Progress {
@@ -122,6 +125,14 @@ async fn confirm_until(run: &Arc<Run>, mut over: watch::Receiver<bool>) -> EtlRe
                 // The relay may wait for room that nobody makes any more.
                 _ = stop.wait_for(|stop| *stop == Stop::Abort) => return Ok(()),
                 () = too_late(over.clone()) => return Ok(()),
+            }
+            // Batches say by themselves how often something is safe; what is received never stops coming.
+            if run.settings.ack == Ack::Relay {
+                tokio::select! {
+                    () = crate::retry::pause(GATHER) => {}
+                    _ = stop.wait_for(|stop| *stop == Stop::Abort) => {}
+                    _ = over.wait_for(|over| *over) => {}
+                }
             }
             continue;
         }

@@ -17,7 +17,7 @@ const SHORT: usize = 32 << 10;
 /// After so many short reads in quick succession the reader lets bytes pile up before each.
 const SHORT_READS: u32 = 8;
 /// So much is enough to read, however soon. A pause alone would leave the server waiting for room.
-const ENOUGH: i32 = 128 << 10;
+const ENOUGH: i32 = 256 << 10;
 /// How long bytes may pile up.
 const PILE_UP: Duration = Duration::from_millis(2);
 /// How long where the last ones that did were no short read. By then the window of a server that is ahead is full of little
