@@ -10,6 +10,7 @@ use etl::schema::Kind;
 use foldhash::fast::RandomState;
 use indexmap::IndexMap;
 use indexmap::map::Entry::{Occupied, Vacant};
+use smallvec::SmallVec;
 
 use crate::metadata_columns::ChangeType;
 use crate::write_mode::WriteMode;
@@ -107,8 +108,8 @@ fn log(rows: &mut Vec<StampedRow>, change: &Change) -> EtlResult<()> {
     Ok(())
 }
 
-/// A key as the server's exact text.
-type Key = Box<[u8]>;
+/// A key as the server's exact text. That of one number is in the map itself, and not elsewhere in memory.
+type Key = SmallVec<[u8; 16]>;
 
 /// Where the row of a key is, as far as the set knows.
 #[derive(Debug)]
@@ -424,23 +425,23 @@ fn key_places(row: &TableRow) -> impl Iterator<Item = usize> {
 }
 
 fn key_of(row: &TableRow) -> EtlResult<Key> {
-    let mut key = Vec::with_capacity(16);
+    let mut key = Key::new();
     for place in &row.schema().key {
         write_identity(row, usize::from(*place), &mut key)?;
     }
-    Ok(key.into())
+    Ok(key)
 }
 
 fn whole_of(row: &TableRow) -> EtlResult<Key> {
-    let mut whole = Vec::with_capacity(row.byte_size());
+    let mut whole = Key::with_capacity(row.byte_size());
     for place in 0..row.schema().columns.len() {
         write_identity(row, place, &mut whole)?;
     }
-    Ok(whole.into())
+    Ok(whole)
 }
 
 /// Equal exactly where the server's text is, whatever form the value came in.
-fn write_identity(row: &TableRow, place: usize, out: &mut Vec<u8>) -> EtlResult<()> {
+fn write_identity(row: &TableRow, place: usize, out: &mut Key) -> EtlResult<()> {
     let schema = row.schema();
     let raw = row.raw(place);
     if raw == RawValue::Null {
