@@ -1,7 +1,8 @@
 //! May the destination be down while the source forgets, and is nothing lost, doubled or taken for whole afterwards?
 
+use std::collections::BTreeSet;
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use etl::Lsn;
 use etl::pipeline::{Ack, RunningPipeline};
@@ -87,6 +88,24 @@ async fn p6_the_source_forgets_what_is_in_the_relay_and_a_restart_goes_on_from_t
     stop(running).await;
     assert_whole(&world, &client).await;
     assert_eq!(world.destination.copied(), copied, "nothing is copied again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p6_what_comes_in_quick_succession_is_confirmed_together() {
+    let Some(database) = database().await else { return };
+    let client = database.client().await;
+    let (world, running) = held(&database, &client, Ack::Relay).await;
+    let (begun, mut confirmed) = (Instant::now(), BTreeSet::new());
+    for _ in 0..300 {
+        client.batch_execute("INSERT INTO lines VALUES ('quick')").await.unwrap();
+        confirmed.insert(running.handle().status().confirmed);
+    }
+    // One every 50 ms at most.
+    let most = begun.elapsed().as_millis() / 50 + 2;
+    assert!(confirmed.len() as u128 <= most, "{} of {most}", confirmed.len());
+    assert!(forgets(&client, &format!("etl_{}", database.name())).await);
+    world.destination.release();
+    stop(running).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
