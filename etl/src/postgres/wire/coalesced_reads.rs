@@ -19,8 +19,10 @@ const SHORT_READS: u32 = 8;
 /// So much is enough to read, however soon. A pause alone would leave the server waiting for room.
 const ENOUGH: i32 = 256 << 10;
 /// How long bytes may pile up.
-const PILE_UP: Duration = Duration::from_millis(2);
-/// How long where the last ones that did were no short read. By then the window of a server that is ahead is full of little
+const PILE_UP: Duration = Duration::from_millis(1);
+/// A read that brings as much says that the server is ahead.
+const MANY: usize = 16 << 10;
+/// How long bytes may pile up then. By that time the window of a server that is ahead is full of little
 /// segments, and what it writes next waits at its side, where it becomes large ones.
 const PILE_UP_MORE: Duration = Duration::from_millis(4);
 /// How quick the succession is.
@@ -33,7 +35,7 @@ pub(super) struct CoalescedReads {
     pauses: bool,
     low_water: Option<LowWater>,
     short_reads: u32,
-    /// Whether the last read was no short one.
+    /// Whether the last read brought many bytes.
     is_behind: bool,
     last_read: Instant,
 }
@@ -70,11 +72,11 @@ impl CoalescedReads {
         };
         let now = clock::monotonic();
         let is_quick = now.saturating_duration_since(self.last_read) < QUICK;
-        self.is_behind = count >= SHORT;
+        self.is_behind = count >= MANY;
         // What has piled up says that more is coming, although the read was not short.
-        self.short_reads = match self.is_behind {
-            false if is_quick => self.short_reads.saturating_add(1),
-            true if piles_up => self.short_reads,
+        self.short_reads = match count < SHORT {
+            true if is_quick => self.short_reads.saturating_add(1),
+            false if piles_up => self.short_reads,
             _ => 0,
         };
         self.last_read = now;
@@ -169,7 +171,7 @@ mod tests {
         let (mut server, _) = listener.accept().await.unwrap();
         let mut reads = CoalescedReads::of(&socket, false);
         let mut buffer = ReadBuffer::default();
-        for (before, waits) in [(SHORT, PILE_UP_MORE), (5, PILE_UP)] {
+        for (before, waits) in [(MANY, PILE_UP_MORE), (5, PILE_UP)] {
             reads.hurry();
             let message = [&b"d"[..], &u32::try_from(before - 1).unwrap().to_be_bytes(), &vec![0; before - 5]].concat();
             server.write_all(&message).await.unwrap();
