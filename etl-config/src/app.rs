@@ -118,7 +118,7 @@ pub struct PostgresConfig {
     /// How the names of the connections begin in `pg_stat_activity`, before the pipeline's id. Default `etl`.
     pub application_name: Option<String>,
     /// Whether bytes of the stream and of copies pile up before they are read while they come in many little pieces less than
-    /// 4 ms apart: for 2 ms at most. Default true.
+    /// 4 ms apart: for 1 ms at most, or 4 ms while the server is ahead. Default true.
     pub coalesced_reads: Option<bool>,
     /// A publication that exists.
     pub publication: Option<String>,

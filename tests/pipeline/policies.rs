@@ -402,9 +402,12 @@ async fn r10_a_rewrite_is_no_reason_to_stop_the_copy_that_is_to_read_it() {
     scene.is_in("wider", "copying", &running.handle()).await;
     scene.client.batch_execute("CREATE TABLE late (id int PRIMARY KEY); INSERT INTO late VALUES (1)").await.unwrap();
     let is_seen = || running.handle().status().tables.iter().any(|shown| shown.name.to_string() == "public.late");
-    while !is_seen() {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let looked = async {
+        while !is_seen() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), looked).await.expect("nobody looks");
     assert_eq!(scene.shown("wider", &running.handle()).0, "copying");
     writing.rollback().await.unwrap();
     scene.is_in("wider", "ready", &running.handle()).await;

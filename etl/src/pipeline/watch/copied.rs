@@ -10,7 +10,7 @@ use crate::source::{LockedLeaf, Sight};
 #[derive(Debug, Default)]
 pub(in crate::pipeline) struct CopiedFiles(Mutex<HashMap<TableId, Files>>);
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 enum Files {
     /// Those that are there once the copy has locked them.
     ToCome,

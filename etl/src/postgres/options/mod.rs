@@ -51,7 +51,7 @@ pub struct ConnectOptions {
     #[serde(default = "default_name")]
     pub application_name: String,
     /// Whether bytes of the stream and of copies pile up before they are read while they come in many little pieces less than
-    /// 4 ms apart: for 2 ms at most. Default true.
+    /// 4 ms apart: for 1 ms at most, or 4 ms while the server is ahead. Default true.
     #[serde(default = "default_coalesced_reads")]
     pub coalesced_reads: bool,
 }

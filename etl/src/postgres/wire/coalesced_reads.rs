@@ -22,8 +22,8 @@ const ENOUGH: i32 = 256 << 10;
 const PILE_UP: Duration = Duration::from_millis(1);
 /// A read that brings as much says that the server is ahead.
 const MANY: usize = 16 << 10;
-/// How long bytes may pile up then. By that time the window of a server that is ahead is full of little
-/// segments, and what it writes next waits at its side, where it becomes large ones.
+/// How long bytes may pile up then. By that time the server's window is full of little segments, and what it writes next
+/// waits at its side, where it becomes large ones.
 const PILE_UP_MORE: Duration = Duration::from_millis(4);
 /// How quick the succession is.
 const QUICK: Duration = Duration::from_millis(4);
